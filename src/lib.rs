@@ -1,0 +1,1 @@
+//! ManyFS: a replicated file system for many pods on one `wp-content`.
