@@ -1,1 +1,10 @@
 //! ManyFS: a replicated file system for many pods on one `wp-content`.
+//!
+//! ARCHITECTURE.md draws the layers. Cores (`namespace`, `replica`, `coordinator`, `node`, `mount`) do no I/O and know
+//! no clock; shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what they ask for.
+
+pub mod limits;
+pub mod mount;
+pub mod namespace;
+pub mod node;
+pub mod types;

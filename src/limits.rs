@@ -1,0 +1,154 @@
+//! Every bound of the system, in one place, with their relations proved at compile time.
+
+use std::time::Duration;
+
+/// Bytes of a directory entry's name (Linux NAME_MAX) and of an extended attribute's name.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a symlink's target (Linux PATH_MAX without the final zero).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Bytes of an extended attribute's value (Linux XATTR_SIZE_MAX).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all names of an inode's attributes together, each with its final zero (Linux XATTR_LIST_MAX).
+pub const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a file: 16 TiB.
+pub const FILE_BYTES_MAX: u64 = 16 << 40;
+/// Names of one inode.
+pub const LINKS_MAX: u32 = 65_000;
+
+/// Bytes of content that travel in a log entry; more goes as blocks to the stores first.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a block.
+pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
+/// Pieces of one write operation: a flush of more is several operations.
+pub const PIECES_MAX: usize = 256;
+/// Bytes of an encoded log entry: inline content, or the largest xattr, and the header and names around it.
+pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one message between processes; a stream of larger things is cut into pieces.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of rows in one piece of a snapshot.
+pub const SNAPSHOT_PIECE_BYTES: usize = 512 * 1024;
+
+/// Calls of one session that may be unanswered at a time; the mount holds further ones back.
+pub const SESSION_CALLS_MAX: usize = 256;
+/// Sessions of a cluster.
+pub const SESSIONS_MAX: usize = 1024;
+/// Volumes of a cluster.
+pub const VOLUMES_MAX: usize = 1024;
+/// Voters of a cluster.
+pub const VOTERS_MAX: usize = 7;
+
+/// Bytes of the log's entries that a node keeps (in memory and on disk) for followers and mounts that lag; what lags
+/// further gets a snapshot.
+pub const LOG_RETAINED_BYTES: usize = 32 * 1024 * 1024;
+/// Entries that are proposed and not yet committed, in bytes; beyond it the leader pushes back.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of one preallocated segment of the log.
+pub const LOG_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes after which a pack is closed and the next one begun.
+pub const PACK_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Default bytes of a mount's content cache.
+pub const CONTENT_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes written and not yet flushed, of one mount; beyond it write() waits.
+pub const DIRTY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one FUSE write request (FUSE max_write).
+pub const FUSE_WRITE_BYTES_MAX: u32 = 1024 * 1024;
+/// Background requests the kernel may queue (PROTOCOL R26).
+pub const FUSE_BACKGROUND_MAX: u16 = 512;
+
+/// Versions of the protocol between mounts and nodes that this program speaks.
+pub const PROTOCOL_MIN: u16 = 1;
+pub const PROTOCOL_MAX: u16 = 1;
+/// Newest feature level of log entries that this program understands.
+pub const FEATURE_LEVEL: u16 = 1;
+
+/// The port of mounts and administration, of peers, and of HTTP.
+pub const PORT_CLIENT: u16 = 7440;
+pub const PORT_PEER: u16 = 7441;
+pub const PORT_HTTP: u16 = 7442;
+
+/// The times of the protocol. All scale together, so that a test may run them faster or slower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The leader's heartbeat and a mount's renewal.
+    pub heartbeat: Duration,
+    /// E of PROTOCOL R5: how long a voter neither votes nor campaigns after a heartbeat.
+    pub election: Duration,
+    /// Width of one node's slot behind E; slots keep two nodes from campaigning at once.
+    pub election_slot: Duration,
+    /// X of PROTOCOL R5: how long a mount may answer from caches after sending a renewal that was answered.
+    pub lease: Duration,
+    /// Delegations and locks outlive their session's connection by this.
+    pub hold: Duration,
+    /// A session that was not heard of for this long is forgotten.
+    pub session: Duration,
+    /// A change that finds no quorum fails after this (`--write-timeout`).
+    pub write_timeout: Duration,
+    /// Written bytes are flushed at this age.
+    pub flush_age: Duration,
+    /// How long the kernel may keep names and attributes while the lease holds and invalidations arrive.
+    pub cache: Duration,
+}
+
+impl Timing {
+    /// The times of production.
+    pub const DEFAULT: Self = Self {
+        heartbeat: Duration::from_millis(100),
+        election: Duration::from_millis(700),
+        election_slot: Duration::from_millis(40),
+        lease: Duration::from_millis(1400),
+        hold: Duration::from_secs(10),
+        session: Duration::from_secs(300),
+        write_timeout: Duration::from_secs(30),
+        flush_age: Duration::from_secs(1),
+        cache: Duration::from_secs(365 * 24 * 3600),
+    };
+
+    /// All times `percent` hundredths as long; 100 leaves them as they are.
+    #[must_use]
+    pub fn scaled(self, percent: u32) -> Self {
+        let scale = |time: Duration| time * percent / 100;
+        Self {
+            heartbeat: scale(self.heartbeat),
+            election: scale(self.election),
+            election_slot: scale(self.election_slot),
+            lease: scale(self.lease),
+            hold: scale(self.hold),
+            session: scale(self.session),
+            write_timeout: scale(self.write_timeout),
+            flush_age: scale(self.flush_age),
+            cache: self.cache,
+        }
+    }
+
+    /// What a new leader waits for sessions that do not attach (PROTOCOL R4): X - E.
+    #[must_use]
+    pub fn attach_grace(&self) -> Duration {
+        self.lease.saturating_sub(self.election)
+    }
+}
+
+const fn ms(time: Duration) -> u128 {
+    time.as_millis()
+}
+
+const _: () = {
+    let t = Timing::DEFAULT;
+    // The lease outlasts the election, so that a failover ends before healthy mounts lose their caches.
+    assert!(ms(t.election) < ms(t.lease));
+    assert!(ms(t.lease) < ms(t.hold));
+    assert!(ms(t.hold) < ms(t.session));
+    // R17: session and reply table live at least ten write timeouts.
+    assert!(10 * ms(t.write_timeout) <= ms(t.session));
+    // Three heartbeats may be lost before a voter campaigns.
+    assert!(4 * ms(t.heartbeat) < ms(t.election));
+    // Leader killed with a mount beside it: election in the last slot, then X - E, below two seconds.
+    let slots = VOTERS_MAX as u128;
+    assert!(ms(t.election) + slots * ms(t.election_slot) + (ms(t.lease) - ms(t.election)) + 2 * ms(t.heartbeat) < 2000);
+    assert!(INLINE_BYTES_MAX + 2 * 4096 < ENTRY_BYTES_MAX);
+    assert!(XATTR_VALUE_BYTES_MAX + 2 * 4096 < ENTRY_BYTES_MAX);
+    assert!(ENTRY_BYTES_MAX < MESSAGE_BYTES_MAX && BLOCK_BYTES_MAX < MESSAGE_BYTES_MAX);
+    assert!(SNAPSHOT_PIECE_BYTES < MESSAGE_BYTES_MAX);
+    assert!((LOG_SEGMENT_BYTES as usize) > 2 * ENTRY_BYTES_MAX);
+    assert!(FUSE_WRITE_BYTES_MAX as usize <= BLOCK_BYTES_MAX);
+};

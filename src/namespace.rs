@@ -1,0 +1,16 @@
+//! The replicated state: what the cluster agrees on, as a value.
+//!
+//! `State` has a cluster part and one part per volume. Applying an entry is total (a refusal is a reply with an
+//! errno) and deterministic: time comes from the entry, maps are ordered, nothing else is asked. A storage node holds a
+//! `State`, a mount holds its `Volume`; both apply the same entries at the same indexes and have the same digest.
+//! Every part is persistent (structural sharing): a clone is O(1) and stays as it was.
+
+pub mod effects;
+pub mod entry;
+pub mod operation;
+pub mod state;
+
+pub use effects::{Applied, Change, Effects, RowChange};
+pub use entry::{Command, DecodeError, Entry, EntryHeader, NodeInfo, VolumeOptions};
+pub use operation::{AllocateMode, NewNode, Operation, RenameMode, Reply, XattrMode};
+pub use state::State;

@@ -1,0 +1,147 @@
+//! A log entry: who asks for what, at what cluster time. Encoded with postcard behind a version byte; fields and
+//! variants are only ever added at the end, and only used above the feature level that brought them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Operation;
+use crate::{
+    limits,
+    types::{ClusterId, Ino, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId},
+};
+
+/// The version of the encoding that this program writes.
+pub const ENTRY_VERSION: u8 = 1;
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EntryHeader {
+    /// Lowest feature level that understands the entry; a program below it stops rather than guess.
+    pub feature_level: u16,
+    /// 0: the cluster part.
+    pub volume: VolumeId,
+    /// 0: the leader itself; then `sequence` is 0 too.
+    pub session: SessionId,
+    pub sequence: Sequence,
+    /// Calls of this session whose answers have arrived: their rows leave the reply table.
+    pub answered: Vec<Sequence>,
+    /// Cluster time; strictly larger than that of the entry before.
+    pub stamp: Stamp,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    pub header: EntryHeader,
+    pub command: Command,
+}
+
+/// A storage node as the state knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeInfo {
+    pub id: NodeId,
+    /// `host:port` for peers (7441).
+    pub peer_address: String,
+    /// `host:port` for mounts and administration (7440).
+    pub client_address: String,
+}
+
+/// How a volume begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VolumeOptions {
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u16,
+    /// Bytes; `None` is no limit.
+    pub quota_bytes: Option<u64>,
+}
+
+impl Default for VolumeOptions {
+    /// Root of the tree owned by Debian's www-data.
+    fn default() -> Self {
+        Self { uid: 33, gid: 33, mode: 0o755, quota_bytes: None }
+    }
+}
+
+/// What an entry does. Variants are only ever added at the end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// A new leader's first entry, so that it can complete those of its predecessors.
+    Noop,
+    /// Cluster part: the node's addresses are these.
+    SetNode(NodeInfo),
+    /// Cluster part: the node is gone for good.
+    RemoveNode(NodeId),
+    /// Cluster part: a new empty volume; EEXIST when the name is taken.
+    CreateVolume { name: String, options: VolumeOptions },
+    /// Cluster part: the volume and all in it is gone; ENOENT when there is none.
+    DeleteVolume { name: String },
+    /// Cluster part: entries up to this level may be used from here on.
+    RaiseFeatureLevel(u16),
+    /// Volume part: a session for this mount; the one it has if it has one.
+    OpenSession { mount: MountId },
+    /// Volume part: these sessions end, with their reply tables, delegations and locks.
+    CloseSessions { sessions: Vec<SessionId> },
+    /// Volume part: nobody has these unlinked inodes open any more; their space is given back.
+    ReapOrphans { inodes: Vec<Ino> },
+    /// Volume part: a mount's change.
+    Operation(Operation),
+}
+
+/// How a cluster begins: the same on every founding node, at log index 1.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Founding {
+    pub cluster: ClusterId,
+    pub nodes: Vec<NodeInfo>,
+    pub stamp: Stamp,
+    pub main: VolumeOptions,
+}
+
+/// Why bytes are not an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("a log entry has at most {max} bytes, this one has {found}", max = limits::ENTRY_BYTES_MAX)]
+    Size { found: usize },
+    #[error("this program reads entries of version {ENTRY_VERSION}, found version {found}; a newer manyfs wrote it")]
+    Version { found: u8 },
+    #[error("this program knows feature level {known}, the entry needs {found}; upgrade this node", known = limits::FEATURE_LEVEL)]
+    FeatureLevel { found: u16 },
+    #[error("the entry is not well-formed: {0}")]
+    Form(String),
+}
+
+impl Entry {
+    /// The bytes that go into the log and to mounts.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let buffer = vec![ENTRY_VERSION];
+        let encoded = postcard::to_extend(self, buffer).expect("an entry has a defined encoding and memory suffices");
+        encoded.into()
+    }
+
+    /// Reads what `encode` wrote.
+    ///
+    /// # Errors
+    /// `Size`, `Version`, `FeatureLevel` or `Form`; never panics, whatever the bytes are.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > limits::ENTRY_BYTES_MAX {
+            return Err(DecodeError::Size { found: bytes.len() });
+        }
+        let (&version, body) = bytes.split_first().ok_or_else(|| DecodeError::Form("it has no bytes".to_owned()))?;
+        if version != ENTRY_VERSION {
+            return Err(DecodeError::Version { found: version });
+        }
+        // The header comes first, so that an entry of a later level is recognised before its command is read.
+        let (header, _): (EntryHeader, _) = postcard::take_from_bytes(body).map_err(form)?;
+        if header.feature_level > limits::FEATURE_LEVEL {
+            return Err(DecodeError::FeatureLevel { found: header.feature_level });
+        }
+        let (entry, rest): (Self, _) = postcard::take_from_bytes(body).map_err(form)?;
+        if !rest.is_empty() {
+            return Err(DecodeError::Form(format!("{} bytes follow its end", rest.len())));
+        }
+        Ok(entry)
+    }
+}
+
+fn form(error: postcard::Error) -> DecodeError {
+    DecodeError::Form(error.to_string())
+}

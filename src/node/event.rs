@@ -1,0 +1,244 @@
+//! What goes into a storage node's core and what comes out of it.
+
+use bytes::Bytes;
+
+use crate::{
+    namespace::{NodeInfo, RowChange, State, VolumeOptions},
+    types::{
+        Access, BlockHash, ConnectionId, LogIndex, NodeId, SessionId, Term, VolumeId,
+        message::{Space, ToLeader, ToMount},
+    },
+};
+
+/// What the disk holds of the log, and the state as of its applied index, when a node starts.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Encoded raft hard state, where one was ever written.
+    pub hard_state: Option<Bytes>,
+    /// Encoded raft membership as of `state_index`.
+    pub membership: Bytes,
+    /// The state and the index and term of the last entry in it; rows and packs hold all of it.
+    pub state: State,
+    pub state_index: LogIndex,
+    pub state_term: Term,
+    /// Entries that follow `compacted`, without a gap.
+    pub entries: Vec<LogEntry>,
+    /// Index and term of the entry before the first of `entries`.
+    pub compacted: (LogIndex, Term),
+}
+
+/// An entry of the Raft log as the log file keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogEntry {
+    pub index: LogIndex,
+    pub term: Term,
+    /// The whole raft entry, encoded (type, context and data included).
+    pub bytes: Bytes,
+}
+
+/// A write to the log: all of it is synced, in this order of batches, before `LogPersisted` says so.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LogBatch {
+    /// Grows by one with every batch.
+    pub number: u64,
+    pub hard_state: Option<Bytes>,
+    /// Entries to append. Where the first has an index the log already has, that and all behind it are replaced.
+    pub entries: Vec<LogEntry>,
+    /// The log begins anew behind this position (a snapshot was installed); earlier entries are void.
+    pub reset: Option<(LogIndex, Term)>,
+}
+
+/// Rows and content that applied entries brought, to be written in order; the index goes into the same batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateBatch {
+    /// Index and term of the last entry in it.
+    pub index: LogIndex,
+    pub term: Term,
+    /// Encoded raft membership, where it changed.
+    pub membership: Option<Bytes>,
+    /// Everything in the store is dropped first (a snapshot was installed).
+    pub reset: bool,
+    pub rows: Vec<RowChange>,
+    /// Inline content for packs.
+    pub content: Vec<(BlockHash, Bytes)>,
+    /// Changes of how many extents name a block, over all volumes.
+    pub references: Vec<(BlockHash, i64)>,
+}
+
+/// Between storage nodes, on one ordered stream per direction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    /// An encoded raft message; its sender is the stream's other end.
+    Raft(Bytes),
+    /// PROTOCOL R6: renews the voter's promise; `round` grows with every heartbeat of the term.
+    Heartbeat {
+        term: Term,
+        round: u64,
+    },
+    HeartbeatAcknowledged {
+        term: Term,
+        round: u64,
+    },
+    /// Asks for a snapshot of the leader's state from row `after` on (empty: from the first).
+    SnapshotRequest {
+        after: Bytes,
+    },
+    /// Rows of the whole state at `index`, in key order. With another index than the piece before, it begins anew.
+    SnapshotPiece {
+        index: LogIndex,
+        term: Term,
+        membership: Bytes,
+        rows: Vec<(Bytes, Bytes)>,
+        last: bool,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AdminRequest {
+    Status,
+    CreateVolume { name: String, options: VolumeOptions },
+    DeleteVolume { name: String },
+    TransferLeader { to: Option<NodeId> },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AdminAnswer {
+    Done,
+    Status(Box<NodeStatus>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("this node does not lead; ask {}", .leader.as_deref().unwrap_or("again once a leader is elected"))]
+    NotLeader { leader: Option<String> },
+    #[error("{0}")]
+    Refused(String),
+    #[error("the cluster has no quorum: nothing was changed for certain, look again once nodes are back")]
+    TimedOut,
+}
+
+/// What `status` shows of one node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeStatus {
+    pub id: NodeId,
+    pub leader: Option<NodeId>,
+    pub term: Term,
+    pub applied: LogIndex,
+    pub committed: LogIndex,
+    /// Digest of the whole state at `applied`.
+    pub digest: u128,
+    pub peers: Vec<PeerStatus>,
+    pub volumes: Vec<VolumeStatus>,
+    /// Known at the leader only.
+    pub sessions: Vec<SessionStatus>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    pub node: NodeInfo,
+    pub voter: bool,
+    /// Last entry known to be on the peer's disk; at the leader only.
+    pub matched: Option<LogIndex>,
+    /// The peer answered within the last election timeout; at the leader only.
+    pub reachable: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VolumeStatus {
+    pub id: VolumeId,
+    pub name: String,
+    pub inodes: u64,
+    pub bytes: u64,
+    pub quota_bytes: Option<u64>,
+    pub digest: u128,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionStatus {
+    pub session: SessionId,
+    pub volume: VolumeId,
+    pub connected: bool,
+    pub in_roster: bool,
+    /// Entries sent and not acknowledged yet.
+    pub unacknowledged: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The batch of this number, and all before it, is on the disk.
+    LogPersisted {
+        number: u64,
+    },
+    /// State store and packs hold everything up to this entry, synced: the log may be cut below it.
+    StatePersisted {
+        index: LogIndex,
+    },
+    Peer {
+        from: NodeId,
+        message: PeerMessage,
+    },
+    /// A message to the peer was lost or could not be sent.
+    PeerLost {
+        peer: NodeId,
+    },
+    MountOpened {
+        connection: ConnectionId,
+        volume: String,
+        access: Access,
+    },
+    Mount {
+        connection: ConnectionId,
+        message: ToLeader,
+    },
+    MountClosed {
+        connection: ConnectionId,
+    },
+    Admin {
+        ticket: u64,
+        request: AdminRequest,
+    },
+    /// Space of this node's own device.
+    Space(Space),
+    /// Wall clock for stamps, nanoseconds since 1970; given now and then and before each handling of mount messages.
+    WallClock(u64),
+    /// Orderly stop: hand leadership over if possible; `Output::Stopped` follows.
+    Stop,
+    /// Nothing happened but time.
+    Tick,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    PersistLog(LogBatch),
+    PersistState(StateBatch),
+    /// Entries up to this one may be cut from the log.
+    CompactLog {
+        through: LogIndex,
+        term: Term,
+    },
+    Peer {
+        to: NodeId,
+        message: PeerMessage,
+    },
+    /// Address of a peer as the state knows it now; sent at start and at changes.
+    PeerAddress(NodeInfo),
+    Mount {
+        connection: ConnectionId,
+        message: ToMount,
+    },
+    CloseMount {
+        connection: ConnectionId,
+    },
+    Admin {
+        ticket: u64,
+        answer: Result<AdminAnswer, AdminError>,
+    },
+    /// For logs, metrics and `status`.
+    Leadership {
+        leader: Option<NodeId>,
+        term: Term,
+    },
+    Stopped,
+    /// The node cannot go on (an entry of a newer feature level, a log that contradicts itself): stop the process.
+    Fatal(String),
+}

@@ -1,0 +1,21 @@
+//! The vocabulary every layer shares: identities, times, names, attributes, blocks and the messages between a mount
+//! and its leader. Nothing here does anything; it only says what things are.
+
+pub mod attributes;
+pub mod block;
+pub mod errno;
+pub mod id;
+pub mod message;
+pub mod name;
+pub mod principal;
+pub mod time;
+
+pub use attributes::{AttributeChanges, Attributes, FileKind, TimeChange};
+pub use block::{BlockHash, Piece};
+pub use errno::Errno;
+pub use id::{
+    ClusterId, ConnectionId, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Term, UploadId, VolumeId,
+};
+pub use name::{Name, NameError, XattrName};
+pub use principal::{Access, Principal};
+pub use time::{Instant, Stamp, Timestamp};

@@ -1,0 +1,144 @@
+//! The messages between a mount and the leader, both ways, on one ordered stream. `wire/` alone turns them into
+//! protobuf; ARCHITECTURE.md has the table of all messages.
+
+use bytes::Bytes;
+
+use super::{ClusterId, Errno, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId};
+use crate::namespace::{Operation, Reply};
+
+/// Versions of the protocol that an end speaks, both inclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProtocolRange {
+    pub min: u16,
+    pub max: u16,
+}
+
+/// A mount's first message on a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    pub cluster: ClusterId,
+    pub protocol: ProtocolRange,
+    /// Bits of what this end can do; both ends use what both have.
+    pub features: u64,
+    pub mount: MountId,
+    /// The session to go on with; `None` asks for a new one.
+    pub session: Option<SessionId>,
+    /// One more at every connection of this mount.
+    pub generation: Generation,
+    /// The last entry the mount has applied; 0 when it has nothing and wants a snapshot.
+    pub applied: LogIndex,
+    /// Unlinked inodes that are still open at this mount.
+    pub orphans: Vec<Ino>,
+}
+
+/// From a mount to the leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToLeader {
+    Hello(Hello),
+    /// A call that changes something. Sent again with the same sequence until it is answered.
+    Operation {
+        sequence: Sequence,
+        /// Sequences whose answers have arrived: their rows in the reply table may go.
+        answered: Vec<Sequence>,
+        operation: Operation,
+    },
+    /// These entries are applied here and this kernel can no longer answer from before them.
+    Acknowledge {
+        entries: Vec<LogIndex>,
+        /// Of the inodes which these entries left without a name: those that are open at this mount.
+        referenced: Vec<Ino>,
+    },
+    /// These unlinked inodes were closed here for the last time.
+    Released {
+        orphans: Vec<Ino>,
+    },
+    /// Asks for the lease; `number` grows with every renewal of this connection.
+    Renew {
+        number: u64,
+    },
+    /// An orderly end: nothing is open, the session may be forgotten.
+    Leave,
+}
+
+/// A storage node as mounts need to know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoreAddress {
+    pub node: NodeId,
+    /// `host:port` of the node's client service (port 7440).
+    pub address: String,
+}
+
+/// Space as statfs shows it, in bytes: what a majority of stores can still take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    pub total: u64,
+    pub available: u64,
+}
+
+/// The leader's answer to `Hello`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    pub protocol: u16,
+    pub features: u64,
+    pub volume: VolumeId,
+    pub session: SessionId,
+    /// The mount is caught up once it has applied this entry; a snapshot or entries follow.
+    pub caught_up_at: LogIndex,
+    /// Cluster time now.
+    pub stamp: Stamp,
+    pub stores: Vec<StoreAddress>,
+    /// Bytes of content that may travel in one entry.
+    pub inline_bytes_max: u32,
+    pub space: Space,
+}
+
+/// From the leader to a mount.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ToMount {
+    Welcome(Welcome),
+    /// This node does not lead; `leader` is the client address of the one that does, where known.
+    NotLeader {
+        leader: Option<String>,
+    },
+    /// The connection cannot be: wrong cluster, no common version, old generation, unknown or expired session.
+    Refused {
+        refusal: Refusal,
+        reason: String,
+    },
+    /// Rows of the volume's part at `index`, in key order. The first piece resets what was received before.
+    SnapshotPiece {
+        index: LogIndex,
+        first: bool,
+        last: bool,
+        rows: Vec<(Bytes, Bytes)>,
+    },
+    /// Encoded entries of this volume, in log order.
+    Entries {
+        entries: Vec<(LogIndex, Bytes)>,
+    },
+    /// The answer to an operation, sent when it is complete: synced by a majority and acknowledged by every session in
+    /// the roster. The entry itself was sent before.
+    Answer {
+        sequence: Sequence,
+        index: LogIndex,
+        outcome: Result<Reply, Errno>,
+    },
+    /// The lease runs from the moment `Renew { number }` was *sent*.
+    Lease {
+        number: u64,
+        stamp: Stamp,
+        space: Space,
+        stores: Vec<StoreAddress>,
+    },
+}
+
+/// Why a connection was refused, and so what the mount can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Wrong cluster, no common version, unknown volume: trying again changes nothing.
+    Permanent,
+    /// The session has expired: its calls get EIO, a new one may be opened.
+    SessionExpired,
+    /// A newer connection of this mount exists, or the mount sent what makes no sense.
+    Protocol,
+}

@@ -1,0 +1,57 @@
+//! Three kinds of time: where we are on this machine's clock, what the cluster stamps, what a file's times say.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A point on the local clock, in nanoseconds. Shells take it from CLOCK_BOOTTIME (it counts while a machine sleeps),
+/// the simulator from its virtual clock. Never compared between machines.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// This point and `duration` more, at most the end of time.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    /// Time from `earlier` to this point; zero when `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Cluster time of an entry: nanoseconds since 1970 by the leader's wall clock, made strictly increasing by the log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+pub struct Stamp(pub u64);
+
+/// A file's time as `struct timespec` has it. Seconds may be negative (before 1970), nanoseconds are 0 to 999,999,999.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+pub struct Timestamp {
+    pub seconds: i64,
+    pub nanoseconds: u32,
+}
+
+impl Timestamp {
+    /// The next representable time.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        if self.nanoseconds >= 999_999_999 {
+            Self { seconds: self.seconds.saturating_add(1), nanoseconds: 0 }
+        } else {
+            Self { seconds: self.seconds, nanoseconds: self.nanoseconds + 1 }
+        }
+    }
+}
+
+impl From<Stamp> for Timestamp {
+    fn from(stamp: Stamp) -> Self {
+        Self {
+            // A u64 of nanoseconds is at most 18.4e9 seconds and the remainder below 1e9: neither cast loses a bit.
+            seconds: (stamp.0 / 1_000_000_000) as i64,
+            nanoseconds: (stamp.0 % 1_000_000_000) as u32,
+        }
+    }
+}
