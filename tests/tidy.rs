@@ -1,0 +1,256 @@
+//! The shape of the house, proved: which layer may name which, what a core may not touch, how long a file may be.
+//! ARCHITECTURE.md, "Layers and arrows", says the same in words.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Lines of a source file, its unit tests included.
+const LINES_MAX: usize = 800;
+
+/// Each layer and those it may name. What is missing here does not exist.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    // A message carries operations and replies: the one arrow from the vocabulary to the state's own words.
+    ("types", &["limits", "namespace"]),
+    ("namespace", &["limits", "types"]),
+    ("replica", &["limits", "types", "node"]),
+    ("coordinator", &["limits", "types", "namespace"]),
+    // The node's events are the vocabulary that replica and storage speak; the composite names the cores in it.
+    ("node", &["limits", "types", "namespace", "replica", "coordinator"]),
+    ("client", &["limits", "types", "namespace", "mount", "wire", "pki", "telemetry"]),
+    ("mount", &["limits", "types", "namespace", "client"]),
+    ("wire", &["limits", "types", "namespace", "node"]),
+    ("telemetry", &["limits", "types"]),
+    ("pki", &["limits", "types"]),
+    ("config", &["limits", "types"]),
+    ("storage", &["limits", "types", "namespace", "node", "telemetry"]),
+    ("server", &["limits", "types", "namespace", "node", "storage", "wire", "pki", "config", "telemetry"]),
+    ("holder", &["limits", "types"]),
+    ("fuse", &["limits", "types", "namespace", "mount", "client", "holder", "pki", "telemetry"]),
+    ("bench", &["limits", "types"]),
+    (
+        "cli",
+        &[
+            "limits",
+            "types",
+            "namespace",
+            "node",
+            "mount",
+            "client",
+            "wire",
+            "pki",
+            "config",
+            "telemetry",
+            "storage",
+            "server",
+            "fuse",
+            "holder",
+            "bench",
+        ],
+    ),
+    ("sim", &["limits", "types", "namespace", "replica", "coordinator", "node", "mount", "client"]),
+];
+
+/// Layers without I/O, clocks, threads, async and randomness.
+const CORES: &[&str] = &["limits", "types", "namespace", "replica", "coordinator", "node", "client", "mount", "sim"];
+
+/// Shells that live inside a core's folder.
+const SHELLS_IN_CORES: &[&str] = &["src/client/transport.rs", "src/client/transport/"];
+
+/// What a core may not name, and why.
+const BANNED_IN_CORES: &[(&str, &str)] = &[
+    ("tokio", "async belongs to shells"),
+    ("async fn", "async belongs to shells"),
+    (".await", "async belongs to shells"),
+    ("std::fs", "I/O belongs to shells"),
+    ("std::net", "I/O belongs to shells"),
+    ("std::thread", "threads belong to shells"),
+    ("std::sync::Mutex", "locks belong to shells"),
+    ("std::time::Instant", "time is an argument (types::Instant)"),
+    ("SystemTime", "time is an argument or comes with the entry"),
+    ("Instant::now", "time is an argument"),
+    ("rand::", "randomness comes from a seed"),
+    ("HashMap", "its order is random: BTreeMap or imbl"),
+    ("HashSet", "its order is random: BTreeSet or imbl"),
+    ("println!", "output belongs to shells"),
+    ("tracing::", "a core says things through its outputs"),
+];
+
+/// A crate's types stay in the one place that adapts it.
+const CRATE_HOMES: &[(&str, &[&str])] = &[
+    ("fuser::", &["src/fuse/", "src/fuse.rs"]),
+    ("tonic::", &["src/server/", "src/server.rs", "src/client/transport", "src/wire", "src/cli/"]),
+    ("sled::", &["src/storage/", "src/storage.rs"]),
+    ("raft::", &["src/replica/", "src/replica.rs"]),
+    ("rcgen::", &["src/pki/", "src/pki.rs"]),
+];
+
+struct Source {
+    path: String,
+    layer: String,
+    /// Without comments; unit tests are cut off for the checks of cores.
+    code: String,
+    lines: usize,
+}
+
+fn collect(directory: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("source folders are readable") {
+        let path = entry.expect("source folders are readable").path();
+        if path.is_dir() {
+            collect(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    collect(&root.join("src"), &mut paths);
+    paths.sort();
+    assert!(paths.len() > 10, "the tidy test looks at the wrong folder: {}", root.display());
+    paths
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path).expect("sources are text");
+            let path = path.strip_prefix(root).expect("below the root").display().to_string();
+            let layer = path.trim_start_matches("src/").split(['/', '.']).next().expect("a path has a part").to_owned();
+            let code = text
+                .split("#[cfg(test)]\nmod ")
+                .next()
+                .expect("split gives one part at least")
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            Source { path, layer, code, lines: text.lines().count() }
+        })
+        .collect()
+}
+
+fn is_shell_in_core(path: &str) -> bool {
+    SHELLS_IN_CORES.iter().any(|shell| path.starts_with(shell))
+}
+
+/// The layers that `code` names as `crate::layer`, also in `use crate::{layer, …}` lists.
+fn layers_named(code: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut named = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with('$') || code[..at].ends_with("pub(in ") {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut begin = true;
+            for (offset, c) in list.char_indices() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => begin = true,
+                    c if begin && depth == 0 && !c.is_whitespace() => {
+                        named.push(word(&list[offset..]));
+                        begin = false;
+                    }
+                    _ => {}
+                }
+            }
+        } else {
+            named.push(word(rest));
+        }
+    }
+    named
+}
+
+fn report(title: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "{title}:\n  {}", faults.join("\n  "));
+}
+
+#[test]
+fn layers_name_only_those_they_may() {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| !matches!(source.layer.as_str(), "lib" | "main")) {
+        let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| *layer == source.layer) else {
+            faults.push(format!("{}: `{}` is not a layer of ARCHITECTURE.md", source.path, source.layer));
+            continue;
+        };
+        for named in layers_named(&source.code) {
+            let is_layer = LAYERS.iter().any(|(layer, _)| *layer == named);
+            if is_layer && named != source.layer && !allowed.contains(&named.as_str()) {
+                faults.push(format!("{}: `{}` may not name `{named}`", source.path, source.layer));
+            }
+        }
+    }
+    report("arrows that point the wrong way", &faults);
+}
+
+#[test]
+fn a_list_of_names_is_read_as_layers() {
+    let code = "use crate::{limits, types::{Ino, name::Name},\n    node::Input};\ncrate::mount::Mount";
+    assert_eq!(layers_named(code), ["limits", "types", "node", "mount"]);
+}
+
+#[test]
+fn cores_touch_nothing_outside() {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| CORES.contains(&source.layer.as_str())) {
+        if is_shell_in_core(&source.path) {
+            continue;
+        }
+        for (banned, why) in BANNED_IN_CORES {
+            if source.code.contains(banned) {
+                faults.push(format!("{}: `{banned}`: {why}", source.path));
+            }
+        }
+    }
+    report("cores that know too much", &faults);
+}
+
+#[test]
+fn crates_stay_in_their_homes() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        for (name, homes) in CRATE_HOMES {
+            let named = source.code.match_indices(name).any(|(at, _)| {
+                !source.code[..at].ends_with(|before: char| before.is_alphanumeric() || "_:".contains(before))
+            });
+            if named && !homes.iter().any(|home| source.path.starts_with(home)) {
+                faults.push(format!("{}: `{name}` belongs to {}", source.path, homes.join(", ")));
+            }
+        }
+    }
+    report("crates away from home", &faults);
+}
+
+#[test]
+fn files_are_short() {
+    let faults: Vec<_> = sources()
+        .iter()
+        .filter(|source| source.lines > LINES_MAX)
+        .map(|source| format!("{}: {} lines, {LINES_MAX} at most: split it by nouns", source.path, source.lines))
+        .collect();
+    report("files with more than one noun", &faults);
+}
+
+#[test]
+fn unsafe_code_is_in_files_of_its_own() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        if source.code.contains("allow(unsafe_code)") && source.lines > 150 {
+            faults.push(format!("{}: unsafe code lives in one small file per need", source.path));
+        }
+    }
+    report("unsafe code among other things", &faults);
+}
+
+#[test]
+fn no_module_is_called_mod() {
+    let faults: Vec<_> =
+        sources().iter().filter(|source| source.path.ends_with("/mod.rs")).map(|source| source.path.clone()).collect();
+    report("foo.rs and foo/part.rs, not foo/mod.rs", &faults);
+}
