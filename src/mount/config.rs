@@ -1,0 +1,100 @@
+//! What a mount is told at its start, and what it tells about itself.
+
+use crate::{
+    limits::{self, Timing},
+    types::{ClusterId, LogIndex, MountId, SessionId, VolumeId, message::Space},
+};
+
+/// How a mount runs. Validated by the shell that reads it from credential, file, environment and flags.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The cluster that the credential names.
+    pub cluster: ClusterId,
+    /// `host:port` of storage nodes' client services, dialled in turn; at least one.
+    pub servers: Vec<String>,
+    /// Chosen at random by the shell at every start.
+    pub mount: MountId,
+    /// Spreads back-off and the choice of stores; any number.
+    pub seed: u64,
+    pub timing: Timing,
+    /// Bytes of file content that this mount keeps in memory; default `limits::CONTENT_CACHE_BYTES`.
+    pub content_cache_bytes: usize,
+    /// Changes are refused with EROFS before they leave this mount.
+    pub read_only: bool,
+    /// Show every inode as owned by this user and group, and give it to what is made here.
+    pub squash: Option<(u32, u32)>,
+    pub kernel: KernelFeatures,
+}
+
+impl Config {
+    /// Production's defaults for one cluster and its servers.
+    #[must_use]
+    pub fn new(cluster: ClusterId, servers: Vec<String>, mount: MountId) -> Self {
+        Self {
+            cluster,
+            servers,
+            mount,
+            seed: 0,
+            timing: Timing::DEFAULT,
+            content_cache_bytes: limits::CONTENT_CACHE_BYTES,
+            read_only: false,
+            squash: None,
+            kernel: KernelFeatures::default(),
+        }
+    }
+}
+
+/// What the running kernel can do beyond what every supported kernel can; found out by the shell (`--kernel-mask`
+/// switches each off). All off is Linux 6.1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KernelFeatures {
+    /// FUSE_NOTIFY_INC_EPOCH (6.16).
+    pub inc_epoch: bool,
+}
+
+/// A mount as `status`, metrics and the simulator see it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MountStatus {
+    pub session: Option<SessionId>,
+    pub volume: Option<VolumeId>,
+    /// Address of the leader this mount is attached to.
+    pub leader: Option<String>,
+    /// The kernel may answer from its caches.
+    pub lease_held: bool,
+    /// The last entry of the volume that is applied here; 0 before the first snapshot.
+    pub applied: LogIndex,
+    /// Digest of the replica at `applied`.
+    pub digest: u128,
+    pub inodes: u64,
+    pub space: Space,
+    /// Bytes written and not yet part of a completed change.
+    pub dirty_bytes: u64,
+    /// Bytes of file content in memory.
+    pub cached_bytes: u64,
+    /// Changes sent and not answered, and those that wait for their turn.
+    pub calls_unanswered: u64,
+    /// Open file handles.
+    pub handles: u64,
+    /// Inodes the kernel holds references to.
+    pub inodes_looked_up: u64,
+    /// Sets of notifications that the kernel has not finished.
+    pub invalidations_running: u64,
+    pub counters: MountCounters,
+}
+
+/// What a mount has done since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MountCounters {
+    pub requests: u64,
+    pub entries_applied: u64,
+    pub operations_proposed: u64,
+    pub operations_failed: u64,
+    pub notifications: u64,
+    pub blocks_fetched: u64,
+    pub blocks_stored: u64,
+    pub content_hits: u64,
+    pub content_misses: u64,
+    pub leases_lost: u64,
+    pub connections: u64,
+    pub snapshots: u64,
+}
