@@ -8,3 +8,4 @@ pub mod mount;
 pub mod namespace;
 pub mod node;
 pub mod types;
+pub mod wire;

@@ -1,0 +1,354 @@
+//! Messages of administration: what a node reports, how a cluster is founded, and the outcome of a change.
+
+use bytes::Bytes;
+
+use super::{WireError, cluster_from, node_from, proto, required, short_from, wide_from_bytes, wide_to_bytes};
+use crate::{
+    namespace::{VolumeOptions, entry::Founding},
+    node::{AdminAnswer, AdminError, NodeStatus, PeerStatus, SessionStatus, VolumeStatus},
+    types::{ClusterId, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId},
+};
+
+/// How far a node is on its way into a cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// The data directory is blank: the node waits for its founding.
+    Blank,
+    /// The founding is written and the node waits until all founding nodes have it.
+    Prepared { node: NodeId, founding: Founding },
+    /// The node takes part.
+    Running(Box<NodeStatus>),
+}
+
+/// The process that answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Process {
+    pub pid: u32,
+    /// Its data directory, as a path on its machine.
+    pub data: String,
+    /// The arguments that start it again.
+    pub start: Vec<String>,
+    /// Version of the program.
+    pub version: String,
+    /// `host:port` where the node wants peers to find it; `:port` where the host is for the asker to know.
+    pub peer_address: String,
+}
+
+/// A node's answer to `Admin.Status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// The cluster of the node's authority.
+    pub cluster: ClusterId,
+    pub phase: Phase,
+    pub process: Process,
+}
+
+impl From<Report> for proto::StatusResponse {
+    fn from(report: Report) -> Self {
+        let (phase, node, founding, status) = match report.phase {
+            Phase::Blank => (proto::Phase::Blank, 0, None, None),
+            Phase::Prepared { node, founding } => (proto::Phase::Prepared, node.0, Some(founding.into()), None),
+            Phase::Running(status) => (proto::Phase::Running, status.id.0, None, Some((*status).into())),
+        };
+        Self {
+            phase: phase.into(),
+            cluster: wide_to_bytes(report.cluster.0),
+            node,
+            founding,
+            status,
+            process: Some(report.process.into()),
+        }
+    }
+}
+
+impl TryFrom<proto::StatusResponse> for Report {
+    type Error = WireError;
+
+    fn try_from(response: proto::StatusResponse) -> Result<Self, WireError> {
+        let phase = match response.phase() {
+            proto::Phase::Blank => Phase::Blank,
+            proto::Phase::Prepared => Phase::Prepared {
+                node: node_from("StatusResponse", "node", response.node)?,
+                founding: required("StatusResponse", "founding", response.founding)?.try_into()?,
+            },
+            proto::Phase::Running => {
+                Phase::Running(Box::new(required("StatusResponse", "status", response.status)?.try_into()?))
+            }
+            proto::Phase::Unspecified => {
+                return Err(WireError::Value {
+                    message: "StatusResponse",
+                    field: "phase",
+                    expected: "blank, prepared or running",
+                    found: response.phase.to_string(),
+                });
+            }
+        };
+        Ok(Self {
+            cluster: cluster_from("StatusResponse", &response.cluster)?,
+            phase,
+            process: required("StatusResponse", "process", response.process)?.into(),
+        })
+    }
+}
+
+impl From<Process> for proto::Process {
+    fn from(process: Process) -> Self {
+        Self {
+            pid: process.pid,
+            data: process.data,
+            start: process.start,
+            version: process.version,
+            peer_address: process.peer_address,
+        }
+    }
+}
+
+impl From<proto::Process> for Process {
+    fn from(process: proto::Process) -> Self {
+        Self {
+            pid: process.pid,
+            data: process.data,
+            start: process.start,
+            version: process.version,
+            peer_address: process.peer_address,
+        }
+    }
+}
+
+impl From<Founding> for proto::Founding {
+    fn from(founding: Founding) -> Self {
+        Self {
+            cluster: wide_to_bytes(founding.cluster.0),
+            nodes: founding.nodes.into_iter().map(Into::into).collect(),
+            stamp: founding.stamp.0,
+            main: Some(founding.main.into()),
+        }
+    }
+}
+
+impl TryFrom<proto::Founding> for Founding {
+    type Error = WireError;
+
+    fn try_from(founding: proto::Founding) -> Result<Self, WireError> {
+        Ok(Self {
+            cluster: cluster_from("Founding", &founding.cluster)?,
+            nodes: founding.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            stamp: Stamp(founding.stamp),
+            main: required("Founding", "main", founding.main)?.try_into()?,
+        })
+    }
+}
+
+impl From<VolumeOptions> for proto::VolumeOptions {
+    fn from(options: VolumeOptions) -> Self {
+        Self { uid: options.uid, gid: options.gid, mode: options.mode.into(), quota_bytes: options.quota_bytes }
+    }
+}
+
+impl TryFrom<proto::VolumeOptions> for VolumeOptions {
+    type Error = WireError;
+
+    fn try_from(options: proto::VolumeOptions) -> Result<Self, WireError> {
+        let mode = short_from("VolumeOptions", "mode", options.mode)?;
+        if mode > 0o7777 {
+            return Err(WireError::Value {
+                message: "VolumeOptions",
+                field: "mode",
+                expected: "permission bits, at most 7777 octal",
+                found: format!("{mode:o}"),
+            });
+        }
+        Ok(Self { uid: options.uid, gid: options.gid, mode, quota_bytes: options.quota_bytes })
+    }
+}
+
+impl From<NodeStatus> for proto::NodeStatus {
+    fn from(status: NodeStatus) -> Self {
+        Self {
+            id: status.id.0,
+            leader: status.leader.map(|leader| leader.0),
+            term: status.term.0,
+            applied: status.applied.0,
+            committed: status.committed.0,
+            digest: digest_to(status.digest),
+            peers: status.peers.into_iter().map(Into::into).collect(),
+            volumes: status.volumes.into_iter().map(Into::into).collect(),
+            sessions: status.sessions.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<proto::NodeStatus> for NodeStatus {
+    type Error = WireError;
+
+    fn try_from(status: proto::NodeStatus) -> Result<Self, WireError> {
+        Ok(Self {
+            id: node_from("NodeStatus", "id", status.id)?,
+            leader: status.leader.map(|leader| node_from("NodeStatus", "leader", leader)).transpose()?,
+            term: Term(status.term),
+            applied: LogIndex(status.applied),
+            committed: LogIndex(status.committed),
+            digest: wide_from_bytes("NodeStatus", "digest", &status.digest)?,
+            peers: status.peers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            volumes: status.volumes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            sessions: status.sessions.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+impl From<PeerStatus> for proto::PeerStatus {
+    fn from(peer: PeerStatus) -> Self {
+        Self {
+            node: Some(peer.node.into()),
+            voter: peer.voter,
+            matched: peer.matched.map(|index| index.0),
+            reachable: peer.reachable,
+        }
+    }
+}
+
+impl TryFrom<proto::PeerStatus> for PeerStatus {
+    type Error = WireError;
+
+    fn try_from(peer: proto::PeerStatus) -> Result<Self, WireError> {
+        Ok(Self {
+            node: required("PeerStatus", "node", peer.node)?.try_into()?,
+            voter: peer.voter,
+            matched: peer.matched.map(LogIndex),
+            reachable: peer.reachable,
+        })
+    }
+}
+
+impl From<VolumeStatus> for proto::VolumeStatus {
+    fn from(volume: VolumeStatus) -> Self {
+        Self {
+            id: volume.id.0,
+            name: volume.name,
+            inodes: volume.inodes,
+            bytes: volume.bytes,
+            quota_bytes: volume.quota_bytes,
+            digest: digest_to(volume.digest),
+        }
+    }
+}
+
+impl TryFrom<proto::VolumeStatus> for VolumeStatus {
+    type Error = WireError;
+
+    fn try_from(volume: proto::VolumeStatus) -> Result<Self, WireError> {
+        Ok(Self {
+            id: VolumeId(volume.id),
+            name: volume.name,
+            inodes: volume.inodes,
+            bytes: volume.bytes,
+            quota_bytes: volume.quota_bytes,
+            digest: wide_from_bytes("VolumeStatus", "digest", &volume.digest)?,
+        })
+    }
+}
+
+impl From<SessionStatus> for proto::SessionStatus {
+    fn from(session: SessionStatus) -> Self {
+        Self {
+            session: session.session.0,
+            volume: session.volume.0,
+            connected: session.connected,
+            in_roster: session.in_roster,
+            unacknowledged: session.unacknowledged,
+        }
+    }
+}
+
+impl From<proto::SessionStatus> for SessionStatus {
+    fn from(session: proto::SessionStatus) -> Self {
+        Self {
+            session: SessionId(session.session),
+            volume: VolumeId(session.volume),
+            connected: session.connected,
+            in_roster: session.in_roster,
+            unacknowledged: session.unacknowledged,
+        }
+    }
+}
+
+/// The outcome of a change, for the wire. A status is no answer to a change and becomes a refusal that says so.
+#[must_use]
+pub fn change_response(outcome: Result<AdminAnswer, AdminError>) -> proto::ChangeResponse {
+    use proto::change_response::Outcome;
+    let outcome = match outcome {
+        Ok(AdminAnswer::Done) => Outcome::Done(proto::Changed {}),
+        Ok(AdminAnswer::Status(_)) => Outcome::Refused("the node answered a change with its status".to_owned()),
+        Err(AdminError::NotLeader { leader }) => Outcome::NotLeader(proto::AdminNotLeader { leader }),
+        Err(AdminError::Refused(reason)) => Outcome::Refused(reason),
+        Err(AdminError::TimedOut) => Outcome::TimedOut(proto::ChangeTimedOut {}),
+    };
+    proto::ChangeResponse { outcome: Some(outcome) }
+}
+
+/// The outcome of a change, from the wire.
+///
+/// # Errors
+/// `Missing` where the response says nothing.
+pub fn change_outcome(response: proto::ChangeResponse) -> Result<Result<(), AdminError>, WireError> {
+    use proto::change_response::Outcome;
+    Ok(match required("ChangeResponse", "outcome", response.outcome)? {
+        Outcome::Done(proto::Changed {}) => Ok(()),
+        Outcome::NotLeader(not_leader) => Err(AdminError::NotLeader { leader: not_leader.leader }),
+        Outcome::Refused(reason) => Err(AdminError::Refused(reason)),
+        Outcome::TimedOut(proto::ChangeTimedOut {}) => Err(AdminError::TimedOut),
+    })
+}
+
+fn digest_to(digest: u128) -> Bytes {
+    wide_to_bytes(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::wire::strategies;
+
+    proptest! {
+        #[test]
+        fn a_report_survives_the_wire(report in strategies::report()) {
+            let bytes = proto::StatusResponse::from(report.clone()).encode_to_vec();
+            let back = Report::try_from(proto::StatusResponse::decode(bytes.as_slice())?)?;
+            prop_assert_eq!(back, report);
+        }
+
+        #[test]
+        fn garbage_is_refused_and_never_panics(bytes in strategies::garbage()) {
+            let _ = proto::StatusResponse::decode(bytes.as_slice()).map(Report::try_from);
+            let _ = proto::Founding::decode(bytes.as_slice()).map(Founding::try_from);
+            let _ = proto::ChangeResponse::decode(bytes.as_slice()).map(change_outcome);
+        }
+
+        #[test]
+        fn a_damaged_report_is_refused_or_another_and_never_panics(
+            report in strategies::report(),
+            damage in strategies::damage(),
+        ) {
+            let bytes = damage.apply(proto::StatusResponse::from(report).encode_to_vec());
+            let _ = proto::StatusResponse::decode(bytes.as_slice()).map(Report::try_from);
+        }
+    }
+
+    #[test]
+    fn an_outcome_survives_the_wire() {
+        let not_leader = AdminError::NotLeader { leader: Some("b:7440".to_owned()) };
+        for error in [not_leader, AdminError::Refused("no".to_owned()), AdminError::TimedOut] {
+            assert_eq!(change_outcome(change_response(Err(error.clone()))), Ok(Err(error)));
+        }
+        assert_eq!(change_outcome(change_response(Ok(AdminAnswer::Done))), Ok(Ok(())));
+    }
+
+    #[test]
+    fn a_mode_with_type_bits_is_refused() {
+        let options = proto::VolumeOptions { uid: 0, gid: 0, mode: 0o100_644, quota_bytes: None };
+        assert!(matches!(VolumeOptions::try_from(options), Err(WireError::Value { field: "mode", .. })));
+    }
+}

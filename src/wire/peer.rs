@@ -1,0 +1,129 @@
+//! Messages between storage nodes. Raft's own travel as opaque bytes; `replica` alone reads them.
+
+use super::{WireError, cluster_from, node_from, proto, protocol_from, required, rows_from, rows_to, wide_to_bytes};
+use crate::{
+    node::PeerMessage,
+    types::{ClusterId, LogIndex, NodeId, Term, message::ProtocolRange},
+};
+
+/// The first message of a peer stream: who sends, and whom it takes the receiver for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerHello {
+    pub cluster: ClusterId,
+    pub from: NodeId,
+    pub to: NodeId,
+    pub protocol: ProtocolRange,
+}
+
+/// What a peer stream carries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerFrame {
+    Hello(PeerHello),
+    Message(PeerMessage),
+}
+
+impl From<PeerFrame> for proto::PeerMessage {
+    fn from(frame: PeerFrame) -> Self {
+        use proto::peer_message::Message;
+        let message = match frame {
+            PeerFrame::Hello(hello) => Message::Hello(proto::PeerHello {
+                cluster: wide_to_bytes(hello.cluster.0),
+                from: hello.from.0,
+                to: hello.to.0,
+                protocol_min: hello.protocol.min.into(),
+                protocol_max: hello.protocol.max.into(),
+            }),
+            PeerFrame::Message(PeerMessage::Raft(bytes)) => Message::Raft(bytes),
+            PeerFrame::Message(PeerMessage::Heartbeat { term, round }) => {
+                Message::Heartbeat(proto::Heartbeat { term: term.0, round })
+            }
+            PeerFrame::Message(PeerMessage::HeartbeatAcknowledged { term, round }) => {
+                Message::HeartbeatAcknowledged(proto::HeartbeatAcknowledged { term: term.0, round })
+            }
+            PeerFrame::Message(PeerMessage::SnapshotRequest { after }) => {
+                Message::SnapshotRequest(proto::SnapshotRequest { after })
+            }
+            PeerFrame::Message(PeerMessage::SnapshotPiece { index, term, membership, rows, last }) => {
+                Message::SnapshotPiece(proto::SnapshotPiece {
+                    index: index.0,
+                    term: term.0,
+                    membership,
+                    rows: rows_to(rows),
+                    last,
+                })
+            }
+        };
+        Self { message: Some(message) }
+    }
+}
+
+impl TryFrom<proto::PeerMessage> for PeerFrame {
+    type Error = WireError;
+
+    fn try_from(message: proto::PeerMessage) -> Result<Self, WireError> {
+        use proto::peer_message::Message;
+        let message = match required("PeerMessage", "message", message.message)? {
+            Message::Hello(hello) => {
+                return Ok(Self::Hello(PeerHello {
+                    cluster: cluster_from("PeerHello", &hello.cluster)?,
+                    from: node_from("PeerHello", "from", hello.from)?,
+                    to: node_from("PeerHello", "to", hello.to)?,
+                    protocol: protocol_from("PeerHello", hello.protocol_min, hello.protocol_max)?,
+                }));
+            }
+            Message::Raft(bytes) => PeerMessage::Raft(bytes),
+            Message::Heartbeat(beat) => PeerMessage::Heartbeat { term: Term(beat.term), round: beat.round },
+            Message::HeartbeatAcknowledged(beat) => {
+                PeerMessage::HeartbeatAcknowledged { term: Term(beat.term), round: beat.round }
+            }
+            Message::SnapshotRequest(request) => PeerMessage::SnapshotRequest { after: request.after },
+            Message::SnapshotPiece(piece) => PeerMessage::SnapshotPiece {
+                index: LogIndex(piece.index),
+                term: Term(piece.term),
+                membership: piece.membership,
+                rows: rows_from(piece.rows),
+                last: piece.last,
+            },
+        };
+        Ok(Self::Message(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+    use crate::wire::strategies;
+
+    proptest! {
+        #[test]
+        fn a_peer_frame_survives_the_wire(frame in strategies::peer_frame()) {
+            let bytes = proto::PeerMessage::from(frame.clone()).encode_to_vec();
+            let back = PeerFrame::try_from(proto::PeerMessage::decode(bytes.as_slice())?)?;
+            prop_assert_eq!(back, frame);
+        }
+
+        #[test]
+        fn garbage_is_refused_and_never_panics(bytes in strategies::garbage()) {
+            let _ = proto::PeerMessage::decode(bytes.as_slice()).map(PeerFrame::try_from);
+        }
+
+        #[test]
+        fn a_damaged_frame_is_refused_or_another_and_never_panics(
+            frame in strategies::peer_frame(),
+            damage in strategies::damage(),
+        ) {
+            let bytes = damage.apply(proto::PeerMessage::from(frame).encode_to_vec());
+            let _ = proto::PeerMessage::decode(bytes.as_slice()).map(PeerFrame::try_from);
+        }
+    }
+
+    #[test]
+    fn a_stream_from_nobody_is_refused() {
+        let hello = proto::PeerHello { cluster: wide_to_bytes(1), from: 0, to: 2, protocol_min: 1, protocol_max: 1 };
+        let frame = proto::PeerMessage { message: Some(proto::peer_message::Message::Hello(hello)) };
+        assert!(matches!(PeerFrame::try_from(frame), Err(WireError::Value { field: "from", .. })));
+    }
+}

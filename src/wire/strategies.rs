@@ -1,0 +1,390 @@
+//! Arbitrary messages for the tests of `wire`.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use proptest::{collection::vec, option, prelude::*};
+
+use super::{
+    admin::{Phase, Process, Report},
+    peer::{PeerFrame, PeerHello},
+};
+use crate::{
+    namespace::{
+        AllocateMode, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
+    },
+    node::{NodeStatus, PeerMessage, PeerStatus, SessionStatus, VolumeStatus},
+    types::{
+        AttributeChanges, BlockHash, ClusterId, Errno, Generation, Ino, LogIndex, MountId, Name, NodeId, Piece,
+        Sequence, SessionId, Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
+        message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+    },
+};
+
+/// Bytes that nobody encoded.
+pub(super) fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..200)
+}
+
+/// What happens to an encoded message on a bad way: some bytes changed, the end lost.
+#[derive(Clone, Debug)]
+pub(super) struct Damage {
+    flips: Vec<(prop::sample::Index, u8)>,
+    keep: prop::sample::Index,
+}
+
+impl Damage {
+    pub(super) fn apply(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        if bytes.is_empty() {
+            return bytes;
+        }
+        for (at, flip) in &self.flips {
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+        }
+        bytes.truncate(1 + self.keep.index(bytes.len()));
+        bytes
+    }
+}
+
+pub(super) fn damage() -> impl Strategy<Value = Damage> {
+    (vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), any::<prop::sample::Index>())
+        .prop_map(|(flips, keep)| Damage { flips, keep })
+}
+
+pub(super) fn to_leader() -> impl Strategy<Value = ToLeader> {
+    prop_oneof![
+        hello().prop_map(ToLeader::Hello),
+        (sequence(), vec(sequence(), 0..4), operation())
+            .prop_map(|(sequence, answered, operation)| ToLeader::Operation { sequence, answered, operation }),
+        (vec(index(), 0..4), vec(ino(), 0..4))
+            .prop_map(|(entries, referenced)| ToLeader::Acknowledge { entries, referenced }),
+        vec(ino(), 0..4).prop_map(|orphans| ToLeader::Released { orphans }),
+        any::<u64>().prop_map(|number| ToLeader::Renew { number }),
+        Just(ToLeader::Leave),
+    ]
+}
+
+pub(super) fn to_mount() -> impl Strategy<Value = ToMount> {
+    let refusal = prop_oneof![Just(Refusal::Permanent), Just(Refusal::SessionExpired), Just(Refusal::Protocol)];
+    let outcome = prop_oneof![reply().prop_map(Ok), (1..=u16::MAX).prop_map(|number| Err(Errno(number))),];
+    prop_oneof![
+        welcome().prop_map(ToMount::Welcome),
+        option::of(".{0,20}").prop_map(|leader| ToMount::NotLeader { leader }),
+        (refusal, ".{0,20}").prop_map(|(refusal, reason)| ToMount::Refused { refusal, reason }),
+        (index(), any::<bool>(), any::<bool>(), rows())
+            .prop_map(|(index, first, last, rows)| { ToMount::SnapshotPiece { index, first, last, rows } }),
+        vec((index(), bytes()), 0..4).prop_map(|entries| ToMount::Entries { entries }),
+        (sequence(), index(), outcome).prop_map(|(sequence, index, outcome)| ToMount::Answer {
+            sequence,
+            index,
+            outcome
+        }),
+        (any::<u64>(), stamp(), space(), stores()).prop_map(|(number, stamp, space, stores)| ToMount::Lease {
+            number,
+            stamp,
+            space,
+            stores
+        }),
+    ]
+}
+
+pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
+    let message = prop_oneof![
+        bytes().prop_map(PeerMessage::Raft),
+        (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::Heartbeat { term, round }),
+        (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::HeartbeatAcknowledged { term, round }),
+        bytes().prop_map(|after| PeerMessage::SnapshotRequest { after }),
+        (index(), term(), bytes(), rows(), any::<bool>()).prop_map(|(index, term, membership, rows, last)| {
+            PeerMessage::SnapshotPiece { index, term, membership, rows, last }
+        }),
+    ];
+    let hello = (any::<u128>(), node(), node(), protocol()).prop_map(|(cluster, from, to, protocol)| {
+        PeerFrame::Hello(PeerHello { cluster: ClusterId(cluster), from, to, protocol })
+    });
+    prop_oneof![hello, message.prop_map(PeerFrame::Message)]
+}
+
+pub(super) fn report() -> impl Strategy<Value = Report> {
+    let phase = prop_oneof![
+        Just(Phase::Blank),
+        (node(), founding()).prop_map(|(node, founding)| Phase::Prepared { node, founding }),
+        node_status().prop_map(|status| Phase::Running(Box::new(status))),
+    ];
+    let process = (any::<u32>(), ".{0,20}", vec(".{0,8}", 0..4), ".{0,8}", ".{0,8}")
+        .prop_map(|(pid, data, start, version, peer_address)| Process { pid, data, start, version, peer_address });
+    (any::<u128>(), phase, process).prop_map(|(cluster, phase, process)| Report {
+        cluster: ClusterId(cluster),
+        phase,
+        process,
+    })
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    (
+        any::<u128>(),
+        protocol(),
+        any::<u64>(),
+        any::<u128>(),
+        option::of(session()),
+        any::<u64>(),
+        index(),
+        vec(ino(), 0..4),
+    )
+        .prop_map(|(cluster, protocol, features, mount, session, generation, applied, orphans)| Hello {
+            cluster: ClusterId(cluster),
+            protocol,
+            features,
+            mount: MountId(mount),
+            session,
+            generation: Generation(generation),
+            applied,
+            orphans,
+        })
+}
+
+fn welcome() -> impl Strategy<Value = Welcome> {
+    (any::<u16>(), any::<u64>(), any::<u32>(), session(), index(), stamp(), stores(), any::<u32>(), space()).prop_map(
+        |(protocol, features, volume, session, caught_up_at, stamp, stores, inline_bytes_max, space)| Welcome {
+            protocol,
+            features,
+            volume: VolumeId(volume),
+            session,
+            caught_up_at,
+            stamp,
+            stores,
+            inline_bytes_max,
+            space,
+        },
+    )
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    prop_oneof![
+        Just(Reply::Done),
+        ino().prop_map(|ino| Reply::Made { ino }),
+        (any::<u64>(), any::<u64>()).prop_map(|(offset, size)| Reply::Written { offset, size }),
+        any::<u64>().prop_map(|length| Reply::Copied { length }),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let node = prop_oneof![
+        Just(NewNode::File),
+        Just(NewNode::Directory),
+        bytes().prop_map(|target| NewNode::Symlink { target }),
+        Just(NewNode::Fifo),
+        Just(NewNode::Socket),
+        any::<u32>().prop_map(|rdev| NewNode::CharDevice { rdev }),
+        any::<u32>().prop_map(|rdev| NewNode::BlockDevice { rdev }),
+    ];
+    let rename = one_of(vec![RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]);
+    let xattr = one_of(vec![XattrMode::Set, XattrMode::Create, XattrMode::Replace]);
+    let allocate = one_of(vec![
+        AllocateMode::Extend,
+        AllocateMode::KeepSize,
+        AllocateMode::Punch,
+        AllocateMode::Zero { keep_size: true },
+        AllocateMode::Zero { keep_size: false },
+        AllocateMode::Collapse,
+        AllocateMode::Insert,
+    ]);
+    prop_oneof![
+        (ino(), name(), node, any::<u16>(), any::<u32>(), any::<u32>())
+            .prop_map(|(parent, name, node, mode, uid, gid)| Operation::Make { parent, name, node, mode, uid, gid }),
+        (ino(), ino(), name()).prop_map(|(ino, parent, name)| Operation::Link { ino, parent, name }),
+        (ino(), name()).prop_map(|(parent, name)| Operation::Unlink { parent, name }),
+        (ino(), name()).prop_map(|(parent, name)| Operation::Rmdir { parent, name }),
+        (ino(), name(), ino(), name(), rename).prop_map(|(from, from_name, to, to_name, mode)| {
+            Operation::Rename { from, from_name, to, to_name, mode }
+        }),
+        (ino(), changes()).prop_map(|(ino, changes)| Operation::SetAttributes { ino, changes }),
+        (ino(), vec(piece(), 0..4), any::<bool>(), option::of(timestamp()), any::<bool>(), vec(any::<u64>(), 0..3))
+            .prop_map(|(ino, pieces, append, mtime, clear_suid, uploads)| Operation::Write {
+                ino,
+                pieces,
+                append,
+                mtime,
+                clear_suid,
+                uploads: uploads.into_iter().map(UploadId).collect(),
+            }),
+        (ino(), allocate, any::<u64>(), any::<u64>()).prop_map(|(ino, mode, offset, length)| Operation::Allocate {
+            ino,
+            mode,
+            offset,
+            length
+        }),
+        (ino(), xattr_name(), bytes(), xattr).prop_map(|(ino, name, value, mode)| Operation::SetXattr {
+            ino,
+            name,
+            value,
+            mode
+        }),
+        (ino(), xattr_name()).prop_map(|(ino, name)| Operation::RemoveXattr { ino, name }),
+        (ino(), any::<u64>(), ino(), any::<u64>(), any::<u64>()).prop_map(
+            |(from, from_offset, to, to_offset, length)| {
+                Operation::CopyRange { from, from_offset, to, to_offset, length }
+            }
+        ),
+        (ino(), any::<u64>(), piece()).prop_map(|(ino, data_version, piece)| Operation::Coalesce {
+            ino,
+            data_version,
+            piece
+        }),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = AttributeChanges> {
+    let time = || option::of(prop_oneof![Just(TimeChange::Now), timestamp().prop_map(TimeChange::To)]);
+    (
+        option::of(any::<u16>()),
+        option::of(any::<u32>()),
+        option::of(any::<u32>()),
+        option::of(any::<u64>()),
+        time(),
+        time(),
+        any::<bool>(),
+    )
+        .prop_map(|(mode, uid, gid, size, atime, mtime, clear_suid)| AttributeChanges {
+            mode,
+            uid,
+            gid,
+            size,
+            atime,
+            mtime,
+            clear_suid,
+        })
+}
+
+fn piece() -> impl Strategy<Value = Piece> {
+    (any::<u64>(), any::<u64>(), option::of(any::<[u8; 32]>()), option::of(bytes()))
+        .prop_map(|(offset, length, block, content)| Piece { offset, length, block: block.map(BlockHash), content })
+}
+
+fn node_status() -> impl Strategy<Value = NodeStatus> {
+    let peer = (node_info(), any::<bool>(), option::of(index()), option::of(any::<bool>()))
+        .prop_map(|(node, voter, matched, reachable)| PeerStatus { node, voter, matched, reachable });
+    let volume = (any::<u32>(), ".{0,12}", any::<u64>(), any::<u64>(), option::of(any::<u64>()), any::<u128>())
+        .prop_map(|(id, name, inodes, bytes, quota_bytes, digest)| VolumeStatus {
+            id: VolumeId(id),
+            name,
+            inodes,
+            bytes,
+            quota_bytes,
+            digest,
+        });
+    let session = (session(), any::<u32>(), any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
+        |(session, volume, connected, in_roster, unacknowledged)| SessionStatus {
+            session,
+            volume: VolumeId(volume),
+            connected,
+            in_roster,
+            unacknowledged,
+        },
+    );
+    (
+        node(),
+        option::of(node()),
+        term(),
+        index(),
+        index(),
+        any::<u128>(),
+        vec(peer, 0..4),
+        vec(volume, 0..3),
+        vec(session, 0..3),
+    )
+        .prop_map(|(id, leader, term, applied, committed, digest, peers, volumes, sessions)| NodeStatus {
+            id,
+            leader,
+            term,
+            applied,
+            committed,
+            digest,
+            peers,
+            volumes,
+            sessions,
+        })
+}
+
+fn founding() -> impl Strategy<Value = Founding> {
+    let options = (any::<u32>(), any::<u32>(), 0u16..=0o7777, option::of(any::<u64>()))
+        .prop_map(|(uid, gid, mode, quota_bytes)| VolumeOptions { uid, gid, mode, quota_bytes });
+    (any::<u128>(), vec(node_info(), 0..4), stamp(), options).prop_map(|(cluster, nodes, stamp, main)| Founding {
+        cluster: ClusterId(cluster),
+        nodes,
+        stamp,
+        main,
+    })
+}
+
+fn node_info() -> impl Strategy<Value = NodeInfo> {
+    (node(), ".{0,12}", ".{0,12}").prop_map(|(id, peer_address, client_address)| NodeInfo {
+        id,
+        peer_address,
+        client_address,
+    })
+}
+
+fn protocol() -> impl Strategy<Value = ProtocolRange> {
+    (1..=u16::MAX).prop_flat_map(|min| (Just(min), min..=u16::MAX)).prop_map(|(min, max)| ProtocolRange { min, max })
+}
+
+fn stores() -> impl Strategy<Value = Vec<StoreAddress>> {
+    vec((node(), ".{0,12}").prop_map(|(node, address)| StoreAddress { node, address }), 0..4)
+}
+
+fn space() -> impl Strategy<Value = Space> {
+    (any::<u64>(), any::<u64>()).prop_map(|(total, available)| Space { total, available })
+}
+
+fn rows() -> impl Strategy<Value = Vec<(Bytes, Bytes)>> {
+    vec((bytes(), bytes()), 0..4)
+}
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    vec(any::<u8>(), 1..20).prop_filter_map("not every byte string is a name", |bytes| Name::new(&bytes).ok())
+}
+
+fn xattr_name() -> impl Strategy<Value = XattrName> {
+    vec(1..=u8::MAX, 1..20).prop_filter_map("not every byte string is a name", |bytes| XattrName::new(&bytes).ok())
+}
+
+fn timestamp() -> impl Strategy<Value = Timestamp> {
+    (any::<i64>(), 0u32..1_000_000_000).prop_map(|(seconds, nanoseconds)| Timestamp { seconds, nanoseconds })
+}
+
+fn one_of<T: Clone + Debug + 'static>(values: Vec<T>) -> impl Strategy<Value = T> {
+    prop::sample::select(values)
+}
+
+fn index() -> impl Strategy<Value = LogIndex> {
+    any::<u64>().prop_map(LogIndex)
+}
+
+fn term() -> impl Strategy<Value = Term> {
+    any::<u64>().prop_map(Term)
+}
+
+fn stamp() -> impl Strategy<Value = Stamp> {
+    any::<u64>().prop_map(Stamp)
+}
+
+fn ino() -> impl Strategy<Value = Ino> {
+    any::<u64>().prop_map(Ino)
+}
+
+fn session() -> impl Strategy<Value = SessionId> {
+    any::<u64>().prop_map(SessionId)
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    (1..=u64::MAX).prop_map(NodeId)
+}
+
+fn sequence() -> impl Strategy<Value = Sequence> {
+    (1..=u64::MAX).prop_map(Sequence)
+}
