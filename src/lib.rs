@@ -7,5 +7,6 @@ pub mod limits;
 pub mod mount;
 pub mod namespace;
 pub mod node;
+pub mod storage;
 pub mod types;
 pub mod wire;

@@ -5,5 +5,5 @@ pub mod event;
 
 pub use event::{
     AdminAnswer, AdminError, AdminRequest, Input, LogBatch, LogEntry, NodeStatus, Output, PeerMessage, PeerStatus,
-    Recovered, SessionStatus, StateBatch, VolumeStatus,
+    Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
 };

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     namespace::{NodeInfo, RowChange, State, VolumeOptions},
     types::{
-        Access, BlockHash, ConnectionId, LogIndex, NodeId, SessionId, Term, VolumeId,
+        Access, BlockHash, ConnectionId, LogIndex, NodeId, SessionId, Term, UploadId, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -44,7 +44,9 @@ pub struct LogBatch {
     pub hard_state: Option<Bytes>,
     /// Entries to append. Where the first has an index the log already has, that and all behind it are replaced.
     pub entries: Vec<LogEntry>,
-    /// The log begins anew behind this position (a snapshot was installed); earlier entries are void.
+    /// The log begins anew behind this position (a snapshot was installed); earlier entries are void. The store holds
+    /// the batch back until the `StateBatch` of that snapshot is synced, so that the log never runs ahead of the state:
+    /// emit that one without waiting for this.
     pub reset: Option<(LogIndex, Term)>,
 }
 
@@ -56,13 +58,27 @@ pub struct StateBatch {
     pub term: Term,
     /// Encoded raft membership, where it changed.
     pub membership: Option<Bytes>,
-    /// Everything in the store is dropped first (a snapshot was installed).
+    /// A snapshot was installed: `rows` are all rows of the state and replace what the store held, at once. The store
+    /// counts references anew from them.
     pub reset: bool,
     pub rows: Vec<RowChange>,
     /// Inline content for packs.
     pub content: Vec<(BlockHash, Bytes)>,
     /// Changes of how many extents name a block, over all volumes.
     pub references: Vec<(BlockHash, i64)>,
+    /// Pins that end with the entries of this batch, after its references were counted (PROTOCOL R18).
+    pub unpinned: Vec<Unpinned>,
+}
+
+/// Uploads that are over: from here on their blocks live only while extents name them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unpinned {
+    /// An entry completed these uploads (`Operation::Write::uploads`).
+    Uploads { volume: VolumeId, session: SessionId, uploads: Vec<UploadId> },
+    /// The session ended (`Command::CloseSessions`).
+    Session { volume: VolumeId, session: SessionId },
+    /// The volume is gone (`Command::DeleteVolume`).
+    Volume { volume: VolumeId },
 }
 
 /// Between storage nodes, on one ordered stream per direction.

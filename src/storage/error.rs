@@ -1,0 +1,110 @@
+//! What can be wrong with a data directory, in sentences that say what to do.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::Identity;
+use crate::types::{BlockHash, ClusterId, LogIndex, NodeId};
+
+/// An error of the store. Cheap to clone: after a failed sync every later call gets the first error again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageError {
+    #[error(
+        "{} is in use by another process{}; stop that one first or choose another directory", .dir.display(),
+        .process.map(|process| format!(" ({process})")).unwrap_or_default()
+    )]
+    InUse { dir: PathBuf, process: Option<u32> },
+    #[error(
+        "{} holds {found}, which is not ManyFS's; choose an empty directory, nothing was changed", .dir.display()
+    )]
+    NotBlank { dir: PathBuf, found: String },
+    #[error(
+        "{} already holds node {} of cluster {}; start it with `serve`, or choose an empty directory for a new one",
+        .dir.display(), .found.node, .found.cluster
+    )]
+    AlreadyCreated { dir: PathBuf, found: Identity },
+    #[error("{} holds no node yet; found a cluster with `cluster init`, or choose the right directory", .dir.display())]
+    NotCreated { dir: PathBuf },
+    #[error(
+        "{} belongs to cluster {found}, this node was told to serve cluster {expected}; choose the directory of that \
+         cluster", .dir.display()
+    )]
+    OtherCluster { dir: PathBuf, expected: ClusterId, found: ClusterId },
+    #[error(
+        "{} belongs to node {found}, this process was told to be node {expected}; choose the directory of that node",
+        .dir.display()
+    )]
+    OtherNode { dir: PathBuf, expected: NodeId, found: NodeId },
+    #[error("{} was written in format {found}, this program reads format {known}; start the newer manyfs", .path.display())]
+    Format { path: PathBuf, known: u32, found: u32 },
+    #[error("{} may not be {action} by this user: {source}; give the directory to the user that runs manyfs", .path.display())]
+    Access { path: PathBuf, action: &'static str, source: Arc<io::Error> },
+    #[error("{} is on a read-only file system; mount it writable or choose another directory", .path.display())]
+    ReadOnly { path: PathBuf },
+    #[error("no space for {needed} bytes in {}; add space or delete files, nothing was stored", .path.display())]
+    Full { path: PathBuf, needed: u64 },
+    #[error("{}, offset {offset}: {found}; the disk has damaged it: replace this node, its peers have the data", .path.display())]
+    Damaged { path: PathBuf, offset: u64, found: String },
+    #[error("state row {key}: {found}; the disk has damaged it: replace this node, its peers have the data")]
+    Row { key: String, found: String },
+    #[error("the state store in {} cannot be read: {found}; replace this node, its peers have the data", .path.display())]
+    State { path: PathBuf, found: String },
+    #[error(
+        "the log in {} ends at entry {log} but the state holds entry {state}: segments of the log are missing; \
+         restore them or replace this node", .path.display()
+    )]
+    LogBehindState { path: PathBuf, log: LogIndex, state: LogIndex },
+    #[error(
+        "the log in {} begins behind entry {log} but the state ends at entry {state}: the state store is older than \
+         the log; restore it or replace this node", .path.display()
+    )]
+    StateBehindLog { path: PathBuf, log: LogIndex, state: LogIndex },
+    #[error(
+        "a block of {bytes} bytes was called {claimed} but is {found}; whoever sent it is broken, nothing was stored"
+    )]
+    WrongHash { claimed: BlockHash, found: BlockHash, bytes: usize },
+    #[error("a block has 1 to {max} bytes, this one has {found}; nothing was stored", max = crate::limits::BLOCK_BYTES_MAX)]
+    BlockSize { found: usize },
+    #[error("{action} {}: {source}", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: Arc<io::Error> },
+    #[error("the store was closed")]
+    Closed,
+}
+
+impl StorageError {
+    /// Sorts an error of the system by what a person can do about it. `action` completes "may not be …" and begins
+    /// the sentence of all other errors: "read", "written", "synced", "created", "removed".
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Access { path, action, source: Arc::new(source) },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, needed: 0 },
+            _ => Self::Io { action, path, source: Arc::new(source) },
+        }
+    }
+
+    /// Whether the disk is to blame: such errors are counted and repaired from peers where that is possible.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Row { .. } | Self::State { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_says_what_to_do() {
+        let path = Path::new("/data/log");
+        let sentence = |code: i32| StorageError::io("written", path, io::Error::from_raw_os_error(code)).to_string();
+        assert!(sentence(13).starts_with("/data/log may not be written by this user"), "{}", sentence(13));
+        assert!(sentence(30).contains("read-only file system; mount it writable"), "{}", sentence(30));
+        assert!(sentence(28).contains("add space"), "{}", sentence(28));
+        assert!(sentence(5).starts_with("written /data/log: "), "{}", sentence(5));
+    }
+}
