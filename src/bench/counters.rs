@@ -1,0 +1,119 @@
+//! What a phase cost: counters from the metrics pages of mounts and storage nodes.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use super::BenchError;
+
+/// Sums of these counters over all sources.
+const UPCALLS: &str = "manyfs_fuse_requests_total";
+const ENTRIES: &str = "manyfs_log_entries_total";
+const SYNCS: &str = "manyfs_syncs_total";
+
+/// How long a metrics page may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests of kernels to mounts.
+    pub upcalls: u64,
+    /// Entries that reached the log; the largest of all nodes, as each node counts every entry.
+    pub entries: u64,
+    /// Syncs of log, state and packs, over all nodes.
+    pub syncs: u64,
+}
+
+/// An HTTP address with a metrics page.
+#[derive(Debug)]
+pub struct MetricsSource {
+    address: String,
+}
+
+impl Counters {
+    /// Reads all pages once.
+    ///
+    /// # Errors
+    /// `Metrics` names the address that did not answer with a page.
+    pub fn read(sources: &[MetricsSource]) -> Result<Self, BenchError> {
+        sources.iter().try_fold(Self::default(), |sum, source| {
+            let page = source.page()?;
+            Ok(Self {
+                upcalls: sum.upcalls + total(&page, UPCALLS),
+                entries: sum.entries.max(total(&page, ENTRIES)),
+                syncs: sum.syncs + total(&page, SYNCS),
+            })
+        })
+    }
+
+    #[must_use]
+    pub fn minus(&self, earlier: &Self) -> Self {
+        Self {
+            upcalls: self.upcalls.saturating_sub(earlier.upcalls),
+            entries: self.entries.saturating_sub(earlier.entries),
+            syncs: self.syncs.saturating_sub(earlier.syncs),
+        }
+    }
+
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            upcalls: self.upcalls + other.upcalls,
+            entries: self.entries + other.entries,
+            syncs: self.syncs + other.syncs,
+        }
+    }
+}
+
+impl MetricsSource {
+    #[must_use]
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned() }
+    }
+
+    fn page(&self) -> Result<String, BenchError> {
+        let fail = |reason: String| BenchError::Metrics { address: self.address.clone(), reason };
+        let to = self
+            .address
+            .to_socket_addrs()
+            .map_err(|error| fail(error.to_string()))?
+            .next()
+            .ok_or_else(|| fail("the name has no address".to_owned()))?;
+        let mut answer = String::new();
+        let exchange = |answer: &mut String| {
+            let mut stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            write!(stream, "GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
+            stream.read_to_string(answer)
+        };
+        exchange(&mut answer).map_err(|error| fail(error.to_string()))?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
+            _ => Err(fail(format!("expected a page, found {:?}", answer.lines().next().unwrap_or("nothing")))),
+        }
+    }
+}
+
+/// The sum of a counter over all its label sets.
+fn total(page: &str, name: &str) -> u64 {
+    page.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with([' ', '{']))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_sets_are_summed_and_other_names_left_out() {
+        let page = "# TYPE manyfs_syncs counter\nmanyfs_syncs_total{kind=\"log\"} 3\nmanyfs_syncs_total{kind=\"pack\"} 4\n\
+                    manyfs_syncs_total_other 9\n# EOF\n";
+        assert_eq!(total(page, SYNCS), 7);
+        assert_eq!(total(page, UPCALLS), 0);
+    }
+}
