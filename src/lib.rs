@@ -9,5 +9,6 @@ pub mod mount;
 pub mod namespace;
 pub mod node;
 pub mod storage;
+pub mod replica;
 pub mod types;
 pub mod wire;
