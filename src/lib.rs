@@ -8,6 +8,7 @@ pub mod limits;
 pub mod mount;
 pub mod namespace;
 pub mod node;
+pub mod pki;
 pub mod storage;
 pub mod replica;
 pub mod types;
