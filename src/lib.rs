@@ -9,7 +9,7 @@ pub mod mount;
 pub mod namespace;
 pub mod node;
 pub mod pki;
-pub mod storage;
 pub mod replica;
+pub mod storage;
 pub mod types;
 pub mod wire;

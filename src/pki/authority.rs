@@ -83,10 +83,8 @@ impl Authority {
         let form = |found: String| PkiError::Form { path: path.to_owned(), expected, found };
         let cluster = contents.cluster.parse().map_err(|_| form(format!("'{}' is no cluster id", contents.cluster)))?;
         let key = KeyPair::from_pem(&contents.key).map_err(|error| form(format!("its key: {error}")))?;
-        let authority = Self { cluster, created: Stamp(contents.created), certificate: contents.certificate, key };
-        // Found out now and not at the first connection.
-        authority.issue_admin().map_err(|error| form(error.to_string()))?;
-        Ok(authority)
+        check_certificate(&contents.certificate, cluster, &key).map_err(|error| form(error.to_string()))?;
+        Ok(Self { cluster, created: Stamp(contents.created), certificate: contents.certificate, key })
     }
 
     #[must_use]
