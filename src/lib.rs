@@ -4,6 +4,7 @@
 //! no clock; shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what they ask for.
 
 pub mod bench;
+pub mod clock;
 pub mod limits;
 pub mod mount;
 pub mod namespace;
@@ -11,5 +12,6 @@ pub mod node;
 pub mod pki;
 pub mod replica;
 pub mod storage;
+pub mod telemetry;
 pub mod types;
 pub mod wire;

@@ -22,13 +22,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client", &["limits", "types", "namespace", "mount", "wire", "pki", "telemetry"]),
     ("mount", &["limits", "types", "namespace", "client"]),
     ("wire", &["limits", "types", "namespace", "node"]),
+    ("clock", &["types"]),
     ("telemetry", &["limits", "types"]),
     ("pki", &["limits", "types"]),
     ("config", &["limits", "types"]),
     ("storage", &["limits", "types", "namespace", "node", "telemetry"]),
-    ("server", &["limits", "types", "namespace", "node", "storage", "wire", "pki", "config", "telemetry"]),
+    // Towards its peers a node is a client: it dials them as mounts dial it.
+    (
+        "server",
+        &["limits", "types", "namespace", "node", "storage", "wire", "pki", "config", "clock", "telemetry", "client"],
+    ),
     ("holder", &["limits", "types"]),
-    ("fuse", &["limits", "types", "namespace", "mount", "client", "holder", "pki", "telemetry"]),
+    ("fuse", &["limits", "types", "namespace", "mount", "client", "holder", "pki", "clock", "telemetry"]),
     ("bench", &["limits", "types"]),
     (
         "cli",
@@ -42,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wire",
             "pki",
             "config",
+            "clock",
             "telemetry",
             "storage",
             "server",
