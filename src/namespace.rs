@@ -5,12 +5,23 @@
 //! `State`, a mount holds its `Volume`; both apply the same entries at the same indexes and have the same digest.
 //! Every part is persistent (structural sharing): a clone is O(1) and stays as it was.
 
+mod acl;
 pub mod effects;
 pub mod entry;
+mod extent;
+mod inode;
 pub mod operation;
+mod row;
+mod session;
 pub mod state;
+pub mod volume;
 
 pub use effects::{Applied, Change, Effects, RowChange};
-pub use entry::{Command, DecodeError, Entry, EntryHeader, NodeInfo, VolumeOptions};
+pub use entry::{Command, DecodeError, Entry, EntryHeader, Founding, NodeInfo, VolumeOptions};
+pub use extent::Extent;
+pub use inode::Inode;
 pub use operation::{AllocateMode, NewNode, Operation, RenameMode, Reply, XattrMode};
+pub use row::RowError;
+pub use session::Session;
 pub use state::State;
+pub use volume::Volume;

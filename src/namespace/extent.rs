@@ -1,0 +1,144 @@
+//! Which bytes of a file lie in which block. A file without content or with one extent needs no allocation; more
+//! extents are a persistent map, so that a clone is O(1) however large the file.
+
+use std::collections::BTreeSet;
+
+use imbl::OrdMap;
+
+use crate::types::BlockHash;
+
+/// A range of a file that names a range of a block. Extents of a file never overlap; what lies between them is a hole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// Bytes; never 0.
+    pub length: u64,
+    pub block: BlockHash,
+    /// Where in the block the range begins, in bytes.
+    pub block_offset: u64,
+}
+
+impl Extent {
+    /// The first byte of the file behind this extent.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+
+    /// The part of this extent inside `from..to`, which must overlap it.
+    fn part(&self, from: u64, to: u64) -> Self {
+        let offset = self.offset.max(from);
+        Self {
+            offset,
+            length: self.end().min(to) - offset,
+            block: self.block,
+            block_offset: self.block_offset + (offset - self.offset),
+        }
+    }
+}
+
+/// The extents of one file, ordered by offset.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Extents {
+    #[default]
+    None,
+    One(Extent),
+    Many(OrdMap<u64, Extent>),
+}
+
+impl Extents {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.overlapping(0, u64::MAX)
+    }
+
+    pub(super) fn get(&self, offset: u64) -> Option<Extent> {
+        match self {
+            Self::None => None,
+            Self::One(extent) => Some(*extent).filter(|extent| extent.offset == offset),
+            Self::Many(map) => map.get(&offset).copied(),
+        }
+    }
+
+    /// The extents that share a byte with `from..to`, in order, uncut.
+    pub(super) fn overlapping(&self, from: u64, to: u64) -> impl Iterator<Item = Extent> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(extent) => (Some(*extent), None),
+            Self::Many(map) => (None, (from < to).then_some(map)),
+        };
+        let before = many.and_then(|map| map.get_prev(&from)).map(|(_, extent)| *extent);
+        let before = before.filter(move |extent| extent.offset < from);
+        let rest = many.into_iter().flat_map(move |map| map.range(from..to)).map(|(_, extent)| *extent);
+        one.into_iter()
+            .chain(before)
+            .chain(rest)
+            .filter(move |extent| from < to && extent.offset < to && extent.end() > from)
+    }
+
+    /// The parts of extents inside `from..to`, cut to it, in order.
+    pub(super) fn parts(&self, from: u64, to: u64) -> impl Iterator<Item = Extent> + '_ {
+        self.overlapping(from, to).map(move |extent| extent.part(from, to))
+    }
+
+    /// Adds an extent where there is none. Reports its offset.
+    pub(super) fn insert(&mut self, extent: Extent, touched: &mut BTreeSet<u64>) {
+        touched.insert(extent.offset);
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(extent),
+            Self::One(first) => Self::Many([(first.offset, first), (extent.offset, extent)].into_iter().collect()),
+            Self::Many(mut map) => {
+                map.insert(extent.offset, extent);
+                Self::Many(map)
+            }
+        };
+    }
+
+    /// Makes `from..to` a hole and returns how many bytes of content it held. Reports the offsets of all extents
+    /// that went, came or changed.
+    pub(super) fn cut(&mut self, from: u64, to: u64, touched: &mut BTreeSet<u64>) -> u64 {
+        let concerned: Vec<Extent> = self.overlapping(from, to).collect();
+        let mut bytes = 0;
+        for extent in concerned {
+            self.remove(extent.offset, touched);
+            bytes += extent.part(from, to).length;
+            if extent.offset < from {
+                self.insert(extent.part(0, from), touched);
+            }
+            if extent.end() > to {
+                self.insert(extent.part(to, u64::MAX), touched);
+            }
+        }
+        bytes
+    }
+
+    /// Moves all extents from `from` on by `distance` bytes, to the front or to the end. Nothing may straddle `from`,
+    /// and where they go there must be room.
+    pub(super) fn shift(&mut self, from: u64, distance: u64, to_front: bool, touched: &mut BTreeSet<u64>) {
+        let moved: Vec<Extent> = self.overlapping(from, u64::MAX).collect();
+        for extent in &moved {
+            self.remove(extent.offset, touched);
+        }
+        for mut extent in moved {
+            extent.offset = if to_front { extent.offset - distance } else { extent.offset + distance };
+            self.insert(extent, touched);
+        }
+    }
+
+    fn remove(&mut self, offset: u64, touched: &mut BTreeSet<u64>) {
+        touched.insert(offset);
+        *self = match std::mem::take(self) {
+            Self::Many(mut map) => {
+                map.remove(&offset);
+                // Back to the cheap form as soon as it fits.
+                match map.get_min() {
+                    None => Self::None,
+                    Some((_, extent)) if map.len() == 1 => Self::One(*extent),
+                    Some(_) => Self::Many(map),
+                }
+            }
+            Self::One(extent) if extent.offset == offset => Self::None,
+            other => other,
+        };
+    }
+}

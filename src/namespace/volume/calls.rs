@@ -1,0 +1,177 @@
+//! Sessions, exactly-once calls, and the end of orphans.
+
+use std::sync::Arc;
+
+use super::draft::{Draft, Verdict};
+use crate::{
+    limits,
+    namespace::{
+        Change, EntryHeader, Operation, Reply,
+        row::{ReplyRow, RowKey},
+        session::{FinishedCalls, Session},
+    },
+    types::{Errno, Ino, MountId, Sequence, SessionId, XattrName},
+};
+
+/// Rows that a session may have in the reply table. A mount in good order confirms answers long before; of one that
+/// never does, the oldest rows go, and those calls are over.
+const REPLIES_MAX: usize = 4 * limits::SESSION_CALLS_MAX;
+
+/// What a session asks for, and what it was answered if it asked before.
+enum Call {
+    First,
+    Repeated(Result<Reply, Errno>),
+}
+
+impl Draft {
+    /// A mount's change, exactly once. Without a session (0) it is the leader's own and leaves no reply.
+    pub(super) fn call(&mut self, header: &EntryHeader, operation: &Operation) -> Verdict {
+        let (session, sequence) = (header.session, header.sequence);
+        if session == SessionId(0) {
+            return Verdict::of(self.whole(|draft| draft.operate(operation)));
+        }
+        match self.begin_call(session, sequence, &header.answered) {
+            Err(errno) => Verdict::of(Err(errno)),
+            Ok(Call::Repeated(outcome)) => Verdict { repeated: true, ..Verdict::of(outcome) },
+            Ok(Call::First) => {
+                let outcome = self.whole(|draft| draft.operate(operation));
+                self.put_reply(session, sequence, outcome);
+                Verdict::of(outcome)
+            }
+        }
+    }
+
+    fn operate(&mut self, operation: &Operation) -> Result<Reply, Errno> {
+        match operation {
+            Operation::Make { parent, name, node, mode, uid, gid } => {
+                self.make(*parent, name, node, (*mode, *uid, *gid))
+            }
+            Operation::Link { ino, parent, name } => self.link(*ino, *parent, name),
+            Operation::Unlink { parent, name } => self.unlink(*parent, name),
+            Operation::Rmdir { parent, name } => self.rmdir(*parent, name),
+            Operation::Rename { from, from_name, to, to_name, mode } => {
+                self.rename((*from, from_name), (*to, to_name), *mode)
+            }
+            Operation::SetAttributes { ino, changes } => self.set_attributes(*ino, changes),
+            Operation::Write { ino, pieces, append, mtime, clear_suid, uploads } => {
+                if uploads.len() > limits::PIECES_MAX {
+                    return Err(Errno::EINVAL);
+                }
+                self.write(*ino, pieces, *append, *mtime, *clear_suid)
+            }
+            Operation::Allocate { ino, mode, offset, length } => self.allocate(*ino, *mode, *offset, *length),
+            Operation::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
+            Operation::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
+            Operation::CopyRange { from, from_offset, to, to_offset, length } => {
+                self.copy_range((*from, *from_offset), (*to, *to_offset), *length)
+            }
+            Operation::Coalesce { ino, data_version, piece } => self.coalesce(*ino, *data_version, piece),
+        }
+    }
+
+    /// Prunes what was answered, then looks whether the call is a new one.
+    fn begin_call(&mut self, session: SessionId, sequence: Sequence, answered: &[Sequence]) -> Result<Call, Errno> {
+        if !self.volume.sessions.contains_key(&session) {
+            return Err(Errno::ESTALE);
+        }
+        // The call itself is looked up first: its own confirmation cannot have come before its answer.
+        let known = self.volume.replies.get(&(session, sequence)).map(|reply| reply.outcome);
+        for sequence in answered {
+            self.finish_call(session, *sequence);
+        }
+        if let Some(outcome) = known {
+            return Ok(Call::Repeated(outcome));
+        }
+        let finished = self.volume.sessions.get(&session).is_some_and(|session| session.finished.contains(sequence));
+        // Its answer is gone; carrying it out now would be a second time.
+        if finished { Ok(Call::Repeated(Err(Errno::ESTALE))) } else { Ok(Call::First) }
+    }
+
+    fn finish_call(&mut self, session: SessionId, sequence: Sequence) {
+        self.touch(RowKey::Reply(session, sequence));
+        self.touch(RowKey::Session(session));
+        let removed = self.volume.replies.remove(&(session, sequence)).is_some();
+        if let Some(session) = self.volume.sessions.get_mut(&session) {
+            let session = Arc::make_mut(session);
+            session.held -= usize::from(removed);
+            session.finished.insert(sequence);
+        }
+    }
+
+    fn put_reply(&mut self, session: SessionId, sequence: Sequence, outcome: Result<Reply, Errno>) {
+        let oldest = match self.volume.sessions.get_mut(&session) {
+            None => return,
+            Some(row) => {
+                let row = Arc::make_mut(row);
+                row.held += 1;
+                (row.held > REPLIES_MAX).then(|| self.volume.replies.range((session, Sequence(0))..).next()).flatten()
+            }
+        };
+        if let Some(((of, oldest), _)) = oldest.map(|(key, reply)| (*key, *reply))
+            && of == session
+        {
+            self.finish_call(session, oldest);
+        }
+        self.touch(RowKey::Reply(session, sequence));
+        self.volume.replies.insert((session, sequence), ReplyRow { index: self.index, outcome });
+    }
+
+    /// The session this mount has, or a new one. ENFILE where there are too many.
+    pub(super) fn open_session(&mut self, mount: MountId) -> Verdict {
+        let session = match self.volume.mounts.get(&mount) {
+            Some(session) => *session,
+            None if self.volume.sessions.len() >= limits::SESSIONS_MAX => return Verdict::of(Err(Errno::ENFILE)),
+            None => {
+                let session = SessionId(self.volume.counters.next_session);
+                self.volume.counters.next_session += 1;
+                let row = Session {
+                    mount,
+                    opened: self.index,
+                    opened_at: self.stamp,
+                    finished: FinishedCalls::default(),
+                    held: 0,
+                };
+                self.touch(RowKey::Session(session));
+                self.volume.sessions.insert(session, Arc::new(row));
+                self.volume.mounts.insert(mount, session);
+                session
+            }
+        };
+        Verdict { session: Some(session), ..Verdict::of(Ok(Reply::Done)) }
+    }
+
+    /// Ends the sessions that there are among these, with their replies.
+    pub(super) fn close_sessions(&mut self, sessions: &[SessionId]) -> Reply {
+        for session in sessions {
+            let Some(row) = self.volume.sessions.remove(session) else { continue };
+            self.volume.mounts.remove(&row.mount);
+            self.touch(RowKey::Session(*session));
+            let replies = (*session, Sequence(0))..=(*session, Sequence(u64::MAX));
+            let replies: Vec<_> = self.volume.replies.range(replies).map(|(key, _)| *key).collect();
+            for key in replies {
+                self.volume.replies.remove(&key);
+                self.touch(RowKey::Reply(key.0, key.1));
+            }
+        }
+        Reply::Done
+    }
+
+    /// Frees those of the inodes that are orphans.
+    pub(super) fn reap_orphans(&mut self, inodes: &[Ino]) -> Reply {
+        for ino in inodes {
+            if self.volume.orphans.remove(ino).is_none() {
+                continue;
+            }
+            self.touch(RowKey::Orphan(*ino));
+            self.cut(*ino, 0, u64::MAX);
+            let names: Vec<XattrName> = self.volume.xattrs(*ino).map(|(name, _)| name.clone()).collect();
+            for name in names {
+                self.volume.xattrs.remove(&(*ino, name.clone()));
+                self.touch(RowKey::Xattr(*ino, name));
+            }
+            self.remove_inode(*ino);
+            self.tell_life(Change::Freed { ino: *ino });
+        }
+        Reply::Done
+    }
+}

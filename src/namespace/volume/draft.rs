@@ -1,0 +1,336 @@
+//! An entry being applied: the volume as it was, the volume as it becomes, and which rows may differ.
+//!
+//! Effects are read off the difference of the two at the end, so that rows, references and digest cannot disagree with
+//! what was done; a refusal puts the volume of before back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::Volume;
+use crate::{
+    namespace::{
+        Change, Command, Effects, Entry, Reply, RowChange,
+        extent::Extent,
+        inode::{Body, Inode},
+        row::{DirentRow, RowKey, row_digest},
+    },
+    types::{BlockHash, Errno, FileKind, Ino, LogIndex, Name, SessionId, Stamp, Timestamp},
+};
+
+pub(super) struct Draft {
+    before: Volume,
+    pub(super) volume: Volume,
+    pub(super) index: LogIndex,
+    pub(super) stamp: Stamp,
+    pub(super) now: Timestamp,
+    touched: BTreeSet<RowKey>,
+    /// Inline content of the entry.
+    pub(super) content: Vec<(BlockHash, Bytes)>,
+    names: Vec<Change>,
+    contents: Vec<Change>,
+    lives: Vec<Change>,
+}
+
+/// What the caller is told.
+pub(super) struct Verdict {
+    pub(super) outcome: Result<Reply, Errno>,
+    pub(super) session: Option<SessionId>,
+    pub(super) repeated: bool,
+}
+
+impl Verdict {
+    pub(super) const fn of(outcome: Result<Reply, Errno>) -> Self {
+        Self { outcome, session: None, repeated: false }
+    }
+}
+
+impl Draft {
+    pub(super) fn new(volume: &Volume, index: LogIndex, stamp: Stamp) -> Self {
+        Self {
+            before: volume.clone(),
+            volume: volume.clone(),
+            index,
+            stamp,
+            now: stamp.into(),
+            touched: BTreeSet::new(),
+            content: Vec::new(),
+            names: Vec::new(),
+            contents: Vec::new(),
+            lives: Vec::new(),
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, entry: &Entry) -> Verdict {
+        match &entry.command {
+            Command::Operation(operation) => self.call(&entry.header, operation),
+            Command::OpenSession { mount } => self.open_session(*mount),
+            Command::CloseSessions { sessions } => Verdict::of(Ok(self.close_sessions(sessions))),
+            Command::ReapOrphans { inodes } => Verdict::of(Ok(self.reap_orphans(inodes))),
+            Command::Noop => Verdict::of(Ok(Reply::Done)),
+            Command::SetNode(_)
+            | Command::RemoveNode(_)
+            | Command::CreateVolume { .. }
+            | Command::DeleteVolume { .. }
+            | Command::RaiseFeatureLevel(_) => Verdict::of(Err(Errno::EINVAL)),
+        }
+    }
+
+    /// Carries `change` out whole or not at all.
+    pub(super) fn whole(&mut self, change: impl FnOnce(&mut Self) -> Result<Reply, Errno>) -> Result<Reply, Errno> {
+        let saved = self.volume.clone();
+        let outcome = change(self).and_then(|reply| self.check_quota(&saved).map(|()| reply));
+        if outcome.is_err() {
+            // Rows touched meanwhile stay listed: they are found unchanged.
+            self.volume = saved;
+            self.content.clear();
+            self.names.clear();
+            self.contents.clear();
+            self.lives.clear();
+        }
+        outcome
+    }
+
+    /// The volume as it is now, and how it differs from before.
+    pub(super) fn finish(mut self) -> (Volume, Effects) {
+        self.volume.counters.applied = self.index;
+        self.volume.counters.stamp = self.volume.counters.stamp.max(self.stamp);
+        self.touched.insert(RowKey::Counters);
+        let touched = std::mem::take(&mut self.touched);
+        let mut rows = Vec::with_capacity(touched.len());
+        let mut references: BTreeMap<BlockHash, i64> = BTreeMap::new();
+        let mut attributes = BTreeSet::new();
+        let mut named = BTreeSet::new();
+        for key in &touched {
+            let (old, new) = (self.before.row(key), self.volume.row(key));
+            match key {
+                RowKey::Extent(ino, offset) => {
+                    if let Some(extent) = self.before.extent_at(*ino, *offset) {
+                        *references.entry(extent.block).or_default() -= 1;
+                    }
+                    if let Some(extent) = self.volume.extent_at(*ino, *offset) {
+                        *references.entry(extent.block).or_default() += 1;
+                        named.insert(extent.block);
+                    }
+                }
+                RowKey::Inode(ino) if old.is_some() && new.is_some() && old != new => {
+                    attributes.insert(*ino);
+                }
+                RowKey::Xattr(ino, _) if old != new => {
+                    attributes.insert(*ino);
+                }
+                _ => {}
+            }
+            if old == new {
+                continue;
+            }
+            let key = key.encode(self.volume.id);
+            if let Some(old) = &old {
+                self.volume.digest = self.volume.digest.wrapping_sub(row_digest(&key, old));
+            }
+            if let Some(new) = &new {
+                self.volume.digest = self.volume.digest.wrapping_add(row_digest(&key, new));
+            }
+            rows.push(RowChange { key, value: new });
+        }
+        references.retain(|_, count| *count != 0);
+        // A piece that a later one of the same entry covered leaves nothing that names its block.
+        let mut content = std::mem::take(&mut self.content);
+        content.retain(|(block, _)| named.remove(block));
+        let effects =
+            Effects { rows, content, references: references.into_iter().collect(), changes: self.changes(&attributes) };
+        (self.volume, effects)
+    }
+
+    /// Names first, then content, then attributes, then births and deaths of inodes.
+    fn changes(&mut self, attributes: &BTreeSet<Ino>) -> Vec<Change> {
+        let mut told: BTreeSet<Ino> = BTreeSet::new();
+        for change in &self.names {
+            if let Change::Name { parent, .. } = change {
+                told.insert(*parent);
+            }
+        }
+        for change in &self.contents {
+            if let Change::Content { ino, .. } = change {
+                // Size and times go with the content; anything else is told as well.
+                if self.same_but_for_content(*ino) {
+                    told.insert(*ino);
+                }
+            }
+        }
+        let mut changes = std::mem::take(&mut self.names);
+        changes.append(&mut self.contents);
+        let differs = |ino: &&Ino| {
+            let (before, now) = (self.before.attributes(**ino), self.volume.attributes(**ino));
+            before.is_some() && now.is_some() && before != now
+        };
+        let untold = attributes.iter().filter(|ino| !told.contains(ino)).filter(differs);
+        changes.extend(untold.map(|ino| Change::Attributes { ino: *ino }));
+        changes.append(&mut self.lives);
+        changes
+    }
+
+    fn same_but_for_content(&self, ino: Ino) -> bool {
+        match (self.before.inode(ino), self.volume.inode(ino)) {
+            (Some(old), Some(new)) => {
+                (old.mode, old.uid, old.gid, old.nlink, old.atime) == (new.mode, new.uid, new.gid, new.nlink, new.atime)
+            }
+            _ => false,
+        }
+    }
+
+    fn check_quota(&self, before: &Volume) -> Result<(), Errno> {
+        let (used, was) = (self.volume.bytes_used(), before.bytes_used());
+        match self.volume.options().quota_bytes {
+            Some(quota) if used > was && used > quota => Err(Errno::EDQUOT),
+            _ => Ok(()),
+        }
+    }
+
+    // Looking things up.
+
+    pub(super) fn inode(&self, ino: Ino) -> Result<&Inode, Errno> {
+        self.volume.inode(ino).ok_or(Errno::ESTALE)
+    }
+
+    /// The directory in which a name is to be made, changed or removed. One without a name of its own takes no entries
+    /// and has none.
+    pub(super) fn directory(&self, ino: Ino) -> Result<&Inode, Errno> {
+        let inode = self.volume.inode(ino).ok_or(Errno::ENOENT)?;
+        match (inode.is_directory(), inode.nlink) {
+            (false, _) => Err(Errno::ENOTDIR),
+            (true, 0) => Err(Errno::ENOENT),
+            (true, _) => Ok(inode),
+        }
+    }
+
+    pub(super) fn dirent(&self, directory: Ino, name: &Name) -> Option<DirentRow> {
+        self.volume.dirents.get(&(directory, name.clone())).copied()
+    }
+
+    // Changing them. All changes of the tree go through these, so that every touched row is known.
+
+    pub(super) fn touch(&mut self, key: RowKey) {
+        self.touched.insert(key);
+    }
+
+    /// Changes an inode that exists.
+    pub(super) fn change(&mut self, ino: Ino, change: impl FnOnce(&mut Inode)) {
+        self.touched.insert(RowKey::Inode(ino));
+        if let Some(inode) = self.volume.inodes.get_mut(&ino) {
+            change(Arc::make_mut(inode));
+        }
+    }
+
+    pub(super) fn put_inode(&mut self, ino: Ino, inode: Inode) {
+        self.touched.insert(RowKey::Inode(ino));
+        self.volume.inodes.insert(ino, Arc::new(inode));
+    }
+
+    pub(super) fn remove_inode(&mut self, ino: Ino) {
+        self.touched.insert(RowKey::Inode(ino));
+        self.volume.inodes.remove(&ino);
+    }
+
+    /// Marks a change of attributes: ctime never runs backwards and never stands still. Several of one entry count as
+    /// one.
+    pub(super) fn stamp_attributes(&mut self, ino: Ino) {
+        let ctime = self.before.inode(ino).map_or(self.now, |inode| self.now.max(inode.ctime.next()));
+        self.change(ino, |inode| inode.ctime = ctime);
+    }
+
+    /// Marks a change of content or entries: mtime changes, and ctime with it. `at`: when it was made, where that is
+    /// known; it counts where it is later than the inode's own time.
+    pub(super) fn stamp_content(&mut self, ino: Ino, at: Option<Timestamp>) {
+        let at = at.unwrap_or(self.now);
+        let mtime = self.before.inode(ino).map_or(at, |inode| at.max(inode.mtime.next()));
+        self.change(ino, |inode| inode.mtime = mtime);
+        self.stamp_attributes(ino);
+    }
+
+    /// Makes the name mean the inode. A name that exists keeps its cookie.
+    pub(super) fn put_name(&mut self, directory: Ino, name: &Name, ino: Ino, kind: FileKind) {
+        let before = self.dirent(directory, name);
+        let cookie = before.map_or_else(|| self.new_cookie(directory, name), |dirent| dirent.cookie);
+        self.touched.insert(RowKey::Dirent(directory, name.clone()));
+        self.volume.dirents.insert((directory, name.clone()), DirentRow { ino, cookie, kind });
+        self.tell_name(directory, name, before.map(|dirent| dirent.ino), Some(ino));
+    }
+
+    pub(super) fn remove_name(&mut self, directory: Ino, name: &Name) {
+        self.touched.insert(RowKey::Dirent(directory, name.clone()));
+        if let Some(dirent) = self.volume.dirents.remove(&(directory, name.clone())) {
+            self.volume.cookies.remove(&(directory, dirent.cookie));
+            self.tell_name(directory, name, Some(dirent.ino), None);
+        }
+    }
+
+    pub(super) fn tell_content(&mut self, ino: Ino, offset: u64, length: u64) {
+        self.contents.push(Change::Content { ino, offset, length });
+    }
+
+    pub(super) fn tell_life(&mut self, change: Change) {
+        self.lives.push(change);
+    }
+
+    /// Makes a range of a file a hole.
+    pub(super) fn cut(&mut self, ino: Ino, from: u64, to: u64) {
+        let mut offsets = BTreeSet::new();
+        let mut cut = 0;
+        self.change(ino, |inode| {
+            if let Body::File { extents, bytes } = &mut inode.body {
+                cut = extents.cut(from, to, &mut offsets);
+                *bytes -= cut;
+            }
+        });
+        self.volume.counters.bytes_used -= cut;
+        self.touch_extents(ino, offsets);
+    }
+
+    /// Gives a range of a file, which must be a hole, content.
+    pub(super) fn fill(&mut self, ino: Ino, extent: Extent) {
+        let mut offsets = BTreeSet::new();
+        self.change(ino, |inode| {
+            if let Body::File { extents, bytes } = &mut inode.body {
+                extents.insert(extent, &mut offsets);
+                *bytes += extent.length;
+            }
+        });
+        self.volume.counters.bytes_used += extent.length;
+        self.touch_extents(ino, offsets);
+    }
+
+    /// Moves what lies behind `from` (nothing straddles it) to the front or to the end.
+    pub(super) fn shift(&mut self, ino: Ino, from: u64, distance: u64, to_front: bool) {
+        let mut offsets = BTreeSet::new();
+        self.change(ino, |inode| {
+            if let Body::File { extents, .. } = &mut inode.body {
+                extents.shift(from, distance, to_front, &mut offsets);
+            }
+        });
+        self.touch_extents(ino, offsets);
+    }
+
+    fn touch_extents(&mut self, ino: Ino, offsets: BTreeSet<u64>) {
+        self.touched.extend(offsets.into_iter().map(|offset| RowKey::Extent(ino, offset)));
+    }
+
+    fn tell_name(&mut self, parent: Ino, name: &Name, before: Option<Ino>, now: Option<Ino>) {
+        self.names.push(Change::Name { parent, name: name.clone(), before, now });
+    }
+
+    fn new_cookie(&mut self, directory: Ino, name: &Name) -> u64 {
+        let mut cookie = 0;
+        self.change(directory, |inode| {
+            if let Body::Directory { next_cookie, .. } = &mut inode.body {
+                cookie = *next_cookie;
+                *next_cookie += 1;
+            }
+        });
+        self.volume.cookies.insert((directory, cookie), name.clone());
+        cookie
+    }
+}
