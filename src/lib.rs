@@ -4,6 +4,7 @@
 //! no clock; shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what they ask for.
 
 pub mod bench;
+pub mod client;
 pub mod clock;
 pub mod limits;
 pub mod mount;
