@@ -95,8 +95,10 @@ pub enum PeerMessage {
         term: Term,
         round: u64,
     },
-    /// Asks for a snapshot of the leader's state from row `after` on (empty: from the first).
+    /// Asks the leader for one piece of a snapshot of its state: the rows behind `after` (empty: from the first) of the
+    /// snapshot at `index` (0: of any). A leader that does not have that one begins a new one. One request, one piece.
     SnapshotRequest {
+        index: LogIndex,
         after: Bytes,
     },
     /// Rows of the whole state at `index`, in key order. With another index than the piece before, it begins anew.
@@ -106,6 +108,12 @@ pub enum PeerMessage {
         membership: Bytes,
         rows: Vec<(Bytes, Bytes)>,
         last: bool,
+    },
+    /// What a node says of itself, to all peers about once a second and when it changes; only the leader listens. It
+    /// keeps the addresses in the state by `SetNode` entries, and tells mounts the space of a majority.
+    Report {
+        node: Option<NodeInfo>,
+        space: Option<Space>,
     },
 }
 
@@ -213,7 +221,7 @@ pub enum Input {
         ticket: u64,
         request: AdminRequest,
     },
-    /// Space of this node's own device.
+    /// Space of this node's own device, less what log and state need for themselves; at start and every few seconds.
     Space(Space),
     /// Wall clock for stamps, nanoseconds since 1970; given now and then and before each handling of mount messages.
     WallClock(u64),

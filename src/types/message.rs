@@ -42,12 +42,18 @@ pub enum ToLeader {
         answered: Vec<Sequence>,
         operation: Operation,
     },
-    /// These entries are applied here and this kernel can no longer answer from before them.
+    /// These entries are applied here and this kernel can no longer answer from before them. Each entry is named on
+    /// its own, in any order (PROTOCOL R25), with one exception: naming `Welcome::caught_up_at` stands for it and all
+    /// before it, those of earlier connections included. It is sent once per connection, also when nothing was missing,
+    /// and only then is a lease granted.
     Acknowledge {
         entries: Vec<LogIndex>,
-        /// Of the inodes which these entries left without a name: those that are open at this mount.
+        /// Of the inodes which these entries left without a name: those that are open at this mount. With
+        /// `caught_up_at`: all such inodes that are open at this mount.
         referenced: Vec<Ino>,
     },
+    /// One piece of a snapshot has arrived. A few are on their way at a time; the next follows this.
+    PieceReceived,
     /// These unlinked inodes were closed here for the last time.
     Released {
         orphans: Vec<Ino>,
@@ -82,7 +88,8 @@ pub struct Welcome {
     pub features: u64,
     pub volume: VolumeId,
     pub session: SessionId,
-    /// The mount is caught up once it has applied this entry; a snapshot or entries follow.
+    /// The mount is caught up once it has applied this entry; a snapshot at this index, or the entries that it lacks,
+    /// follow, or nothing. It says so with `Acknowledge`.
     pub caught_up_at: LogIndex,
     /// Cluster time now.
     pub stamp: Stamp,
@@ -120,6 +127,7 @@ pub enum ToMount {
     /// the roster. The entry itself was sent before.
     Answer {
         sequence: Sequence,
+        /// The entry that carried the operation out; 0 when the leader refused it without one.
         index: LogIndex,
         outcome: Result<Reply, Errno>,
     },

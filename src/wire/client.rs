@@ -32,6 +32,7 @@ impl From<ToLeader> for proto::ToLeader {
             ToLeader::Released { orphans } => Message::Released(proto::Released { orphans: inodes_to(orphans) }),
             ToLeader::Renew { number } => Message::Renew(proto::Renew { number }),
             ToLeader::Leave => Message::Leave(proto::Leave {}),
+            ToLeader::PieceReceived => Message::PieceReceived(proto::PieceReceived {}),
         };
         Self { message: Some(message) }
     }
@@ -56,6 +57,7 @@ impl TryFrom<proto::ToLeader> for ToLeader {
             Message::Released(released) => Self::Released { orphans: inodes_from(released.orphans) },
             Message::Renew(renew) => Self::Renew { number: renew.number },
             Message::Leave(proto::Leave {}) => Self::Leave,
+            Message::PieceReceived(proto::PieceReceived {}) => Self::PieceReceived,
         })
     }
 }

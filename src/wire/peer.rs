@@ -40,8 +40,8 @@ impl From<PeerFrame> for proto::PeerMessage {
             PeerFrame::Message(PeerMessage::HeartbeatAcknowledged { term, round }) => {
                 Message::HeartbeatAcknowledged(proto::HeartbeatAcknowledged { term: term.0, round })
             }
-            PeerFrame::Message(PeerMessage::SnapshotRequest { after }) => {
-                Message::SnapshotRequest(proto::SnapshotRequest { after })
+            PeerFrame::Message(PeerMessage::SnapshotRequest { index, after }) => {
+                Message::SnapshotRequest(proto::SnapshotRequest { index: index.0, after })
             }
             PeerFrame::Message(PeerMessage::SnapshotPiece { index, term, membership, rows, last }) => {
                 Message::SnapshotPiece(proto::SnapshotPiece {
@@ -51,6 +51,9 @@ impl From<PeerFrame> for proto::PeerMessage {
                     rows: rows_to(rows),
                     last,
                 })
+            }
+            PeerFrame::Message(PeerMessage::Report { node, space }) => {
+                Message::Report(proto::NodeReport { node: node.map(Into::into), space: space.map(Into::into) })
             }
         };
         Self { message: Some(message) }
@@ -76,13 +79,19 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
             Message::HeartbeatAcknowledged(beat) => {
                 PeerMessage::HeartbeatAcknowledged { term: Term(beat.term), round: beat.round }
             }
-            Message::SnapshotRequest(request) => PeerMessage::SnapshotRequest { after: request.after },
+            Message::SnapshotRequest(request) => {
+                PeerMessage::SnapshotRequest { index: LogIndex(request.index), after: request.after }
+            }
             Message::SnapshotPiece(piece) => PeerMessage::SnapshotPiece {
                 index: LogIndex(piece.index),
                 term: Term(piece.term),
                 membership: piece.membership,
                 rows: rows_from(piece.rows),
                 last: piece.last,
+            },
+            Message::Report(report) => PeerMessage::Report {
+                node: report.node.map(TryInto::try_into).transpose()?,
+                space: report.space.map(Into::into),
             },
         };
         Ok(Self::Message(message))

@@ -62,6 +62,7 @@ pub(super) fn to_leader() -> impl Strategy<Value = ToLeader> {
         vec(ino(), 0..4).prop_map(|orphans| ToLeader::Released { orphans }),
         any::<u64>().prop_map(|number| ToLeader::Renew { number }),
         Just(ToLeader::Leave),
+        Just(ToLeader::PieceReceived),
     ]
 }
 
@@ -94,7 +95,8 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
         bytes().prop_map(PeerMessage::Raft),
         (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::Heartbeat { term, round }),
         (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::HeartbeatAcknowledged { term, round }),
-        bytes().prop_map(|after| PeerMessage::SnapshotRequest { after }),
+        (index(), bytes()).prop_map(|(index, after)| PeerMessage::SnapshotRequest { index, after }),
+        (option::of(node_info()), option::of(space())).prop_map(|(node, space)| PeerMessage::Report { node, space }),
         (index(), term(), bytes(), rows(), any::<bool>()).prop_map(|(index, term, membership, rows, last)| {
             PeerMessage::SnapshotPiece { index, term, membership, rows, last }
         }),
