@@ -59,7 +59,8 @@ impl Database {
                     "--innodb-flush-log-at-trx-commit=0".into(),
                 ],
                 log: &log,
-                stop_signal: Signal::SIGTERM,
+                // Its data are thrown away with it: an orderly shutdown would write them all out first.
+                stop_signal: Signal::SIGKILL,
                 user: Some((mysql.uid.as_raw(), mysql.gid.as_raw())),
                 pipe_output: false,
             },
