@@ -1,3 +1,472 @@
-//! The way to the leader. `transport` is the shell that carries messages.
+//! The way to the leader: finding it, a session with it, calls that are repeated with the same sequence until they are
+//! answered, and the lease.
+//!
+//! A core: the mount hands it what arrives and takes its events. `transport` is the shell that carries messages.
+//!
+//! Exactly once (PROTOCOL R17): a call keeps its sequence over all connections of a session and is looked up in the
+//! replicated reply table; each connection has a generation of its own and older ones are refused; what was given up is
+//! never sent again, and what of it is still on its way precedes every later call.
 
+mod calls;
+mod lease;
+mod servers;
 pub mod transport;
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+
+use self::{calls::Calls, lease::Lease, servers::Servers};
+use crate::{
+    limits::{self, Timing},
+    namespace::{Operation, Reply},
+    types::{
+        ClusterId, ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp,
+        message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+    },
+};
+
+/// What a client needs to know at its start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub cluster: ClusterId,
+    /// `host:port`, dialled in turn.
+    pub servers: Vec<String>,
+    pub mount: MountId,
+    pub seed: u64,
+    pub timing: Timing,
+}
+
+/// What the client wants done, or has learned.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    Connect {
+        connection: ConnectionId,
+        address: String,
+    },
+    Send {
+        connection: ConnectionId,
+        message: ToLeader,
+    },
+    /// A leader has welcomed this mount; a snapshot or entries follow.
+    Attached(Welcome),
+    Snapshot {
+        index: LogIndex,
+        first: bool,
+        last: bool,
+        rows: Vec<(Bytes, Bytes)>,
+    },
+    Entries(Vec<(LogIndex, Bytes)>),
+    /// A call is answered. It comes once for each call.
+    Answered {
+        sequence: Sequence,
+        index: LogIndex,
+        outcome: Result<Reply, Errno>,
+    },
+    /// The session has ended. These calls may or may not have taken effect; nobody will ever know.
+    Expired {
+        unresolved: Vec<Sequence>,
+    },
+    Fatal(String),
+    Notice(String),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Waiting { until: Instant },
+    Dialing { connection: ConnectionId, address: String, deadline: Instant },
+    Greeting { connection: ConnectionId, address: String, deadline: Instant },
+    Attached { connection: ConnectionId, address: String, heard: Instant, renew: Instant, is_leased: bool },
+    Ended,
+}
+
+/// One mount's way to the leader.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    phase: Phase,
+    servers: Servers,
+    calls: Calls,
+    lease: Lease,
+    session: Option<SessionId>,
+    generation: Generation,
+    stores: Vec<StoreAddress>,
+    space: Space,
+    inline_bytes_max: usize,
+    connections: u64,
+    /// The leader waits for acknowledgements of this mount, and grants no lease meanwhile.
+    is_in_debt: bool,
+    events: VecDeque<Event>,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(now: Instant, config: Config) -> Self {
+        let servers = Servers::new(config.servers.clone(), config.seed, config.timing);
+        let mut client = Self {
+            servers,
+            phase: Phase::Waiting { until: now },
+            calls: Calls::default(),
+            lease: Lease::new(config.timing.lease),
+            session: None,
+            generation: Generation(0),
+            stores: Vec::new(),
+            space: Space::default(),
+            inline_bytes_max: limits::INLINE_BYTES_MAX,
+            connections: 0,
+            is_in_debt: false,
+            events: VecDeque::new(),
+            config,
+        };
+        client.tick(now);
+        client
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When `tick` must be called at the latest. The end of the lease is not among the reasons: who cares about it asks
+    /// `lease_until`.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Waiting { until } => Some(*until),
+            Phase::Dialing { deadline, .. } | Phase::Greeting { deadline, .. } => Some(*deadline),
+            Phase::Attached { heard, renew, is_leased, .. } => {
+                Some((*renew).min(heard.after(self.silence(*is_leased))))
+            }
+            Phase::Ended => None,
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        match &self.phase {
+            Phase::Waiting { until } if *until <= now => self.dial(now),
+            Phase::Dialing { deadline, address, .. } | Phase::Greeting { deadline, address, .. }
+                if *deadline <= now =>
+            {
+                let address = address.clone();
+                self.failed(now, &address);
+            }
+            Phase::Attached { heard, address, is_leased, .. } if now.since(*heard) >= self.silence(*is_leased) => {
+                let address = address.clone();
+                self.events.push_back(Event::Notice(format!("the leader at {address} is silent, looking for another")));
+                self.failed(now, &address);
+            }
+            Phase::Attached { renew, connection, .. } if *renew <= now => {
+                let connection = *connection;
+                self.renew(now, connection);
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection stands: greet with the last entry whose effects this mount can vouch for, and the unlinked inodes
+    /// that are open here.
+    pub fn connected(&mut self, now: Instant, connection: ConnectionId, applied: LogIndex, orphans: Vec<Ino>) {
+        let Phase::Dialing { connection: dialled, address, .. } = &self.phase else { return };
+        if *dialled != connection {
+            return;
+        }
+        let deadline = now.after(self.servers.patience() * 2);
+        self.phase = Phase::Greeting { connection, address: address.clone(), deadline };
+        self.generation = Generation(self.generation.0 + 1);
+        let hello = Hello {
+            cluster: self.config.cluster,
+            protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
+            features: 0,
+            mount: self.config.mount,
+            session: self.session,
+            generation: self.generation,
+            applied,
+            orphans,
+        };
+        self.events.push_back(Event::Send { connection, message: ToLeader::Hello(hello) });
+    }
+
+    /// The connection could not be made, or ended.
+    pub fn disconnected(&mut self, now: Instant, connection: ConnectionId, reason: &str) {
+        let Some((current, address)) = self.current() else { return };
+        if current != connection {
+            return;
+        }
+        let address = address.to_owned();
+        if self.is_attached() {
+            self.events.push_back(Event::Notice(format!("the leader at {address} is gone: {reason}")));
+        }
+        self.failed(now, &address);
+    }
+
+    /// A message of the connection; one of an earlier connection is not heard.
+    pub fn message(&mut self, now: Instant, connection: ConnectionId, message: ToMount) {
+        let Some((current, address)) = self.current() else { return };
+        if current != connection {
+            return;
+        }
+        let address = address.to_owned();
+        if let Phase::Attached { heard, is_leased, .. } = &mut self.phase {
+            *heard = now;
+            *is_leased |= matches!(message, ToMount::Lease { .. });
+        }
+        match message {
+            ToMount::Welcome(welcome) => self.welcomed(now, connection, address, welcome),
+            ToMount::NotLeader { leader } => {
+                let pause = self.servers.redirected(now, leader);
+                self.wait(now, pause);
+            }
+            ToMount::Refused { refusal, reason } => self.refused(now, &address, refusal, &reason),
+            ToMount::SnapshotPiece { index, first, last, rows } => {
+                self.tell(ToLeader::PieceReceived);
+                self.events.push_back(Event::Snapshot { index, first, last, rows });
+            }
+            ToMount::Entries { entries } => self.events.push_back(Event::Entries(entries)),
+            ToMount::Answer { sequence, index, outcome } => {
+                if self.calls.answered(sequence) {
+                    self.events.push_back(Event::Answered { sequence, index, outcome });
+                }
+                self.send_calls();
+            }
+            ToMount::Lease { number, stamp, space, stores } => {
+                self.lease.granted(number);
+                self.told(now, stamp, space, stores);
+            }
+        }
+    }
+
+    /// Makes a call; `Event::Answered` follows, unless it is given up or the session ends.
+    pub fn submit(&mut self, operation: Operation) -> Sequence {
+        let sequence = self.calls.submit(operation);
+        self.send_calls();
+        sequence
+    }
+
+    /// Nobody waits for the call any more. True when it was never sent and so will never take effect.
+    pub fn give_up(&mut self, sequence: Sequence) -> bool {
+        let unsent = self.calls.give_up(sequence);
+        self.send_calls();
+        unsent
+    }
+
+    /// True when the call may have reached a leader.
+    #[must_use]
+    pub fn is_sent(&self, sequence: Sequence) -> bool {
+        self.calls.is_sent(sequence)
+    }
+
+    /// The log carried out a call of this session (which may be one that was given up).
+    pub fn seen_in_log(&mut self, sequence: Sequence) {
+        self.calls.seen_in_log(sequence);
+    }
+
+    /// Tells the leader, where there is one. What is lost with a connection is told by the next one's greeting.
+    pub fn tell(&mut self, message: ToLeader) {
+        if let Phase::Attached { connection, .. } = self.phase {
+            self.events.push_back(Event::Send { connection, message });
+        }
+    }
+
+    /// An orderly end: takes leave of the leader and dials no more.
+    pub fn leave(&mut self) {
+        self.tell(ToLeader::Leave);
+        self.phase = Phase::Ended;
+    }
+
+    /// Gives the connection up as unusable and looks for another.
+    pub fn reattach(&mut self, now: Instant, reason: &str) {
+        if let Some((connection, _)) = self.current() {
+            self.disconnected(now, connection, reason);
+        }
+    }
+
+    /// Whether entries are applied here that the leader has no acknowledgement of: then its silence says nothing.
+    pub fn set_in_debt(&mut self, is_in_debt: bool) {
+        self.is_in_debt = is_in_debt;
+    }
+
+    #[must_use]
+    pub const fn is_attached(&self) -> bool {
+        matches!(self.phase, Phase::Attached { .. })
+    }
+
+    /// Address of the leader this mount is attached to.
+    #[must_use]
+    pub fn leader(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Attached { address, .. } => Some(address),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub const fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// When the lease ends, or ended.
+    #[must_use]
+    pub const fn lease_until(&self) -> Option<Instant> {
+        self.lease.until()
+    }
+
+    #[must_use]
+    pub fn lease_is_held(&self, now: Instant) -> bool {
+        self.lease.is_held(now)
+    }
+
+    /// Cluster time by our reckoning; `None` before the first welcome.
+    #[must_use]
+    pub fn cluster_time(&self, now: Instant) -> Option<Stamp> {
+        self.lease.cluster_time(now)
+    }
+
+    #[must_use]
+    pub fn stores(&self) -> &[StoreAddress] {
+        &self.stores
+    }
+
+    #[must_use]
+    pub const fn space(&self) -> Space {
+        self.space
+    }
+
+    /// Bytes of content that may travel in one operation.
+    #[must_use]
+    pub const fn inline_bytes_max(&self) -> usize {
+        self.inline_bytes_max
+    }
+
+    /// Calls without an answer.
+    #[must_use]
+    pub fn calls_unanswered(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Connections asked for since the start.
+    #[must_use]
+    pub const fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    /// How long a leader may say nothing before another is looked for. One that has granted a lease answers every
+    /// renewal; one that is new, or waits for us, may have nothing to say for longer.
+    fn silence(&self, is_leased: bool) -> Duration {
+        let timing = &self.config.timing;
+        match (is_leased, self.is_in_debt) {
+            (true, false) => timing.election,
+            (false, false) => timing.lease * 2,
+            (_, true) => timing.lease * 4,
+        }
+    }
+
+    fn current(&self) -> Option<(ConnectionId, &str)> {
+        match &self.phase {
+            Phase::Dialing { connection, address, .. }
+            | Phase::Greeting { connection, address, .. }
+            | Phase::Attached { connection, address, .. } => Some((*connection, address)),
+            Phase::Waiting { .. } | Phase::Ended => None,
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        let Some(address) = self.servers.next_address() else {
+            self.phase = Phase::Ended;
+            self.events.push_back(Event::Fatal(
+                "no server is named: give --servers, or a credential that names some".to_owned(),
+            ));
+            return;
+        };
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        let deadline = now.after(self.servers.patience());
+        self.phase = Phase::Dialing { connection, address: address.clone(), deadline };
+        self.events.push_back(Event::Connect { connection, address });
+    }
+
+    fn failed(&mut self, now: Instant, address: &str) {
+        let pause = self.servers.failed(now, address);
+        self.wait(now, pause);
+    }
+
+    fn wait(&mut self, now: Instant, pause: Duration) {
+        self.lease.reconnected();
+        self.phase = Phase::Waiting { until: now.after(pause) };
+        self.tick(now);
+    }
+
+    fn welcomed(&mut self, now: Instant, connection: ConnectionId, address: String, welcome: Welcome) {
+        if !matches!(self.phase, Phase::Greeting { .. }) {
+            return;
+        }
+        if self.session.is_some_and(|session| session != welcome.session) {
+            // The leader forgot the session and opened another: what the old one left open stays unknown.
+            self.expire();
+        }
+        self.session = Some(welcome.session);
+        self.inline_bytes_max =
+            usize::try_from(welcome.inline_bytes_max).unwrap_or(usize::MAX).min(limits::INLINE_BYTES_MAX);
+        self.told(now, welcome.stamp, welcome.space, welcome.stores.clone());
+        self.servers.attached();
+        self.phase = Phase::Attached { connection, address, heard: now, renew: now, is_leased: false };
+        self.events.push_back(Event::Attached(welcome));
+        self.renew(now, connection);
+        self.calls.reconnected();
+        self.send_calls();
+    }
+
+    fn refused(&mut self, now: Instant, address: &str, refusal: Refusal, reason: &str) {
+        match refusal {
+            Refusal::Permanent => {
+                self.phase = Phase::Ended;
+                self.events.push_back(Event::Fatal(format!("{address} refuses this mount: {reason}")));
+            }
+            Refusal::SessionExpired => {
+                self.events.push_back(Event::Notice(format!("the session has expired: {reason}")));
+                self.expire();
+                // The same server leads and will open a new session.
+                let pause = self.servers.redirected(now, Some(address.to_owned()));
+                self.wait(now, pause);
+            }
+            Refusal::Protocol => {
+                self.events.push_back(Event::Notice(format!("{address} closed the connection: {reason}")));
+                self.failed(now, address);
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        self.session = None;
+        self.lease.revoke();
+        let unresolved = self.calls.expire();
+        self.events.push_back(Event::Expired { unresolved });
+    }
+
+    fn told(&mut self, now: Instant, stamp: Stamp, space: Space, stores: Vec<StoreAddress>) {
+        self.lease.told_time(now, stamp);
+        self.space = space;
+        if !stores.is_empty() && stores != self.stores {
+            self.servers.learn(stores.iter().map(|store| store.address.as_str()));
+            self.stores = stores;
+        }
+    }
+
+    fn renew(&mut self, now: Instant, connection: ConnectionId) {
+        let number = self.lease.renew(now);
+        self.events.push_back(Event::Send { connection, message: ToLeader::Renew { number } });
+        if let Phase::Attached { renew, .. } = &mut self.phase {
+            // Missed ticks are dropped, never made up.
+            *renew = now.after(self.config.timing.heartbeat);
+        }
+    }
+
+    fn send_calls(&mut self) {
+        let Phase::Attached { connection, .. } = self.phase else { return };
+        while let Some(message) = self.calls.next_message() {
+            self.events.push_back(Event::Send { connection, message });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! The calls of a session that have no answer yet, and the answers whose arrival the cluster has not heard of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    limits,
+    namespace::Operation,
+    types::{Sequence, message::ToLeader},
+};
+
+/// Answered calls named in one message.
+const CARRIED_MAX: usize = 256;
+
+/// A call that has not been answered.
+#[derive(Debug)]
+struct Call {
+    operation: Operation,
+    /// Answered calls that this one tells of; the same ones at every repetition, because any of them may be the one
+    /// that reaches the log.
+    carried: Vec<Sequence>,
+    /// Some connection has carried it: it may take effect.
+    sent: bool,
+}
+
+/// Calls in the order in which they were made. Each keeps its sequence until it is answered or given up, however often
+/// it is sent.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    last: Sequence,
+    calls: BTreeMap<Sequence, Call>,
+    /// Calls that the present connection has not carried yet.
+    waiting: BTreeSet<Sequence>,
+    /// Answers that have arrived and that no call has told of.
+    answered: BTreeSet<Sequence>,
+}
+
+impl Calls {
+    pub(crate) fn submit(&mut self, operation: Operation) -> Sequence {
+        self.last = Sequence(self.last.0 + 1);
+        self.calls.insert(self.last, Call { operation, carried: Vec::new(), sent: false });
+        self.waiting.insert(self.last);
+        self.last
+    }
+
+    /// The next message for the present connection, as long as fewer than `SESSION_CALLS_MAX` are on their way.
+    pub(crate) fn next_message(&mut self) -> Option<ToLeader> {
+        if self.calls.len() - self.waiting.len() >= limits::SESSION_CALLS_MAX {
+            return None;
+        }
+        let sequence = self.waiting.pop_first()?;
+        let call = self.calls.get_mut(&sequence)?;
+        if !call.sent {
+            call.sent = true;
+            while call.carried.len() < CARRIED_MAX
+                && let Some(answered) = self.answered.pop_first()
+            {
+                call.carried.push(answered);
+            }
+        }
+        Some(ToLeader::Operation { sequence, answered: call.carried.clone(), operation: call.operation.clone() })
+    }
+
+    /// A new connection stands: everything unanswered is sent again, in order.
+    pub(crate) fn reconnected(&mut self) {
+        self.waiting = self.calls.keys().copied().collect();
+    }
+
+    /// An answer has arrived. False when nobody waits for it any more.
+    pub(crate) fn answered(&mut self, sequence: Sequence) -> bool {
+        self.answered.insert(sequence);
+        self.waiting.remove(&sequence);
+        self.calls.remove(&sequence).is_some()
+    }
+
+    /// The log carried this call out. Where it was given up, its reply need not be kept for us.
+    pub(crate) fn seen_in_log(&mut self, sequence: Sequence) {
+        if !self.calls.contains_key(&sequence) {
+            self.answered.insert(sequence);
+        }
+    }
+
+    /// Nobody waits for the call any more: it is not sent again. What was sent may still take effect, once, and before
+    /// any later call: that one carries its sequence as answered, which bars it from then on (PROTOCOL R17). True when
+    /// it was never sent, and so never will take effect.
+    pub(crate) fn give_up(&mut self, sequence: Sequence) -> bool {
+        self.waiting.remove(&sequence);
+        match self.calls.remove(&sequence) {
+            Some(call) => {
+                self.answered.extend(call.carried);
+                self.answered.insert(sequence);
+                !call.sent
+            }
+            None => false,
+        }
+    }
+
+    /// The session is gone. Calls that were sent may have taken effect and are never tried under another session: they
+    /// are returned. The others stay for the next session.
+    pub(crate) fn expire(&mut self) -> Vec<Sequence> {
+        self.answered.clear();
+        let sent: Vec<Sequence> = self.calls.iter().filter(|(_, call)| call.sent).map(|(s, _)| *s).collect();
+        self.calls.retain(|_, call| !call.sent);
+        self.reconnected();
+        sent
+    }
+
+    /// True when some connection has carried the call.
+    pub(crate) fn is_sent(&self, sequence: Sequence) -> bool {
+        self.calls.get(&sequence).is_some_and(|call| call.sent)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.calls.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Ino, Name};
+
+    fn operation(name: &str) -> Operation {
+        Operation::Unlink { parent: Ino::ROOT, name: Name::new(name.as_bytes()).expect("a name") }
+    }
+
+    fn sent(calls: &mut Calls) -> Vec<(u64, Vec<u64>)> {
+        let mut messages = Vec::new();
+        while let Some(ToLeader::Operation { sequence, answered, .. }) = calls.next_message() {
+            messages.push((sequence.0, answered.iter().map(|s| s.0).collect()));
+        }
+        messages
+    }
+
+    #[test]
+    fn unanswered_calls_go_again_with_their_sequence_in_order() {
+        let mut calls = Calls::default();
+        for name in ["a", "b", "c"] {
+            calls.submit(operation(name));
+        }
+        assert_eq!(sent(&mut calls), [(1, vec![]), (2, vec![]), (3, vec![])]);
+        assert!(calls.answered(Sequence(2)));
+        calls.reconnected();
+        assert_eq!(sent(&mut calls), [(1, vec![]), (3, vec![])]);
+    }
+
+    #[test]
+    fn an_answer_is_told_with_the_next_call_and_with_all_its_repetitions() {
+        let mut calls = Calls::default();
+        calls.submit(operation("a"));
+        sent(&mut calls);
+        calls.answered(Sequence(1));
+        calls.submit(operation("b"));
+        assert_eq!(sent(&mut calls), [(2, vec![1])]);
+        calls.reconnected();
+        assert_eq!(sent(&mut calls), [(2, vec![1])]);
+        calls.submit(operation("c"));
+        assert_eq!(sent(&mut calls), [(3, vec![])], "told once is enough");
+    }
+
+    #[test]
+    fn no_more_than_the_limit_are_on_their_way() {
+        let mut calls = Calls::default();
+        for _ in 0..limits::SESSION_CALLS_MAX + 3 {
+            calls.submit(operation("a"));
+        }
+        assert_eq!(sent(&mut calls).len(), limits::SESSION_CALLS_MAX);
+        calls.answered(Sequence(5));
+        assert_eq!(sent(&mut calls), [(limits::SESSION_CALLS_MAX as u64 + 1, vec![5])]);
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_sent_again_and_what_it_told_is_told_by_another() {
+        let mut calls = Calls::default();
+        calls.submit(operation("a"));
+        sent(&mut calls);
+        calls.answered(Sequence(1));
+        calls.submit(operation("b"));
+        sent(&mut calls);
+        assert!(!calls.give_up(Sequence(2)), "it was sent and may take effect");
+        calls.reconnected();
+        calls.submit(operation("c"));
+        assert_eq!(sent(&mut calls), [(3, vec![1, 2])], "and it is barred before anything else is done");
+        assert!(!calls.answered(Sequence(2)), "nobody waits for the late answer");
+    }
+
+    #[test]
+    fn an_expired_session_takes_what_was_sent_and_leaves_what_was_not() {
+        let mut calls = Calls::default();
+        calls.submit(operation("a"));
+        sent(&mut calls);
+        calls.submit(operation("b"));
+        assert_eq!(calls.expire(), [Sequence(1)]);
+        assert_eq!(sent(&mut calls), [(2, vec![])]);
+    }
+}
