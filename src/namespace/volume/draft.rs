@@ -116,10 +116,7 @@ impl Draft {
                         named.insert(extent.block);
                     }
                 }
-                RowKey::Inode(ino) if old.is_some() && new.is_some() && old != new => {
-                    attributes.insert(*ino);
-                }
-                RowKey::Xattr(ino, _) if old != new => {
+                RowKey::Inode(ino) | RowKey::Xattr(ino, _) => {
                     attributes.insert(*ino);
                 }
                 _ => {}

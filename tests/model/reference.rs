@@ -1,0 +1,601 @@
+//! The reference: a file system in the plainest words, on `BTreeMap` and `Vec`. It knows no blocks, extents, rows or
+//! sessions; files are bytes. What it says about errors, times and link counts is POSIX as Linux has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use manyfs::{
+    limits,
+    namespace::{AllocateMode, NewNode, Operation, RenameMode, Reply, XattrMode},
+    types::{AttributeChanges, BlockHash, Errno, FileKind, Ino, Name, Piece, TimeChange, Timestamp, XattrName},
+};
+
+/// Content that a block stands for: also what did not travel in the entry.
+pub(crate) type Blocks = BTreeMap<BlockHash, Vec<u8>>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) kind: FileKind,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u32,
+    pub(crate) rdev: u32,
+    pub(crate) atime: Timestamp,
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
+    /// Of a file; a byte that was never written, or punched out, is `None`.
+    pub(crate) content: Vec<Option<u8>>,
+    pub(crate) version: u64,
+    pub(crate) target: Vec<u8>,
+    /// Of a directory: names in the order in which readdir shows them.
+    pub(crate) entries: Vec<(Name, Ino)>,
+    pub(crate) parent: Ino,
+    pub(crate) xattrs: BTreeMap<XattrName, Vec<u8>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) nodes: BTreeMap<Ino, Node>,
+    pub(crate) next: u64,
+    pub(crate) quota: Option<u64>,
+    now: Timestamp,
+}
+
+type Outcome = Result<Reply, Errno>;
+
+impl Model {
+    pub(crate) fn new(owner: (u32, u32), mode: u16, quota: Option<u64>, now: Timestamp) -> Self {
+        let mut model = Self { nodes: BTreeMap::new(), next: 2, quota, now };
+        let root = Node { nlink: 2, ..model.blank(FileKind::Directory, mode, owner) };
+        model.nodes.insert(Ino::ROOT, Node { parent: Ino::ROOT, ..root });
+        model
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.nodes.values().map(Node::bytes).sum()
+    }
+
+    pub(crate) fn orphans(&self) -> BTreeSet<Ino> {
+        self.nodes.iter().filter(|(_, node)| node.nlink == 0).map(|(ino, _)| *ino).collect()
+    }
+
+    pub(crate) fn reap(&mut self, inodes: &[Ino]) {
+        for ino in self.orphans() {
+            if inodes.contains(&ino) {
+                self.nodes.remove(&ino);
+            }
+        }
+    }
+
+    pub(crate) fn apply(&mut self, now: Timestamp, operation: &Operation, blocks: &Blocks) -> Outcome {
+        let before = self.clone();
+        self.now = now;
+        let mut outcome = self.attempt(operation, blocks);
+        let (was, is) = (before.used(), self.used());
+        if outcome.is_ok() && is > was && self.quota.is_some_and(|quota| is > quota) {
+            outcome = Err(Errno::EDQUOT);
+        }
+        if outcome.is_err() {
+            *self = before;
+        }
+        outcome
+    }
+
+    fn attempt(&mut self, operation: &Operation, blocks: &Blocks) -> Outcome {
+        match operation {
+            Operation::Make { parent, name, node, mode, uid, gid } => {
+                self.make(*parent, name, node, *mode, (*uid, *gid))
+            }
+            Operation::Link { ino, parent, name } => self.link(*ino, *parent, name),
+            Operation::Unlink { parent, name } => self.unlink(*parent, name),
+            Operation::Rmdir { parent, name } => self.rmdir(*parent, name),
+            Operation::Rename { from, from_name, to, to_name, mode } => {
+                self.rename((*from, from_name), (*to, to_name), *mode)
+            }
+            Operation::SetAttributes { ino, changes } => self.set_attributes(*ino, changes),
+            Operation::Write { ino, pieces, append, mtime, clear_suid, .. } => {
+                self.write(*ino, pieces, *append, (*mtime, *clear_suid), blocks)
+            }
+            Operation::Allocate { ino, mode, offset, length } => self.allocate(*ino, *mode, *offset, *length),
+            Operation::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
+            Operation::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
+            Operation::CopyRange { from, from_offset, to, to_offset, length } => {
+                self.copy_range((*from, *from_offset), (*to, *to_offset), *length)
+            }
+            Operation::Coalesce { ino, data_version, piece } => self.coalesce(*ino, *data_version, piece),
+        }
+    }
+
+    // Names.
+
+    fn make(&mut self, parent: Ino, name: &Name, node: &NewNode, mode: u16, owner: (u32, u32)) -> Outcome {
+        let directory = self.living_directory(parent)?;
+        let (setgid, group) = (directory.mode & 0o2000 != 0, directory.gid);
+        self.must_be_free(parent, name)?;
+        let (kind, rdev, target) = match node {
+            NewNode::File => (FileKind::File, 0, Vec::new()),
+            NewNode::Directory => (FileKind::Directory, 0, Vec::new()),
+            NewNode::Symlink { target } if target.is_empty() => return Err(Errno::ENOENT),
+            NewNode::Symlink { target } if target.len() > 4095 => return Err(Errno::ENAMETOOLONG),
+            NewNode::Symlink { target } => (FileKind::Symlink, 0, target.to_vec()),
+            NewNode::Fifo => (FileKind::Fifo, 0, Vec::new()),
+            NewNode::Socket => (FileKind::Socket, 0, Vec::new()),
+            NewNode::CharDevice { rdev } => (FileKind::CharDevice, *rdev, Vec::new()),
+            NewNode::BlockDevice { rdev } => (FileKind::BlockDevice, *rdev, Vec::new()),
+        };
+        let directory = kind == FileKind::Directory;
+        let mut made = Node { rdev, target, parent, ..self.blank(kind, mode, owner) };
+        made.nlink = if directory { 2 } else { 1 };
+        if kind == FileKind::Symlink {
+            made.mode = 0o777;
+        }
+        if setgid {
+            made.gid = group;
+            made.mode |= if directory { 0o2000 } else { 0 };
+        }
+        let ino = Ino(self.next);
+        self.next += 1;
+        self.nodes.insert(ino, made);
+        self.node(parent).entries.push((name.clone(), ino));
+        self.node(parent).nlink += u32::from(directory);
+        self.mark_content(parent);
+        Ok(Reply::Made { ino })
+    }
+
+    fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Outcome {
+        let node = self.get(ino)?.clone();
+        self.living_directory(parent)?;
+        self.must_be_free(parent, name)?;
+        if node.kind == FileKind::Directory {
+            return Err(Errno::EPERM);
+        }
+        if node.nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        self.node(ino).nlink += 1;
+        self.node(parent).entries.push((name.clone(), ino));
+        self.mark_attributes(ino);
+        self.mark_content(parent);
+        Ok(Reply::Made { ino })
+    }
+
+    fn unlink(&mut self, parent: Ino, name: &Name) -> Outcome {
+        let ino = self.find(parent, name)?.ok_or(Errno::ENOENT)?;
+        if self.get(ino)?.kind == FileKind::Directory {
+            return Err(Errno::EISDIR);
+        }
+        self.forget_name(parent, name);
+        self.mark_content(parent);
+        self.node(ino).nlink -= 1;
+        self.mark_attributes(ino);
+        Ok(Reply::Done)
+    }
+
+    fn rmdir(&mut self, parent: Ino, name: &Name) -> Outcome {
+        let ino = self.find(parent, name)?.ok_or(Errno::ENOENT)?;
+        if self.get(ino)?.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if !self.get(ino)?.entries.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        self.forget_name(parent, name);
+        self.node(parent).nlink -= 1;
+        self.mark_content(parent);
+        self.node(ino).nlink = 0;
+        self.mark_attributes(ino);
+        Ok(Reply::Done)
+    }
+
+    fn rename(&mut self, (from, old): (Ino, &Name), (to, new): (Ino, &Name), mode: RenameMode) -> Outcome {
+        self.living_directory(from)?;
+        self.living_directory(to)?;
+        let moved = self.find(from, old)?.ok_or(Errno::ENOENT)?;
+        let target = self.find(to, new)?;
+        if mode == RenameMode::NoReplace && target.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if mode == RenameMode::Exchange && target.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        if target.is_none() {
+            self.must_not_be_reserved(to, new)?;
+        }
+        if self.ancestors(to).contains(&moved) {
+            return Err(Errno::EINVAL);
+        }
+        if target.is_some_and(|target| self.ancestors(from).contains(&target)) {
+            return Err(if mode == RenameMode::Exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+        }
+        if target == Some(moved) {
+            return Ok(Reply::Done);
+        }
+        let moves_directory = self.get(moved)?.kind == FileKind::Directory;
+        let over_directory = match target {
+            Some(target) => self.get(target)?.kind == FileKind::Directory,
+            None => false,
+        };
+        if mode == RenameMode::Exchange {
+            let target = target.ok_or(Errno::ENOENT)?;
+            self.point(from, old, target);
+            self.point(to, new, moved);
+            self.move_directory(target, to, from);
+            self.move_directory(moved, from, to);
+            self.mark_attributes(target);
+        } else {
+            if let Some(target) = target {
+                if moves_directory && !over_directory {
+                    return Err(Errno::ENOTDIR);
+                }
+                if !moves_directory && over_directory {
+                    return Err(Errno::EISDIR);
+                }
+                if !self.get(target)?.entries.is_empty() {
+                    return Err(Errno::ENOTEMPTY);
+                }
+                if over_directory {
+                    self.node(to).nlink -= 1;
+                    self.node(target).nlink = 0;
+                } else {
+                    self.node(target).nlink -= 1;
+                }
+                self.mark_attributes(target);
+                self.point(to, new, moved);
+            } else {
+                self.node(to).entries.push((new.clone(), moved));
+            }
+            self.forget_name(from, old);
+            self.move_directory(moved, from, to);
+        }
+        self.mark_attributes(moved);
+        self.mark_content(from);
+        if to != from {
+            self.mark_content(to);
+        }
+        Ok(Reply::Done)
+    }
+
+    // Attributes.
+
+    fn set_attributes(&mut self, ino: Ino, changes: &AttributeChanges) -> Outcome {
+        let kind = self.get(ino)?.kind;
+        if changes.mode.is_some() && kind == FileKind::Symlink {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let old_mtime = self.get(ino)?.mtime;
+        if let Some(size) = changes.size {
+            self.must_be_file(ino)?;
+            if size > limits::FILE_BYTES_MAX {
+                return Err(Errno::EFBIG);
+            }
+            let size = usize::try_from(size).map_err(|_| Errno::EFBIG)?;
+            if size != self.get(ino)?.content.len() {
+                self.node(ino).content.resize(size, None);
+                self.content_written(ino, None);
+            }
+        }
+        let now = self.now;
+        let node = self.node(ino);
+        node.mode = changes.mode.unwrap_or(node.mode) & 0o7777;
+        node.uid = changes.uid.unwrap_or(node.uid);
+        node.gid = changes.gid.unwrap_or(node.gid);
+        if changes.clear_suid {
+            node.clear_suid();
+        }
+        match changes.atime {
+            Some(TimeChange::To(time)) => node.atime = time,
+            Some(TimeChange::Now) => node.atime = now,
+            None => {}
+        }
+        match changes.mtime {
+            Some(TimeChange::To(time)) => node.mtime = time,
+            Some(TimeChange::Now) if changes.size.is_some() && old_mtime >= now => {}
+            Some(TimeChange::Now) => node.mtime = now,
+            None => {}
+        }
+        self.mark_attributes(ino);
+        Ok(Reply::Done)
+    }
+
+    fn set_xattr(&mut self, ino: Ino, name: &XattrName, value: &[u8], mode: XattrMode) -> Outcome {
+        self.may_have_xattr(ino, name)?;
+        if value.len() > 65536 {
+            return Err(Errno::E2BIG);
+        }
+        let there = self.get(ino)?.xattrs.contains_key(name);
+        match mode {
+            XattrMode::Create if there => return Err(Errno::EEXIST),
+            XattrMode::Replace if !there => return Err(Errno::ENODATA),
+            _ => {}
+        }
+        self.node(ino).xattrs.insert(name.clone(), value.to_vec());
+        self.mark_attributes(ino);
+        Ok(Reply::Done)
+    }
+
+    fn remove_xattr(&mut self, ino: Ino, name: &XattrName) -> Outcome {
+        self.may_have_xattr(ino, name)?;
+        self.node(ino).xattrs.remove(name).ok_or(Errno::ENODATA)?;
+        self.mark_attributes(ino);
+        Ok(Reply::Done)
+    }
+
+    /// Lists are tried elsewhere: the random names of this test are of the other kinds.
+    fn may_have_xattr(&self, ino: Ino, name: &XattrName) -> Result<(), Errno> {
+        let kind = self.get(ino)?.kind;
+        let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+        match name.split_once('.') {
+            Some(("user" | "trusted" | "security", "")) => Err(Errno::EINVAL),
+            Some(("user", _)) if !matches!(kind, FileKind::File | FileKind::Directory) => Err(Errno::EPERM),
+            Some(("user" | "trusted" | "security", _)) => Ok(()),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    // Content.
+
+    fn write(
+        &mut self,
+        ino: Ino,
+        pieces: &[Piece],
+        append: bool,
+        (mtime, clear_suid): (Option<Timestamp>, bool),
+        blocks: &Blocks,
+    ) -> Outcome {
+        self.must_be_file(ino)?;
+        let end = self.get(ino)?.content.len() as u64;
+        let base = if append { end } else { 0 };
+        for piece in pieces {
+            if piece.length == 0 || (piece.block.is_some() && piece.length > 1 << 20) {
+                return Err(Errno::EINVAL);
+            }
+            let last = base.checked_add(piece.offset).and_then(|at| at.checked_add(piece.length));
+            if last.is_none_or(|last| last > limits::FILE_BYTES_MAX) {
+                return Err(Errno::EFBIG);
+            }
+        }
+        if clear_suid {
+            self.node(ino).clear_suid();
+            self.mark_attributes(ino);
+        }
+        for piece in pieces {
+            let from = usize::try_from(base + piece.offset).map_err(|_| Errno::EFBIG)?;
+            let length = usize::try_from(piece.length).map_err(|_| Errno::EFBIG)?;
+            let bytes = piece.block.map(|block| blocks[&block].clone());
+            let content = &mut self.node(ino).content;
+            if content.len() < from + length {
+                content.resize(from + length, None);
+            }
+            for at in 0..length {
+                content[from + at] = bytes.as_ref().map(|bytes| bytes[at]);
+            }
+        }
+        let offset = pieces.first().map_or(end, |piece| base + piece.offset);
+        if !pieces.is_empty() {
+            self.content_written(ino, mtime);
+        }
+        Ok(Reply::Written { offset, size: self.get(ino)?.content.len() as u64 })
+    }
+
+    fn allocate(&mut self, ino: Ino, mode: AllocateMode, offset: u64, length: u64) -> Outcome {
+        match self.get(ino)?.kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(Errno::EISDIR),
+            FileKind::Fifo => return Err(Errno::ESPIPE),
+            _ => return Err(Errno::ENODEV),
+        }
+        if length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let end = offset.checked_add(length).filter(|end| *end <= limits::FILE_BYTES_MAX).ok_or(Errno::EFBIG)?;
+        let to_usize = |number: u64| usize::try_from(number).map_err(|_| Errno::EFBIG);
+        let (start, end, length) = (to_usize(offset)?, to_usize(end)?, to_usize(length)?);
+        let content = &mut self.node(ino).content;
+        let size = content.len();
+        let aligned = start % 4096 == 0 && length % 4096 == 0;
+        let mut changed = true;
+        match mode {
+            AllocateMode::KeepSize => changed = false,
+            AllocateMode::Extend => {
+                changed = end > size;
+                content.resize(size.max(end), None);
+            }
+            AllocateMode::Punch | AllocateMode::Zero { .. } => {
+                if mode == (AllocateMode::Zero { keep_size: false }) {
+                    content.resize(size.max(end), None);
+                }
+                let last = end.min(content.len());
+                if start < last {
+                    content[start..last].fill(None);
+                }
+            }
+            AllocateMode::Collapse if !aligned || end >= size => return Err(Errno::EINVAL),
+            AllocateMode::Collapse => drop(content.drain(start..end)),
+            AllocateMode::Insert if !aligned || start >= size => return Err(Errno::EINVAL),
+            AllocateMode::Insert => drop(content.splice(start..start, vec![None; length])),
+        }
+        if changed {
+            self.content_written(ino, None);
+        }
+        self.mark_attributes(ino);
+        Ok(Reply::Done)
+    }
+
+    fn copy_range(&mut self, (from, from_offset): (Ino, u64), (to, to_offset): (Ino, u64), length: u64) -> Outcome {
+        self.must_be_file(from)?;
+        self.must_be_file(to)?;
+        let source = &self.get(from)?.content;
+        let length = length.min((source.len() as u64).saturating_sub(from_offset));
+        if length == 0 {
+            return Ok(Reply::Copied { length });
+        }
+        if to_offset.checked_add(length).is_none_or(|end| end > limits::FILE_BYTES_MAX) {
+            return Err(Errno::EFBIG);
+        }
+        if from == to && from_offset.abs_diff(to_offset) < length {
+            return Err(Errno::EINVAL);
+        }
+        let to_usize = |number: u64| usize::try_from(number).map_err(|_| Errno::EFBIG);
+        let (start, at, count) = (to_usize(from_offset)?, to_usize(to_offset)?, to_usize(length)?);
+        let bytes = source[start..start + count].to_vec();
+        let content = &mut self.node(to).content;
+        if content.len() < at + count {
+            content.resize(at + count, None);
+        }
+        content[at..at + count].copy_from_slice(&bytes);
+        self.content_written(to, None);
+        Ok(Reply::Copied { length })
+    }
+
+    fn coalesce(&mut self, ino: Ino, version: u64, piece: &Piece) -> Outcome {
+        self.must_be_file(ino)?;
+        if self.get(ino)?.version != version {
+            return Err(Errno::ESTALE);
+        }
+        let (start, length) = (piece.offset, piece.length);
+        let end = start.checked_add(length).ok_or(Errno::EFBIG)?;
+        let content = &mut self.node(ino).content;
+        if length == 0 || piece.block.is_none() || end > content.len() as u64 {
+            return Err(Errno::EINVAL);
+        }
+        let range =
+            usize::try_from(start).map_err(|_| Errno::EFBIG)?..usize::try_from(end).map_err(|_| Errno::EFBIG)?;
+        // The same bytes, but what was a hole holds zeros now.
+        content[range].iter_mut().for_each(|byte| *byte = Some(byte.unwrap_or(0)));
+        Ok(Reply::Done)
+    }
+
+    // Helpers.
+
+    fn blank(&self, kind: FileKind, mode: u16, (uid, gid): (u32, u32)) -> Node {
+        Node {
+            kind,
+            mode: mode & 0o7777,
+            uid,
+            gid,
+            nlink: 0,
+            rdev: 0,
+            atime: self.now,
+            mtime: self.now,
+            ctime: self.now,
+            content: Vec::new(),
+            version: 0,
+            target: Vec::new(),
+            entries: Vec::new(),
+            parent: Ino(0),
+            xattrs: BTreeMap::new(),
+        }
+    }
+
+    fn get(&self, ino: Ino) -> Result<&Node, Errno> {
+        self.nodes.get(&ino).ok_or(Errno::ESTALE)
+    }
+
+    /// One that is known to exist.
+    fn node(&mut self, ino: Ino) -> &mut Node {
+        self.nodes.get_mut(&ino).expect("looked up before")
+    }
+
+    fn must_be_file(&self, ino: Ino) -> Result<(), Errno> {
+        match self.get(ino)?.kind {
+            FileKind::File => Ok(()),
+            FileKind::Directory => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn living_directory(&self, ino: Ino) -> Result<&Node, Errno> {
+        let node = self.nodes.get(&ino).ok_or(Errno::ENOENT)?;
+        if node.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if node.nlink == 0 { Err(Errno::ENOENT) } else { Ok(node) }
+    }
+
+    fn find(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Errno> {
+        let directory = self.living_directory(parent)?;
+        Ok(directory.entries.iter().find(|(entry, _)| entry == name).map(|(_, ino)| *ino))
+    }
+
+    fn must_be_free(&self, parent: Ino, name: &Name) -> Result<(), Errno> {
+        if self.find(parent, name)?.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        self.must_not_be_reserved(parent, name)
+    }
+
+    fn must_not_be_reserved(&self, parent: Ino, name: &Name) -> Result<(), Errno> {
+        if parent == Ino::ROOT && name.as_bytes() == b".snapshots" { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    fn forget_name(&mut self, parent: Ino, name: &Name) {
+        self.node(parent).entries.retain(|(entry, _)| entry != name);
+    }
+
+    fn point(&mut self, parent: Ino, name: &Name, ino: Ino) {
+        let entry = self.node(parent).entries.iter_mut().find(|(entry, _)| entry == name).expect("looked up before");
+        entry.1 = ino;
+    }
+
+    fn move_directory(&mut self, ino: Ino, from: Ino, to: Ino) {
+        if self.node(ino).kind == FileKind::Directory {
+            self.node(from).nlink -= 1;
+            self.node(to).nlink += 1;
+            self.node(ino).parent = to;
+        }
+    }
+
+    fn ancestors(&self, directory: Ino) -> Vec<Ino> {
+        let mut ancestors = vec![directory];
+        let mut at = directory;
+        while at != Ino::ROOT {
+            at = self.nodes[&at].parent;
+            ancestors.push(at);
+        }
+        ancestors
+    }
+
+    fn mark_attributes(&mut self, ino: Ino) {
+        let now = self.now;
+        let node = self.node(ino);
+        if node.ctime < now {
+            node.ctime = now;
+        }
+    }
+
+    fn mark_content(&mut self, ino: Ino) {
+        let now = self.now;
+        let node = self.node(ino);
+        node.mtime = if node.mtime < now { now } else { node.mtime.next() };
+        self.mark_attributes(ino);
+    }
+
+    fn content_written(&mut self, ino: Ino, mtime: Option<Timestamp>) {
+        let time = mtime.unwrap_or(self.now);
+        let node = self.node(ino);
+        node.version += 1;
+        node.mtime = if node.mtime < time { time } else { node.mtime.next() };
+        self.mark_attributes(ino);
+    }
+}
+
+impl Node {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.content.iter().filter(|byte| byte.is_some()).count() as u64
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        match self.kind {
+            FileKind::File => self.content.len() as u64,
+            FileKind::Directory => 4096,
+            _ => self.target.len() as u64,
+        }
+    }
+
+    fn clear_suid(&mut self) {
+        self.mode &= !0o4000;
+        if self.mode & 0o010 != 0 {
+            self.mode &= !0o2000;
+        }
+    }
+}
