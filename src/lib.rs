@@ -4,8 +4,11 @@
 //! no clock; shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what they ask for.
 
 pub mod bench;
+pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod fuse;
+pub mod holder;
 pub mod limits;
 pub mod mount;
 pub mod namespace;

@@ -1,0 +1,47 @@
+//! `manyfs hold`: a holder whose worker lives elsewhere.
+
+use std::path::PathBuf;
+
+use super::{
+    Failure,
+    mount::{Announcement, lower_oom_score},
+    mountpoint,
+};
+use crate::holder::{self, Listener, Workers};
+
+/// Hold a mount for a worker in another container (`manyfs mount --holder`).
+///
+/// Opens /dev/fuse, waits for a worker to connect at the socket, mounts once the worker has the volume, and passes the
+/// device to it. SIGTERM unmounts and ends both.
+///
+/// Example: manyfs hold --socket /run/manyfs/holder.sock --mount /wp-content
+#[derive(Debug, clap::Args)]
+pub(super) struct Hold {
+    /// Where the worker connects: a Unix socket, made by this command.
+    #[arg(long, env = "MANYFS_HOLDER", value_name = "PATH")]
+    socket: PathBuf,
+    /// Where to mount: an existing, empty directory.
+    #[arg(long = "mount", value_name = "DIR")]
+    directory: PathBuf,
+    /// Write what was mounted, and by which processes, to this file as JSON, once the mount answers.
+    #[arg(long, value_name = "FILE")]
+    run_file: Option<PathBuf>,
+    /// Print what was mounted as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Hold {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let directory = mountpoint::prepare(&self.directory)?;
+        holder::device::open()?;
+        let listener = Listener::bind(&self.socket)
+            .map_err(|error| format!("cannot listen at {}: {error}", self.socket.display()))?;
+        lower_oom_score();
+        let mut announcement = Announcement::new(directory.clone(), self.run_file, None, self.json);
+        let result = holder::run(directory, Workers::Awaited(listener), &mut |report| announcement.make(report));
+        // Nobody can connect any more.
+        std::fs::remove_file(&self.socket).ok();
+        Ok(result?)
+    }
+}

@@ -1,0 +1,260 @@
+//! `manyfs mount`: the process that holds the mount, and the worker that it starts.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{
+    Failure, mountpoint,
+    runfile::{self, RunFile},
+};
+use crate::{
+    client::transport::Transport,
+    fuse::{self, KernelFeature, WorkerConfig},
+    holder::{self, Link, Report, Workers},
+    limits::{self, Timing},
+    mount::Config,
+    pki::Credential,
+    types::{Access, MountId},
+};
+
+/// Threads of the runtime that carries the network.
+const NETWORK_THREADS: usize = 2;
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Mount a volume, and stay until it is unmounted or SIGTERM comes.
+///
+/// Needs root, /dev/fuse, and a credential, which names cluster, servers and volume. Prints one line once the mount
+/// answers.
+///
+/// Example: manyfs mount --credential main.toml /srv/wp-content
+#[derive(Debug, clap::Args)]
+pub(super) struct Mount {
+    /// Credential file made by `manyfs credential create`.
+    #[arg(long, env = "MANYFS_CREDENTIAL", value_name = "FILE", default_value = "/etc/manyfs/credential.toml")]
+    credential: PathBuf,
+    /// Where to mount: an existing, empty directory.
+    #[arg(required_unless_present_any = ["holder", "worker"])]
+    directory: Option<PathBuf>,
+    /// Serve a mount that `manyfs hold` makes: the socket of that holder.
+    #[arg(long, env = "MANYFS_HOLDER", value_name = "PATH", conflicts_with = "directory")]
+    holder: Option<PathBuf>,
+    /// Refuse every change, whatever the credential allows.
+    #[arg(long)]
+    read_only: bool,
+    /// File content kept in memory, in MiB.
+    #[arg(long, env = "MANYFS_CONTENT_CACHE", value_name = "MIB", default_value_t = cache_mib(),
+          value_parser = clap::value_parser!(u32).range(1..=1024 * 1024))]
+    content_cache: u32,
+    /// Show every file as owned by this user and group, such as 33:33.
+    #[arg(long, env = "MANYFS_SQUASH", value_name = "UID:GID", value_parser = parse_squash)]
+    squash: Option<(u32, u32)>,
+    /// Seconds after which a change that finds no majority of storage nodes fails with EIO.
+    #[arg(long, env = "MANYFS_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=30))]
+    write_timeout: u32,
+    /// Threads that read the kernel's requests.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    threads: u8,
+    /// Features of newer kernels that are not to be used, separated by commas: inc_epoch.
+    #[arg(long, env = "MANYFS_KERNEL_MASK", value_name = "FEATURES", value_delimiter = ',')]
+    kernel_mask: Vec<KernelFeature>,
+    /// Write what was mounted, and by which processes, to this file as JSON, once the mount answers.
+    #[arg(long, value_name = "FILE")]
+    run_file: Option<PathBuf>,
+    /// Unix socket at which the mount tells how it does [default: the run file with .sock added]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Print what was mounted as one line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// For tests: all times of the protocol in hundredths of their length.
+    #[arg(long, env = "MANYFS_TIME_SCALE", default_value_t = 100, hide = true)]
+    time_scale: u32,
+    /// This process is a holder's child; the link is its standard input.
+    #[arg(long, hide = true)]
+    worker: bool,
+    /// The score that the holder had before it lowered its own.
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    oom_score: Option<i32>,
+}
+
+impl Mount {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let credential = Credential::load(&self.credential)?;
+        if self.worker {
+            let link = Link::inherited(io::stdin().as_fd().try_clone_to_owned()?);
+            if let Some(score) = self.oom_score {
+                fs::write(OOM_SCORE, score.to_string())?;
+            }
+            return self.work(credential, link);
+        }
+        match (&self.holder, &self.directory) {
+            (Some(socket), _) => {
+                let link = Link::connect(socket).map_err(|error| {
+                    format!("cannot reach the holder at {}: {error}; is `manyfs hold` running?", socket.display())
+                })?;
+                self.work(credential, link)
+            }
+            (None, Some(directory)) => {
+                let directory = mountpoint::prepare(directory)?;
+                self.hold(directory)
+            }
+            (None, None) => Err("give a directory to mount on".into()),
+        }
+    }
+
+    /// The process that the user started: holds the mount, and has a child do the work.
+    fn hold(self, directory: PathBuf) -> Result<(), Failure> {
+        // Before anything is started: no worker need load a volume that cannot be mounted.
+        holder::device::open()?;
+        // The worker runs with the same arguments, and so with the same settings.
+        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+        arguments.push("--worker".into());
+        if let Some(score) = lower_oom_score() {
+            arguments.push(format!("--oom-score={score}").into());
+        }
+        let workers = Workers::Started { program: std::env::current_exe()?, arguments };
+        let control = self.control();
+        let mut announcement = Announcement::new(directory.clone(), self.run_file, control, self.json);
+        Ok(holder::run(directory, workers, &mut |report| announcement.make(report))?)
+    }
+
+    fn work(self, credential: Credential, link: Link) -> Result<(), Failure> {
+        let mut random = [0; 24];
+        File::open("/dev/urandom")?.read_exact(&mut random)?;
+        let (id, seed) = random.split_at(16);
+        let mut mount = Config::new(
+            credential.cluster,
+            credential.servers.clone(),
+            MountId(id.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))),
+        );
+        mount.seed = seed.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        mount.timing = Timing::DEFAULT.scaled(self.time_scale);
+        mount.timing.write_timeout = Duration::from_secs(self.write_timeout.into());
+        mount.content_cache_bytes = self.content_cache as usize * 1024 * 1024;
+        mount.read_only = self.read_only || credential.access == Access::ReadOnly;
+        mount.squash = self.squash;
+        mount.kernel = fuse::kernel_features(&self.kernel_mask);
+        let control = self.control().map(std::path::absolute).transpose()?;
+        let volume = credential.volume.clone();
+        let config = WorkerConfig { mount, volume, threads: self.threads.into(), link, control };
+        // Made inside: signals must be blocked before the first thread begins.
+        fuse::run(config, |deliver| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(NETWORK_THREADS)
+                .thread_name("network")
+                .enable_all()
+                .build()?;
+            let transport = Transport::new(&credential, runtime.handle().clone(), deliver);
+            // It lives as long as the process.
+            std::mem::forget(runtime);
+            Ok(Box::new(transport))
+        })?;
+        Ok(())
+    }
+
+    fn control(&self) -> Option<PathBuf> {
+        self.control.clone().or_else(|| self.run_file.as_deref().map(runfile::control_beside))
+    }
+}
+
+/// Tells whoever started the holder what became of the mount.
+pub(super) struct Announcement {
+    directory: PathBuf,
+    run_file: Option<PathBuf>,
+    control: Option<PathBuf>,
+    json: bool,
+}
+
+impl Announcement {
+    pub(super) fn new(directory: PathBuf, run_file: Option<PathBuf>, control: Option<PathBuf>, json: bool) -> Self {
+        Self { directory, run_file, control, json }
+    }
+
+    pub(super) fn make(&mut self, report: Report) {
+        match report {
+            Report::Notice(sentence) => tracing::info!("{sentence}"),
+            Report::Serving { volume, worker_pid } => {
+                if let Err(error) = self.serving(volume, worker_pid) {
+                    tracing::error!(%error, "the mount answers, but this could not be told");
+                }
+            }
+        }
+    }
+
+    fn serving(&self, volume: String, worker_pid: u32) -> io::Result<()> {
+        let about = RunFile {
+            path: self.directory.clone(),
+            pid: std::process::id(),
+            worker_pid,
+            start: start()?,
+            volume,
+            control: self.control.as_ref().map(std::path::absolute).transpose()?,
+        };
+        if let Some(path) = &self.run_file {
+            about.write(path)?;
+        }
+        let line = if self.json {
+            about.to_json()?
+        } else {
+            let directory = about.path.display();
+            format!("volume {} is mounted at {directory} (pid {}, worker {worker_pid})", about.volume, about.pid)
+        };
+        writeln!(io::stdout(), "{line}")
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        if let Some(path) = &self.run_file {
+            // It may never have been written.
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// The arguments that start this process again, with the program's full path.
+fn start() -> io::Result<Vec<String>> {
+    let program = std::env::current_exe()?.into_os_string();
+    let all = std::iter::once(program).chain(std::env::args_os().skip(1));
+    Ok(all.map(|argument| argument.to_string_lossy().into_owned()).collect())
+}
+
+/// The holder goes last when memory is short. Returns the score of before, for the worker.
+pub(super) fn lower_oom_score() -> Option<i32> {
+    let before = fs::read_to_string(OOM_SCORE).ok()?.trim().parse().ok()?;
+    match fs::write(OOM_SCORE, "-1000") {
+        Ok(()) => Some(before),
+        Err(error) => {
+            tracing::warn!(%error, "the kernel may kill the holder when memory is short (needs CAP_SYS_RESOURCE)");
+            None
+        }
+    }
+}
+
+const fn cache_mib() -> u32 {
+    (limits::CONTENT_CACHE_BYTES / (1024 * 1024)) as u32
+}
+
+fn parse_squash(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    numbers.ok_or_else(|| "a user and a group as numbers, such as 33:33".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squash_is_two_numbers() {
+        assert_eq!(parse_squash("33:34"), Ok((33, 34)));
+        assert!(parse_squash("www-data").is_err());
+        assert!(parse_squash("33:-1").is_err());
+    }
+}

@@ -1,0 +1,209 @@
+//! The directory a mount is made on: checked before anything is started, so that a refusal changes nothing.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use nix::{errno::Errno, sys::statfs::statfs, unistd::geteuid};
+
+use crate::holder::device::{self, KIND};
+
+/// How long a mount may take to show that it lives.
+const ALIVE_WAIT: Duration = Duration::from_secs(2);
+/// Dead mounts that may lie on one another.
+const DEAD_MAX: usize = 16;
+
+/// Why nothing can be mounted, or unmounted, there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MountPointError {
+    #[error("mounting needs root (CAP_SYS_ADMIN); run it with sudo")]
+    NotRoot,
+    #[error("the mount point {} does not exist; make the directory first", .0.display())]
+    Missing(PathBuf),
+    #[error("the mount point {} is not a directory", .0.display())]
+    NotDirectory(PathBuf),
+    #[error(
+        "the mount point {} is not empty (it holds '{}'); mount on an empty directory, so that nothing is hidden",
+        .directory.display(), .example.display()
+    )]
+    NotEmpty { directory: PathBuf, example: PathBuf },
+    #[error("{volume} is mounted at {} already; unmount it first: manyfs unmount {}", .directory.display(), .directory.display())]
+    Mounted { directory: PathBuf, volume: String },
+    #[error("nothing of ManyFS is mounted at {}", .0.display())]
+    NotMounted(PathBuf),
+    #[error("files on {} are open; end the programs that use them (fuser -vm {} lists them), or give --detach", .0.display(), .0.display())]
+    Busy(PathBuf),
+    #[error("the mount at {} does not answer; its worker may hang: kill it, or give --detach", .0.display())]
+    Silent(PathBuf),
+    #[error("cannot look at {}: {error}", .path.display())]
+    Io { path: PathBuf, error: io::Error },
+}
+
+/// Checks that a volume can be mounted at `directory` and takes away dead mounts of ours that a crash left there.
+/// Returns its absolute path.
+pub(super) fn prepare(directory: &Path) -> Result<PathBuf, MountPointError> {
+    if !geteuid().is_root() {
+        return Err(MountPointError::NotRoot);
+    }
+    let directory = absolute(directory)?;
+    for _ in 0..DEAD_MAX {
+        let Some(mounted) = topmost(&directory)?.filter(|mounted| mounted.kind == KIND) else { break };
+        if is_alive(&directory) {
+            return Err(MountPointError::Mounted { directory, volume: mounted.source });
+        }
+        tracing::warn!(directory = %directory.display(), "a dead mount was left here; it is detached");
+        device::detach(&directory).map_err(|error| io_error(&directory, error))?;
+    }
+    let about = fs::metadata(&directory).map_err(|error| missing(&directory, error))?;
+    if !about.is_dir() {
+        return Err(MountPointError::NotDirectory(directory));
+    }
+    let mut entries = fs::read_dir(&directory).map_err(|error| io_error(&directory, error))?;
+    match entries.next() {
+        None => Ok(directory),
+        Some(Ok(entry)) => Err(MountPointError::NotEmpty { directory, example: entry.file_name().into() }),
+        Some(Err(error)) => Err(io_error(&directory, error)),
+    }
+}
+
+/// Unmounts what is mounted at `directory`. `even_if_busy` takes the name away though files are open.
+pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountPointError> {
+    if !geteuid().is_root() {
+        return Err(MountPointError::NotRoot);
+    }
+    let directory = absolute(directory)?;
+    if topmost(&directory)?.is_none_or(|mounted| mounted.kind != KIND) {
+        return Err(MountPointError::NotMounted(directory));
+    }
+    let ended = match device::unmount(&directory) {
+        Err(error) if even_if_busy || is_dead(&error) => {
+            tracing::debug!(%error, "detaching instead");
+            device::detach(&directory)
+        }
+        ended => ended,
+    };
+    ended.map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => MountPointError::Busy(directory),
+        io::ErrorKind::TimedOut => MountPointError::Silent(directory),
+        _ => io_error(&directory, error),
+    })
+}
+
+/// The path as the kernel lists it. A dead mount cannot be looked at; then its parent is.
+fn absolute(directory: &Path) -> Result<PathBuf, MountPointError> {
+    let looked_at = fs::canonicalize(directory).or_else(|error| {
+        let path = std::path::absolute(directory)?;
+        match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if is_dead(&error) => Ok(fs::canonicalize(parent)?.join(name)),
+            _ => Err(error),
+        }
+    });
+    looked_at.map_err(|error| missing(directory, error))
+}
+
+fn is_dead(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted)
+}
+
+/// statfs(2) is never answered from a cache. One that does not answer lives: its worker may be stopped or busy.
+fn is_alive(directory: &Path) -> bool {
+    let (done, result) = mpsc::channel();
+    let owned = directory.to_owned();
+    // It may wait for as long as the worker does.
+    thread::spawn(move || done.send(statfs(&owned).map(drop)));
+    !matches!(result.recv_timeout(ALIVE_WAIT), Ok(Err(Errno::ENOTCONN | Errno::ECONNABORTED)))
+}
+
+fn missing(path: &Path, error: io::Error) -> MountPointError {
+    match error.kind() {
+        io::ErrorKind::NotFound => MountPointError::Missing(path.to_owned()),
+        io::ErrorKind::NotADirectory => MountPointError::NotDirectory(path.to_owned()),
+        _ => io_error(path, error),
+    }
+}
+
+fn io_error(path: &Path, error: io::Error) -> MountPointError {
+    MountPointError::Io { path: path.to_owned(), error }
+}
+
+/// A mount in the kernel's list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Mounted {
+    directory: PathBuf,
+    kind: String,
+    source: String,
+}
+
+/// The mount that covers all others at `directory`, if there is one.
+fn topmost(directory: &Path) -> Result<Option<Mounted>, MountPointError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let list = fs::read_to_string(path).map_err(|error| io_error(path, error))?;
+    Ok(list.lines().rev().filter_map(parse).find(|mounted| mounted.directory == directory))
+}
+
+/// One line of mountinfo, proc(5): `id parent major:minor root directory options … - kind source super-options`.
+fn parse(line: &str) -> Option<Mounted> {
+    let (before, after) = line.split_once(" - ")?;
+    let directory = unescape(before.split(' ').nth(4)?);
+    let mut after = after.split(' ');
+    Some(Mounted { directory, kind: after.next()?.to_owned(), source: after.next()?.to_owned() })
+}
+
+/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_kernels_list_is_read() {
+        let line = r"57 29 0:50 / /srv/wp\040content rw,nosuid shared:5 - fuse.manyfs manyfs:main rw,user_id=0";
+        let mounted = parse(line).expect("a mount");
+        assert_eq!((mounted.kind.as_str(), mounted.source.as_str()), (KIND, "manyfs:main"));
+        assert_eq!(mounted.directory, Path::new("/srv/wp content"));
+        assert!(parse("57 29 0:50 / /srv").is_none());
+    }
+
+    #[test]
+    fn the_root_is_mounted_and_is_not_ours() {
+        assert!(topmost(Path::new("/")).expect("proc is mounted").is_some_and(|mounted| mounted.kind != KIND));
+        assert!(topmost(Path::new("/no/such/place")).expect("proc is mounted").is_none());
+    }
+
+    #[test]
+    fn each_wrong_mount_point_has_its_sentence() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path();
+        let file = path.join("file");
+        fs::write(&file, "").expect("writable");
+        let refused = |path: &Path| prepare(path).expect_err("refused").to_string();
+        assert!(refused(&path.join("none")).contains("does not exist"));
+        assert!(refused(&file).contains("is not a directory"));
+        assert!(refused(path).contains("it holds 'file'"));
+        assert!(release(path, false).expect_err("refused").to_string().contains("nothing of ManyFS"));
+    }
+}

@@ -1,0 +1,303 @@
+//! The mount among the kernel, the network and its holder: the worker process.
+//!
+//! `adapter` translates the kernel's requests (through fuser) for the mount core, `worker` runs the core among threads,
+//! `notify` has the kernel forget, `control` tells other programs how the mount does. `run` is the worker's life: load
+//! the volume first, have the holder mount then, answer until it is told to stop. So nothing is mounted that cannot be
+//! answered, and no process hangs on a mount whose cluster was never reached.
+//!
+//! No thread of the worker touches the mount it serves.
+
+mod adapter;
+mod alarm;
+mod control;
+mod counters;
+mod notify;
+mod reply;
+mod translate;
+mod worker;
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{
+    signal::{SigSet, Signal},
+    utsname::uname,
+};
+
+use self::{
+    adapter::Adapter,
+    worker::{Milestone, Worker},
+};
+pub use self::{counters::Counters, worker::Network};
+use crate::{
+    client::transport::Deliver,
+    holder::{Link, ToHolder, ToWorker},
+    mount::{Config, Input, KernelFeatures},
+};
+
+/// How long the worker flushes at its end, when no majority takes its bytes, before it gives up.
+const FLUSH_WAIT: Duration = Duration::from_secs(15);
+/// How often a worker that waits for its cluster says so.
+const WAITING_NOTICE: Duration = Duration::from_secs(10);
+
+/// A feature of newer kernels that `--kernel-mask` switches off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KernelFeature {
+    /// FUSE_NOTIFY_INC_EPOCH, kernel 6.16.
+    IncEpoch,
+}
+
+impl std::str::FromStr for KernelFeature {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "inc_epoch" => Ok(Self::IncEpoch),
+            _ => Err("the features that can be masked are: inc_epoch".to_owned()),
+        }
+    }
+}
+
+/// What this machine's kernel can do, without what is masked. Features are only ever added to a kernel of a release, so
+/// that the release number never promises too much.
+#[must_use]
+pub fn kernel_features(mask: &[KernelFeature]) -> KernelFeatures {
+    let release = uname().ok().and_then(|name| release_of(name.release().to_str()?));
+    KernelFeatures { inc_epoch: release >= Some((6, 16)) && !mask.contains(&KernelFeature::IncEpoch) }
+}
+
+fn release_of(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// What a worker needs besides the core's configuration.
+#[derive(Debug)]
+pub struct WorkerConfig {
+    pub mount: Config,
+    /// Name of the volume, for the kernel's list of mounts.
+    pub volume: String,
+    /// Threads that read requests: 1 to 16.
+    pub threads: usize,
+    /// The connection to the holder.
+    pub link: Link,
+    /// Where other programs ask how the mount does.
+    pub control: Option<PathBuf>,
+}
+
+/// Why a worker ended other than in order.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("the holder is gone; the worker flushed what it could and ended")]
+    HolderGone,
+    #[error("{0}")]
+    Mount(String),
+    #[error("the kernel's session cannot begin: {0}")]
+    Session(io::Error),
+    #[error("cannot answer at {}: {error}", .path.display())]
+    Control { path: PathBuf, error: io::Error },
+    #[error("{0} requests and the bytes behind them could not be brought to a majority of the storage nodes in time")]
+    NotFlushed(usize),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+enum Event {
+    Core(Milestone),
+    Holder(ToWorker, Option<OwnedFd>),
+    HolderGone,
+    Signal,
+    /// fuser's threads have ended.
+    SessionOver(io::Result<()>),
+}
+
+/// How the end came about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum End {
+    Told,
+    Unmounted,
+    HolderGone,
+    Failed(String),
+}
+
+/// A worker's whole life; `network` makes the shell that carries out the core's network outputs.
+///
+/// # Errors
+/// Why it ended other than by being told to, or by an unmount. The holder has been told so too.
+pub fn run(
+    config: WorkerConfig,
+    network: impl FnOnce(Deliver) -> io::Result<Box<dyn Network>>,
+) -> Result<(), WorkerError> {
+    let link = config.link.try_clone()?;
+    let result = live(config, network);
+    let last = match &result {
+        Ok(End::Unmounted) => ToHolder::Unmounted,
+        Ok(_) => ToHolder::Stopped,
+        Err(error) => ToHolder::Failed { reason: error.to_string() },
+    };
+    // A holder that is gone needs no last words.
+    link.send(&last, None).ok();
+    result.map(drop)
+}
+
+fn live(
+    config: WorkerConfig,
+    network: impl FnOnce(Deliver) -> io::Result<Box<dyn Network>>,
+) -> Result<End, WorkerError> {
+    // A directory of the mount as the working directory would keep it busy.
+    std::env::set_current_dir("/")?;
+    let (events, queue) = mpsc::channel();
+    watch_signals(events.clone())?;
+    watch_holder(config.link.try_clone()?, events.clone());
+    let read_only = config.mount.read_only;
+    let features = config.mount.kernel;
+    let (worker, milestones) = Worker::start(config.mount, network)?;
+    watch_core(milestones, events.clone());
+    let abi = Arc::new(OnceLock::new());
+    let control = match config.control {
+        Some(path) => {
+            let report = control::Reporter::new(Arc::clone(&worker), config.volume.clone(), features, Arc::clone(&abi));
+            let listening = control::Control::listen(&path, report);
+            Some(listening.map_err(|error| WorkerError::Control { path, error })?)
+        }
+        None => None,
+    };
+    let begun = Instant::now();
+    let mut said = Duration::ZERO;
+    let end = loop {
+        match queue.recv_timeout(WAITING_NOTICE) {
+            Ok(Event::Core(Milestone::Ready)) => {
+                config.link.send(&ToHolder::Ready { volume: config.volume.clone(), read_only }, None)?;
+            }
+            Ok(Event::Core(Milestone::Fatal(reason))) => break End::Failed(reason),
+            Ok(Event::Core(Milestone::Stopped)) => break End::Told,
+            Ok(Event::Holder(ToWorker::Device { .. }, Some(device))) => {
+                serve(device, config.threads, &worker, &abi, &events)?;
+                config.link.send(&ToHolder::Serving { pid: std::process::id() }, None)?;
+            }
+            Ok(Event::Holder(ToWorker::Device { .. }, None)) => break End::Failed("a device was lost".to_owned()),
+            Ok(Event::Holder(ToWorker::Stop, _) | Event::Signal) => break End::Told,
+            Ok(Event::HolderGone) => break End::HolderGone,
+            Ok(Event::SessionOver(Ok(()))) => break End::Unmounted,
+            Ok(Event::SessionOver(Err(error))) => break End::Failed(format!("the kernel's session ended: {error}")),
+            Err(RecvTimeoutError::Timeout) if abi.get().is_none() && begun.elapsed() >= said + WAITING_NOTICE => {
+                said = begun.elapsed();
+                tracing::info!(seconds = said.as_secs(), "waiting for the cluster; nothing is mounted yet");
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break End::Failed("all threads of the worker ended".to_owned()),
+        }
+    };
+    let flushed = flush(&worker, &queue, &end);
+    worker.end();
+    drop(control);
+    match end {
+        End::Failed(reason) => Err(WorkerError::Mount(reason)),
+        End::HolderGone => Err(WorkerError::HolderGone),
+        end => flushed.map(|()| end),
+    }
+}
+
+/// Begins to answer the kernel, in threads of its own.
+fn serve(
+    device: OwnedFd,
+    threads: usize,
+    worker: &Arc<Worker>,
+    abi: &Arc<OnceLock<(u32, u32)>>,
+    events: &Sender<Event>,
+) -> Result<(), WorkerError> {
+    let mut config = fuser::Config::default();
+    config.acl = fuser::SessionACL::All;
+    config.n_threads = Some(threads);
+    // A clone's requests die with the worker; those of the descriptor that the holder keeps do not.
+    config.clone_fd = false;
+    let adapter = Adapter::new(Arc::clone(worker), Arc::clone(&worker.counters), Arc::clone(abi));
+    let session =
+        fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config).map_err(WorkerError::Session)?;
+    worker.attach(session.as_fd().try_clone_to_owned()?);
+    let events = events.clone();
+    thread::spawn(move || events.send(Event::SessionOver(session.run())));
+    Ok(())
+}
+
+/// Has the core flush and leave, and waits for it. A core that failed has nothing left to flush with.
+fn flush(worker: &Worker, queue: &Receiver<Event>, end: &End) -> Result<(), WorkerError> {
+    if matches!(end, End::Failed(_)) {
+        return Ok(());
+    }
+    worker.happened(Input::Stop);
+    let deadline = Instant::now() + FLUSH_WAIT;
+    loop {
+        match queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::Core(Milestone::Stopped)) => return Ok(()),
+            Ok(Event::Core(Milestone::Fatal(reason))) => return Err(WorkerError::Mount(reason)),
+            Ok(_) => {}
+            Err(_) => return Err(WorkerError::NotFlushed(worker.unanswered())),
+        }
+    }
+}
+
+/// SIGTERM ends a worker in order, which is for those whose holder is elsewhere; Ctrl-C is the holder's.
+fn watch_signals(events: Sender<Event>) -> io::Result<()> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    // Before any other thread begins, so that none of them takes a signal.
+    signals.thread_block()?;
+    thread::spawn(move || {
+        while signals.wait().is_ok() {
+            if events.send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn watch_holder(link: Link, events: Sender<Event>) {
+    thread::spawn(move || {
+        while let Ok(Some((message, device))) = link.receive::<ToWorker>() {
+            if events.send(Event::Holder(message, device)).is_err() {
+                return;
+            }
+        }
+        // Nobody listens after the worker's end.
+        events.send(Event::HolderGone).ok();
+    });
+}
+
+fn watch_core(milestones: Receiver<Milestone>, events: Sender<Event>) {
+    thread::spawn(move || {
+        for milestone in milestones {
+            if events.send(Event::Core(milestone)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_release_is_compared_by_number() {
+        assert_eq!(release_of("6.18.44-fc-v669"), Some((6, 18)));
+        assert!(release_of("6.9.0-1-amd64") < Some((6, 16)));
+        assert!(release_of("7.0") >= Some((6, 16)));
+        assert!(release_of("odd") < Some((6, 16)));
+    }
+
+    #[test]
+    fn a_mask_switches_off() {
+        assert!(!kernel_features(&[KernelFeature::IncEpoch]).inc_epoch);
+        assert!("resend-me".parse::<KernelFeature>().is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! A Unix socket at which a mount tells how it does: whoever connects is sent one JSON object, and the end.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use super::worker::Worker;
+use crate::mount::KernelFeatures;
+
+/// What a report is made of.
+pub(super) struct Reporter {
+    worker: Arc<Worker>,
+    volume: String,
+    features: KernelFeatures,
+    abi: Arc<OnceLock<(u32, u32)>>,
+}
+
+/// The socket; it goes with this value.
+#[derive(Debug)]
+pub(super) struct Control(PathBuf);
+
+impl Control {
+    /// Answers at `path` from now on; what an earlier worker left there is replaced.
+    ///
+    /// # Errors
+    /// As bind(2); a path of more than 107 bytes is refused.
+    pub(super) fn listen(path: &Path, reporter: Reporter) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if let Err(error) = stream.and_then(|stream| reporter.tell(stream)) {
+                    tracing::debug!(%error, "somebody asked for a report and did not take it");
+                }
+            }
+        });
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // A path that is gone already is what we want.
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+impl Reporter {
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        volume: String,
+        features: KernelFeatures,
+        abi: Arc<OnceLock<(u32, u32)>>,
+    ) -> Self {
+        Self { worker, volume, features, abi }
+    }
+
+    fn tell(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&self.report())?;
+        line.push(b'\n');
+        stream.write_all(&line)
+    }
+
+    fn report(&self) -> Value {
+        let status = self.worker.status();
+        let counters = status.counters;
+        json!({
+            "pid": std::process::id(),
+            "volume": self.volume,
+            "session": status.session.map(|session| session.0),
+            "leader": status.leader,
+            "lease_held": status.lease_held,
+            "applied": status.applied.0,
+            "digest": format!("{:032x}", status.digest),
+            "inodes": status.inodes,
+            "space": { "total": status.space.total, "available": status.space.available },
+            "dirty_bytes": status.dirty_bytes,
+            "cached_bytes": status.cached_bytes,
+            "calls_unanswered": status.calls_unanswered,
+            "requests_unanswered": self.worker.unanswered(),
+            "handles": status.handles,
+            "inodes_looked_up": status.inodes_looked_up,
+            "invalidations_running": status.invalidations_running,
+            "core": {
+                "requests": counters.requests,
+                "entries_applied": counters.entries_applied,
+                "operations_proposed": counters.operations_proposed,
+                "operations_failed": counters.operations_failed,
+                "notifications": counters.notifications,
+                "blocks_fetched": counters.blocks_fetched,
+                "blocks_stored": counters.blocks_stored,
+                "content_hits": counters.content_hits,
+                "content_misses": counters.content_misses,
+                "leases_lost": counters.leases_lost,
+                "connections": counters.connections,
+                "snapshots": counters.snapshots,
+            },
+            "kernel": {
+                "abi": self.abi.get().map(|(major, minor)| format!("{major}.{minor}")),
+                "inc_epoch": self.features.inc_epoch,
+            },
+            "fuse": self.worker.counters.to_json(),
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! What the kernel is told to forget. A notification is one write to the device of a header and a struct
+//! (`include/uapi/linux/fuse.h`); it may block for as long as another request holds a lock in the kernel, so that no
+//! thread that serves requests sends one, and one that blocks holds up no other.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::Write,
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use nix::libc;
+
+use super::counters::Counters;
+use crate::mount::Notification;
+
+/// Threads that may hang in the kernel at a time; what comes on top waits for one of them.
+const BLOCKING_THREADS_MAX: usize = 64;
+/// Tickets that take no lock in the kernel never wait behind those that do.
+const QUICK_THREADS_MAX: usize = 1;
+/// An idle thread ends after this.
+const IDLE: Duration = Duration::from_secs(10);
+
+const INVAL_INODE: u32 = 2;
+const INVAL_ENTRY: u32 = 3;
+const INC_EPOCH: u32 = 8;
+/// Bytes of `struct fuse_out_header`.
+const HEADER_BYTES: usize = 16;
+
+/// Called with a ticket once all its notifications are done.
+type Done = dyn Fn(u64) + Send + Sync;
+
+/// Carries out tickets of notifications: those of one ticket in order, tickets beside each other.
+pub(super) struct Notifier {
+    shared: Arc<Shared>,
+    quick: Arc<Lane>,
+    blocking: Arc<Lane>,
+}
+
+struct Shared {
+    device: File,
+    counters: Arc<Counters>,
+    done: Box<Done>,
+}
+
+struct Job {
+    ticket: u64,
+    notifications: Vec<Notification>,
+}
+
+/// A queue and the threads that serve it, as many as are needed and no more than `threads_max`.
+struct Lane {
+    name: &'static str,
+    threads_max: usize,
+    state: Mutex<LaneState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct LaneState {
+    queue: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+impl Notifier {
+    /// `device` is a duplicate of the session's descriptor.
+    pub(super) fn new(device: OwnedFd, counters: Arc<Counters>, done: Box<Done>) -> Self {
+        let lane = |name, threads_max| {
+            let state = Mutex::new(LaneState::default());
+            Arc::new(Lane { name, threads_max, state, wake: Condvar::new() })
+        };
+        Self {
+            shared: Arc::new(Shared { device: device.into(), counters, done }),
+            quick: lane("notify-quick", QUICK_THREADS_MAX),
+            blocking: lane("notify", BLOCKING_THREADS_MAX),
+        }
+    }
+
+    /// Queues a ticket; never blocks.
+    pub(super) fn submit(&self, ticket: u64, notifications: Vec<Notification>) {
+        let lane = if notifications.iter().any(may_block) { &self.blocking } else { &self.quick };
+        lane.submit(Job { ticket, notifications }, &self.shared);
+    }
+}
+
+impl Lane {
+    fn submit(self: &Arc<Self>, job: Job, shared: &Arc<Shared>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.queue.push_back(job);
+        if state.idle < state.queue.len() && state.threads < self.threads_max {
+            let (lane, shared) = (Arc::clone(self), Arc::clone(shared));
+            match thread::Builder::new().name(self.name.to_owned()).spawn(move || lane.serve(&shared)) {
+                Ok(_) => state.threads += 1,
+                // Threads that exist go on with the queue; without any the next ticket tries again.
+                Err(error) => tracing::warn!(%error, "no thread for a notification"),
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    fn serve(&self, shared: &Shared) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = state.queue.pop_front() {
+                drop(state);
+                shared.carry_out(&job);
+                state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.idle += 1;
+            let (after, waited) = self.wake.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            state.idle -= 1;
+            if waited.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn carry_out(&self, job: &Job) {
+        for notification in &job.notifications {
+            self.counters.notification(notification);
+            match (&self.device).write(&encode(notification)) {
+                Ok(_) => {}
+                // The kernel knows nothing of it: nothing to forget.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                    self.counters.notifications_missed.fetch_add(1, Relaxed);
+                }
+                // Unmounted: no cache is left.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ENODEV | libc::EPERM)) => {}
+                Err(error) => {
+                    self.counters.notifications_failed.fetch_add(1, Relaxed);
+                    tracing::error!(%error, ?notification, "the kernel refused a notification");
+                }
+            }
+        }
+        (self.done)(job.ticket);
+    }
+}
+
+/// INVAL_ENTRY takes the directory's lock, INVAL_INODE with pages waits for those that requests have locked.
+const fn may_block(notification: &Notification) -> bool {
+    matches!(notification, Notification::Name { .. } | Notification::Pages { .. })
+}
+
+/// The bytes of the write.
+fn encode(notification: &Notification) -> Vec<u8> {
+    match notification {
+        Notification::Name { parent, name } => {
+            let name = name.as_bytes();
+            let mut message = header(INVAL_ENTRY, 16 + name.len() + 1);
+            message.extend(parent.0.to_ne_bytes());
+            message.extend((name.len() as u32).to_ne_bytes());
+            message.extend(0_u32.to_ne_bytes());
+            message.extend(name);
+            message.push(0);
+            message
+        }
+        Notification::Attributes { ino } => inode(ino.0, -1, 0),
+        Notification::Pages { ino, offset, length } => {
+            inode(ino.0, i64::try_from(*offset).unwrap_or(i64::MAX), i64::try_from(*length).unwrap_or(0))
+        }
+        Notification::AllNames => header(INC_EPOCH, 0),
+    }
+}
+
+/// A negative offset leaves pages alone; a length of 0 reaches to the end.
+fn inode(ino: u64, offset: i64, length: i64) -> Vec<u8> {
+    let mut message = header(INVAL_INODE, 24);
+    message.extend(ino.to_ne_bytes());
+    message.extend(offset.to_ne_bytes());
+    message.extend(length.to_ne_bytes());
+    message
+}
+
+/// `struct fuse_out_header` of a notification: its code where a reply has the error, 0 where a reply has the request.
+fn header(code: u32, body_bytes: usize) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEADER_BYTES + body_bytes);
+    message.extend(((HEADER_BYTES + body_bytes) as u32).to_ne_bytes());
+    message.extend(code.to_ne_bytes());
+    message.extend(0_u64.to_ne_bytes());
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        os::fd::AsFd,
+        os::unix::net::UnixStream,
+        sync::mpsc::{self, Receiver},
+    };
+
+    use super::*;
+    use crate::types::{Ino, Name};
+
+    fn notifier(device: OwnedFd) -> (Notifier, Receiver<u64>, Arc<Counters>) {
+        let (done, tickets) = mpsc::channel();
+        let counters = Arc::new(Counters::default());
+        let done = Box::new(move |ticket| done.send(ticket).expect("the test listens"));
+        (Notifier::new(device, Arc::clone(&counters), done), tickets, counters)
+    }
+
+    #[test]
+    fn the_structs_are_the_kernels() {
+        let entry = Notification::Name { parent: Ino(7), name: Name::new(b"abc").expect("a name") };
+        let bytes = encode(&entry);
+        assert_eq!(bytes.len(), 16 + 16 + 4);
+        assert_eq!(bytes[..8], [36, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(bytes[16..], [7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c', 0]);
+        let attributes = encode(&Notification::Attributes { ino: Ino(7) });
+        assert_eq!((attributes.len(), attributes[4], &attributes[24..32]), (40, 2, &[0xff; 8][..]));
+        assert_eq!(encode(&Notification::AllNames), [16, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let to_the_end = encode(&Notification::Pages { ino: Ino(1), offset: 4096, length: u64::MAX });
+        assert_eq!(to_the_end[32..], [0; 8]);
+    }
+
+    /// A device whose writes block, as INVAL_ENTRY does while a request holds the directory's lock: a full socket.
+    #[test]
+    fn a_notification_that_blocks_holds_up_no_other() {
+        let (device, mut kernel) = UnixStream::pair().expect("socketpair");
+        device.set_nonblocking(true).expect("a socket can be");
+        let mut stuffed = 0;
+        while let Ok(bytes) = (&device).write(&[0; 4096]) {
+            stuffed += bytes;
+        }
+        while let Ok(bytes) = (&device).write(&[0; 1]) {
+            stuffed += bytes;
+        }
+        device.set_nonblocking(false).expect("a socket can be");
+        let (notifier, tickets, _) = notifier(device.into());
+        let name = |parent| Notification::Name { parent: Ino(parent), name: Name::new(b"x").expect("a name") };
+        for ticket in 1..=5 {
+            notifier.submit(ticket, vec![name(ticket), Notification::Attributes { ino: Ino(ticket) }]);
+        }
+        // All five hang in the kernel, each in a thread of its own.
+        while notifier.blocking.state.lock().expect("lock").threads < 5 {
+            thread::yield_now();
+        }
+        assert!(tickets.try_recv().is_err());
+        let mut rest = vec![0; stuffed + 5 * (34 + 40)];
+        kernel.read_exact(&mut rest).expect("the device wrote as much");
+        let mut done: Vec<u64> = tickets.iter().take(5).collect();
+        done.sort_unstable();
+        assert_eq!(done, [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn those_that_take_no_lock_have_a_lane_of_their_own() {
+        let null = File::options().write(true).open("/dev/null").expect("there is one");
+        let (notifier, tickets, counters) = notifier(null.as_fd().try_clone_to_owned().expect("dup"));
+        notifier.submit(1, vec![Notification::AllNames, Notification::Attributes { ino: Ino(1) }]);
+        assert_eq!(tickets.recv(), Ok(1));
+        assert_eq!(notifier.blocking.state.lock().expect("lock").threads, 0);
+        assert_eq!(counters.to_json()["notifications"]["all_names"].as_u64(), Some(1));
+    }
+}
