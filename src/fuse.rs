@@ -11,6 +11,7 @@ mod adapter;
 mod alarm;
 mod control;
 mod counters;
+mod metrics;
 mod notify;
 mod reply;
 mod translate;
@@ -18,6 +19,7 @@ mod worker;
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{
@@ -42,6 +44,7 @@ use crate::{
     client::transport::Deliver,
     holder::{Link, ToHolder, ToWorker},
     mount::{Config, Input, KernelFeatures},
+    telemetry,
 };
 
 /// How long the worker flushes at its end, when no majority takes its bytes, before it gives up.
@@ -92,6 +95,8 @@ pub struct WorkerConfig {
     pub link: Link,
     /// Where other programs ask how the mount does.
     pub control: Option<PathBuf>,
+    /// Where metrics and health are told over HTTP.
+    pub http: Option<SocketAddr>,
 }
 
 /// Why a worker ended other than in order.
@@ -105,6 +110,8 @@ pub enum WorkerError {
     Session(io::Error),
     #[error("cannot answer at {}: {error}", .path.display())]
     Control { path: PathBuf, error: io::Error },
+    #[error("cannot answer HTTP at {address}: {error}; choose another address with --listen-http")]
+    Http { address: SocketAddr, error: io::Error },
     #[error("{0} requests and the bytes behind them could not be brought to a majority of the storage nodes in time")]
     NotFlushed(usize),
     #[error(transparent)]
@@ -171,6 +178,9 @@ fn live(
         }
         None => None,
     };
+    if let Some(address) = config.http {
+        serve_http(address, &worker, &abi).map_err(|error| WorkerError::Http { address, error })?;
+    }
     let begun = Instant::now();
     let mut said = Duration::ZERO;
     let end = loop {
@@ -226,6 +236,26 @@ fn serve(
     worker.attach(session.as_fd().try_clone_to_owned()?);
     let events = events.clone();
     thread::spawn(move || events.send(Event::SessionOver(session.run())));
+    Ok(())
+}
+
+/// Metrics and health, in a thread of their own that lives as long as the process.
+fn serve_http(address: SocketAddr, worker: &Arc<Worker>, abi: &Arc<OnceLock<(u32, u32)>>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(address))?;
+    let mut registry = telemetry::registry();
+    registry.register_collector(Box::new(metrics::MountCollector(Arc::clone(worker))));
+    let abi = Arc::clone(abi);
+    let readiness: telemetry::Readiness = Arc::new(move || match abi.get() {
+        Some(_) => Ok(()),
+        None => Err("the volume is not mounted yet".to_owned()),
+    });
+    thread::spawn(move || {
+        let served = telemetry::serve(listener, Arc::new(registry), readiness, std::future::pending());
+        if let Err(error) = runtime.block_on(served) {
+            tracing::error!(%error, "metrics and health are not told any more");
+        }
+    });
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read, Write},
+    net::SocketAddr,
     os::fd::AsFd,
     path::PathBuf,
     time::Duration,
@@ -70,6 +71,9 @@ pub(super) struct Mount {
     /// Unix socket at which the mount tells how it does [default: the run file with .sock added]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// Answer /metrics, /healthz and /readyz (the mount answers) at this address, such as 0.0.0.0:7442.
+    #[arg(long, env = "MANYFS_LISTEN_HTTP", value_name = "ADDRESS")]
+    listen_http: Option<SocketAddr>,
     /// Print what was mounted as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -143,7 +147,8 @@ impl Mount {
         mount.kernel = fuse::kernel_features(&self.kernel_mask);
         let control = self.control().map(std::path::absolute).transpose()?;
         let volume = credential.volume.clone();
-        let config = WorkerConfig { mount, volume, threads: self.threads.into(), link, control };
+        let config =
+            WorkerConfig { mount, volume, threads: self.threads.into(), link, control, http: self.listen_http };
         // Made inside: signals must be blocked before the first thread begins.
         fuse::run(config, |deliver| {
             let runtime = tokio::runtime::Builder::new_multi_thread()

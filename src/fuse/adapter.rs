@@ -49,7 +49,8 @@ const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_AUTO_INVAL_DATA,
     InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_HANDLE_KILLPRIV,
+    // Without it every write(2) asks for security.capability first; with it the kernel also says who keeps setuid.
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_CACHE_SYMLINKS,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     // O_APPEND files are opened for direct I/O (PROTOCOL R13), and some programs map them.
@@ -69,11 +70,13 @@ pub(super) struct Adapter<A> {
     counters: Arc<Counters>,
     /// Version of the kernel's protocol, known after INIT.
     abi: Arc<OnceLock<(u32, u32)>>,
+    /// The kernel says with each write whether it clears setuid and setgid.
+    writes_say_kill: bool,
 }
 
 impl<A: Ask> Adapter<A> {
     pub(super) fn new(asked: Arc<A>, counters: Arc<Counters>, abi: Arc<OnceLock<(u32, u32)>>) -> Self {
-        Self { asked, counters, abi }
+        Self { asked, counters, abi, writes_say_kill: false }
     }
 
     fn ask(&self, from: &fuser::Request, upcall: Upcall, reply: Reply, request: Result<Request, Errno>) {
@@ -94,10 +97,15 @@ const fn ino(number: INodeNo) -> Ino {
 
 impl<A: Ask> Filesystem for Adapter<A> {
     fn init(&mut self, _from: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
+        let refused = |flag: InitFlags| io::Error::other(format!("{flag:?} was refused"));
         for flag in WANTED {
             if config.capabilities().contains(*flag) {
-                config.add_capabilities(*flag).map_err(|flag| io::Error::other(format!("{flag:?} was refused")))?;
+                config.add_capabilities(*flag).map_err(refused)?;
             }
+        }
+        self.writes_say_kill = config.capabilities().contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+        if !self.writes_say_kill && config.capabilities().contains(InitFlags::FUSE_HANDLE_KILLPRIV) {
+            config.add_capabilities(InitFlags::FUSE_HANDLE_KILLPRIV).map_err(refused)?;
         }
         let out_of_range = |nearest: u32| io::Error::other(format!("fuser takes {nearest} at most"));
         config.set_max_write(limits::FUSE_WRITE_BYTES_MAX).map_err(out_of_range)?;
@@ -268,8 +276,8 @@ impl<A: Ask> Filesystem for Adapter<A> {
         reply: ReplyWrite,
     ) {
         let mut write_flags = translate::write_flags(write_flags, flags.0);
-        // FUSE_HANDLE_KILLPRIV leaves it to us, and does not say who may keep the bits.
-        write_flags.kill_suid |= from.uid() != 0;
+        // Before Linux 5.11 it does not, and leaves it to us all the same.
+        write_flags.kill_suid |= !self.writes_say_kill && from.uid() != 0;
         let data = Bytes::copy_from_slice(data);
         let request = Request::Write { ino: ino(number), fh: fh.0, offset, data, flags: write_flags };
         self.ask(from, Upcall::Write, Reply::Written(reply), Ok(request));

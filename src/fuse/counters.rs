@@ -71,18 +71,27 @@ impl Counters {
         self.notifications[kind].fetch_add(1, Relaxed);
     }
 
+    /// Requests of the kernel so far, by opcode.
+    pub(super) fn upcalls(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Upcall::NAMES.iter().copied().zip(self.upcalls.iter().map(|count| count.load(Relaxed)))
+    }
+
+    /// Notifications to the kernel so far, by kind.
+    pub(super) fn notifications(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        KINDS.iter().copied().zip(self.notifications.iter().map(|count| count.load(Relaxed)))
+    }
+
     /// All of them as JSON, with the names that `manyfs status` and `bench` show.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let object = |names: &[&str], counters: &[AtomicU64]| {
-            let pairs = names.iter().zip(counters);
-            Value::Object(pairs.map(|(name, count)| ((*name).to_owned(), count.load(Relaxed).into())).collect())
+        let object = |pairs: &mut dyn Iterator<Item = (&'static str, u64)>| {
+            Value::Object(pairs.map(|(name, count)| (name.to_owned(), count.into())).collect())
         };
-        let total: u64 = self.upcalls.iter().map(|count| count.load(Relaxed)).sum();
+        let total: u64 = self.upcalls().map(|(_, count)| count).sum();
         Value::Object(Map::from_iter([
-            ("upcalls".to_owned(), object(Upcall::NAMES, &self.upcalls)),
+            ("upcalls".to_owned(), object(&mut self.upcalls())),
             ("upcalls_total".to_owned(), total.into()),
-            ("notifications".to_owned(), object(KINDS, &self.notifications)),
+            ("notifications".to_owned(), object(&mut self.notifications())),
             ("notifications_missed".to_owned(), self.notifications_missed.load(Relaxed).into()),
             ("notifications_failed".to_owned(), self.notifications_failed.load(Relaxed).into()),
             ("answers".to_owned(), self.answers.load(Relaxed).into()),

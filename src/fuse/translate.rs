@@ -116,7 +116,7 @@ pub(super) const fn allocate_mode(mode: i32) -> Result<AllocateMode, Errno> {
     }
 }
 
-/// What SETATTR asks. The kernel leaves clearing setuid and setgid to us (FUSE_HANDLE_KILLPRIV): chown clears them
+/// What SETATTR asks. The kernel leaves clearing setuid and setgid to us (FUSE_HANDLE_KILLPRIV_V2): chown clears them
 /// whoever asks, a truncate unless root does. fuser does not pass the flag that says so for other capable users.
 pub(super) fn changes(
     caller: u32,

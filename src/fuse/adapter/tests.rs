@@ -190,7 +190,8 @@ fn a_write_says_what_stands_on_its_file() {
     let kernel = Kernel::new();
     let flags = (libc::O_WRONLY | libc::O_APPEND) as u64;
     // fh, offset, size and write flags, lock owner, open flags, data.
-    kernel.send(WRITE, 8, 9, &body(&[77, 4096, 5, 0, flags], b"hello"));
+    const KILL_SUIDGID: u64 = 1 << 2;
+    kernel.send(WRITE, 8, 9, &body(&[77, 4096, 5 | KILL_SUIDGID << 32, 0, flags], b"hello"));
     let (_, _, request, reply) = kernel.asked();
     let Request::Write { ino, fh, offset, data, flags } = request else { panic!("{request:?}") };
     assert_eq!((ino, fh, offset, &data[..]), (Ino(9), 77, 4096, &b"hello"[..]));
