@@ -7,24 +7,58 @@
 //! DIR/state/        sled: rows of the state, index of blocks, pins (state.rs)
 //! DIR/packs/        blocks (packs.rs)
 //! ```
+//!
+//! Three threads write: log, state and packs; a fourth compacts packs. The log syncs before anything is promised. The
+//! state follows behind it, content first (state.rs). What is cut from the log is in state and packs, synced: the log's
+//! thread holds back what is not. A failed sync ends the store, and the process with it.
 
+mod check;
 mod counters;
 mod error;
+pub mod file;
+mod header;
+mod health;
 mod identity;
+pub mod inspect;
+pub mod log;
+pub mod packs;
+mod state;
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use bytes::Bytes;
-
+pub use check::{CheckReport, check};
 pub use counters::{Counter, Counters};
 pub use error::StorageError;
-pub use identity::{Identity, inspect_identity};
+pub use identity::{FORMAT, Identity, inspect_identity};
+pub use inspect::{Description, inspect};
+pub use log::queue::LogWriter;
+pub use packs::Packs;
+pub use state::StateWriter;
 
-use crate::{
-    namespace::entry::Founding,
-    node::{LogBatch, Recovered, StateBatch},
-    types::{BlockHash, ClusterId, LogIndex, NodeId, SessionId, Term, UploadId, VolumeId, message::Space},
+use self::{
+    file::{Directory, Disk},
+    health::Health,
+    identity::{Creation, Lock, sync_directory},
+    log::Log,
+    packs::{Catalog, PackOptions},
+    state::{Meta, Store, database::Database, is_over},
 };
+use crate::{
+    limits,
+    namespace::{State, entry::Founding},
+    node::Recovered,
+    types::{ClusterId, LogIndex, NodeId, Term, message::Space},
+};
+
+/// Space that uploads leave free for log, state and compaction: a sixteenth of the file system, at most this.
+const KEEP_FREE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// What the store's threads report.
 #[derive(Clone, Debug)]
@@ -41,6 +75,21 @@ pub enum StorageEvent {
 /// Called from the store's threads; must not block for long.
 pub type OnEvent = Box<dyn Fn(StorageEvent) + Send + Sync>;
 
+/// Sizes, for tests; production uses the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a preallocated segment of the log; default `limits::LOG_SEGMENT_BYTES`.
+    pub log_segment_bytes: u64,
+    /// `keep_free_bytes` of it is set by `open` unless it is larger than 0.
+    pub packs: PackOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { log_segment_bytes: limits::LOG_SEGMENT_BYTES, packs: PackOptions::default() }
+    }
+}
+
 /// Founds the node `node` in a blank or missing directory, with the state that every founding node begins with, at
 /// entry 1 of term 1. `membership` is the encoded raft membership of the founding nodes.
 ///
@@ -48,8 +97,8 @@ pub type OnEvent = Box<dyn Fn(StorageEvent) + Send + Sync>;
 /// `AlreadyCreated`, `NotBlank`, `InUse`, `Access`, `ReadOnly`, `Full`, `Io`; the directory is then no node's, and an
 /// interrupted creation can be repeated.
 pub fn create(dir: &Path, founding: &Founding, node: NodeId, membership: &Bytes) -> Result<(), StorageError> {
-    let _ = (dir, founding, node, membership);
-    Err(StorageError::Closed)
+    let meta = Meta { index: LogIndex(1), term: Term(1), membership: membership.clone() };
+    create_with(dir, Identity { cluster: founding.cluster, node }, Some(&State::found(founding)), &meta)
 }
 
 /// Prepares a blank or missing directory for a node that will receive a snapshot: no state, an empty log.
@@ -57,8 +106,32 @@ pub fn create(dir: &Path, founding: &Founding, node: NodeId, membership: &Bytes)
 /// # Errors
 /// As `create`.
 pub fn create_empty(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
-    let _ = (dir, cluster, node);
-    Err(StorageError::Closed)
+    create_with(dir, Identity { cluster, node }, None, &Meta::default())
+}
+
+fn create_with(dir: &Path, identity: Identity, state: Option<&State>, meta: &Meta) -> Result<(), StorageError> {
+    let creation = Creation::begin(dir, identity)?;
+    let counters = Arc::new(Counters::default());
+    let (database, _) = Database::open(&dir.join("state"), Arc::clone(&counters))?;
+    database.replace(state.into_iter().flat_map(State::rows), meta, &[])?;
+    drop(database);
+    sync_all(&dir.join("state"))?;
+    let log: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
+    Log::create(log, limits::LOG_SEGMENT_BYTES, (meta.index, meta.term), counters)?;
+    for part in ["log", "packs"] {
+        sync_directory(&dir.join(part))?;
+    }
+    creation.finish()
+}
+
+/// Syncs a directory with all files in it.
+fn sync_all(dir: &Path) -> Result<(), StorageError> {
+    for entry in fs::read_dir(dir).map_err(|error| StorageError::io("read", dir, error))? {
+        let path = entry.map_err(|error| StorageError::io("read", dir, error))?.path();
+        let synced = fs::File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(|error| StorageError::io("synced", &path, error))?;
+    }
+    sync_directory(dir)
 }
 
 /// Opens the node in `dir` and gives what its disk holds. The directory is locked until `Storage` is dropped.
@@ -67,19 +140,145 @@ pub fn create_empty(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<(), 
 /// `NotCreated`, `NotBlank`, `InUse`, `Format`, `Access`, `ReadOnly`, `Damaged`, `Row`, `State`, `LogBehindState`,
 /// `StateBehindLog`, `Io`. Nothing is lost by any of them.
 pub fn open(dir: &Path, on_event: OnEvent) -> Result<(Storage, Recovered), StorageError> {
-    let _ = (dir, on_event);
-    Err(StorageError::Closed)
+    open_with(dir, Options::default(), on_event)
+}
+
+/// As `open`, with other sizes.
+///
+/// # Errors
+/// As `open`.
+pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Storage, Recovered), StorageError> {
+    let (_, lock) = lock_node(dir)?;
+    let counters = Arc::new(Counters::default());
+    let (database, meta) = Database::open(&dir.join("state"), Arc::clone(&counters))?;
+    let database = Arc::new(database);
+    let state = read_state(&database, &meta)?;
+
+    let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
+    let (log, contents) = Log::open(directory, options.log_segment_bytes, Arc::clone(&counters))?;
+    check_ends(&dir.join("log"), &contents, &meta)?;
+
+    let health = Health::new(on_event);
+    let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("packs")));
+    let keep_free = match options.packs.keep_free_bytes {
+        0 => keep_free_bytes(dir)?,
+        bytes => bytes,
+    };
+    let pack_options = PackOptions { keep_free_bytes: keep_free, ..options.packs };
+    let catalog: Arc<dyn Catalog> = Arc::clone(&database) as Arc<dyn Catalog>;
+    let references = state.references();
+    let (packs, pack_thread) =
+        Packs::open_with(directory, pack_options, catalog, &references, Arc::clone(&health), Arc::clone(&counters))?;
+    let mut storage = Storage {
+        dir: dir.to_owned(),
+        keep_free,
+        log: LogWriter::new(meta.index),
+        state: StateWriter::new(packs.clone()),
+        packs,
+        counters: Arc::clone(&counters),
+        threads: Threads { packs: Some(pack_thread), ..Threads::default() },
+        lock,
+    };
+    // Lifts that were lost with a snapshot the node was given, or came before their pins.
+    let over = storage.packs.pins_of_ended(|volume, session| is_over(&state, volume, session));
+    if !over.is_empty() {
+        database.write(&BTreeMap::new(), &meta, &over)?;
+        storage.packs.apply_references(&[], &over, &[])?;
+    }
+    storage.start(&health, log, Store { database, counters, meta: meta.clone() })?;
+    let recovered = Recovered {
+        hard_state: contents.hard_state,
+        membership: meta.membership,
+        state,
+        state_index: meta.index,
+        state_term: meta.term,
+        entries: contents.entries,
+        compacted: contents.compacted,
+    };
+    Ok((storage, recovered))
+}
+
+/// Takes the lock of a directory that holds a node.
+fn lock_node(dir: &Path) -> Result<(Identity, Lock), StorageError> {
+    if inspect_identity(dir)?.is_none() {
+        return Err(StorageError::NotCreated { dir: dir.to_owned() });
+    }
+    let lock = Lock::take(dir)?;
+    // Once more under the lock: it might have been made anew.
+    let identity = inspect_identity(dir)?.ok_or_else(|| StorageError::NotCreated { dir: dir.to_owned() })?;
+    Ok((identity, lock))
+}
+
+/// The state that the rows are; none at all is the state of a node that waits for a snapshot.
+fn read_state(database: &Database, meta: &Meta) -> Result<State, StorageError> {
+    if meta.index == LogIndex(0) {
+        return Ok(State::default());
+    }
+    let mut error = None;
+    let state = State::from_rows(database.rows(&mut error));
+    if let Some(error) = error {
+        return Err(error);
+    }
+    state.map_err(|error| StorageError::State { path: database.path().to_owned(), found: error.to_string() })
+}
+
+/// That log and state meet.
+fn check_ends(path: &Path, contents: &log::LogContents, meta: &Meta) -> Result<(), StorageError> {
+    if contents.compacted.0 > meta.index {
+        let (log, state) = (contents.compacted.0, meta.index);
+        return Err(StorageError::StateBehindLog { path: path.to_owned(), log, state });
+    }
+    if contents.last() < meta.index {
+        let (log, state) = (contents.last(), meta.index);
+        return Err(StorageError::LogBehindState { path: path.to_owned(), log, state });
+    }
+    Ok(())
+}
+
+fn keep_free_bytes(dir: &Path) -> Result<u64, StorageError> {
+    let (total, _) = file_system(dir)?;
+    Ok((total / 16).min(KEEP_FREE_BYTES_MAX))
+}
+
+/// Bytes of the file system, and those that can still be written.
+fn file_system(dir: &Path) -> Result<(u64, u64), StorageError> {
+    let statistics = nix::sys::statvfs::statvfs(dir).map_err(|errno| StorageError::io("read", dir, errno.into()))?;
+    let unit = statistics.fragment_size();
+    Ok((statistics.blocks().saturating_mul(unit), statistics.blocks_available().saturating_mul(unit)))
 }
 
 /// An open data directory. Dropping it writes and syncs what was submitted and ends its threads.
 pub struct Storage {
+    dir: PathBuf,
+    keep_free: u64,
     log: LogWriter,
     state: StateWriter,
     packs: Packs,
     counters: Arc<Counters>,
+    threads: Threads,
+    #[allow(dead_code, reason = "held, never read; dropped last")]
+    lock: Lock,
+}
+
+#[derive(Default)]
+struct Threads {
+    log: Option<JoinHandle<()>>,
+    state: Option<JoinHandle<()>>,
+    packs: Option<JoinHandle<()>>,
+    compaction: Option<JoinHandle<()>>,
 }
 
 impl Storage {
+    fn start(&mut self, health: &Arc<Health>, log: Log, store: Store) -> Result<(), StorageError> {
+        let (writer, shared) = (self.log.clone(), Arc::clone(health));
+        self.threads.log = Some(health.spawn("log", move || writer.run(log, &shared))?);
+        let (writer, log, shared) = (self.state.clone(), self.log.clone(), Arc::clone(health));
+        self.threads.state = Some(health.spawn("state", move || writer.run(&store, &log, &shared))?);
+        let packs = self.packs.clone();
+        self.threads.compaction = Some(health.spawn("compaction", move || packs.run_compaction())?);
+        Ok(())
+    }
+
     /// Clones are cheap and write to the same log.
     #[must_use]
     pub const fn log(&self) -> &LogWriter {
@@ -102,7 +301,8 @@ impl Storage {
     /// # Errors
     /// `Io`, `Access` where the file system does not answer.
     pub fn space(&self) -> Result<Space, StorageError> {
-        Err(StorageError::Closed)
+        let (total, available) = file_system(&self.dir)?;
+        Ok(Space { total, available: available.saturating_sub(self.keep_free) })
     }
 
     #[must_use]
@@ -111,82 +311,25 @@ impl Storage {
     }
 }
 
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let join = |thread: &mut Option<JoinHandle<()>>| {
+            // A panic was reported by the thread itself.
+            thread.take().map(JoinHandle::join)
+        };
+        // The state first: it needs the packs, and the log may wait for it.
+        self.state.close();
+        join(&mut self.threads.state);
+        self.log.close();
+        join(&mut self.threads.log);
+        self.packs.close();
+        join(&mut self.threads.compaction);
+        join(&mut self.threads.packs);
+    }
+}
+
 impl fmt::Debug for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Storage").finish_non_exhaustive()
-    }
-}
-
-/// The way into the Raft log.
-#[derive(Clone, Debug)]
-pub struct LogWriter;
-
-impl LogWriter {
-    /// Queues the batch and returns. All batches that wait are written together and synced once; then `LogPersisted`.
-    pub fn submit(&self, batch: LogBatch) {
-        let _ = batch;
-    }
-
-    /// Entries up to `through` may be deleted; whole segments are. What state and packs have not synced yet is kept
-    /// until they have.
-    pub fn compact(&self, through: LogIndex, term: Term) {
-        let _ = (through, term);
-    }
-}
-
-/// The way into the state store.
-#[derive(Clone, Debug)]
-pub struct StateWriter;
-
-impl StateWriter {
-    /// Queues the batch; its content can be read from the packs at once. It is written and synced in the background;
-    /// then `StatePersisted`. Blocks while too many bytes wait.
-    pub fn submit(&self, batch: StateBatch) {
-        let _ = batch;
-    }
-}
-
-/// The blocks of a node. Clones are cheap. All calls may wait for the disk: not for async threads.
-#[derive(Clone, Debug)]
-pub struct Packs;
-
-impl Packs {
-    /// Stores blocks and pins them for an upload. When it returns they, and the pins, are synced. A block that is
-    /// there already is pinned and not stored twice. Without a pin a block that no extent names may be dropped at any
-    /// time. Concurrent calls share syncs.
-    ///
-    /// # Errors
-    /// `WrongHash`, `BlockSize`, `Full` (nothing was stored), or what made the store fail.
-    pub fn put(
-        &self,
-        blocks: Vec<(BlockHash, Bytes)>,
-        pin: Option<(VolumeId, SessionId, UploadId)>,
-    ) -> Result<(), StorageError> {
-        let _ = (blocks, pin);
-        Err(StorageError::Closed)
-    }
-
-    /// The block's bytes, verified; `None` where it is not here.
-    ///
-    /// # Errors
-    /// `Damaged` where the bytes are not the block's any more, `Io` where they cannot be read.
-    pub fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StorageError> {
-        let _ = hash;
-        Err(StorageError::Closed)
-    }
-
-    /// Whether the block is here. Only a pin keeps it here: see `put`.
-    #[must_use]
-    pub fn contains(&self, hash: &BlockHash) -> bool {
-        let _ = hash;
-        false
-    }
-
-    /// Blocks that extents name and that are not here, up to `count` of them, in the order of their hashes, behind
-    /// `after`: to be fetched from peers and `put` without a pin.
-    #[must_use]
-    pub fn missing(&self, after: Option<BlockHash>, count: usize) -> Vec<BlockHash> {
-        let _ = (after, count);
-        Vec::new()
+        f.debug_struct("Storage").field("dir", &self.dir).finish_non_exhaustive()
     }
 }

@@ -68,15 +68,19 @@ pub enum StorageError {
     WrongHash { claimed: BlockHash, found: BlockHash, bytes: usize },
     #[error("a block has 1 to {max} bytes, this one has {found}; nothing was stored", max = crate::limits::BLOCK_BYTES_MAX)]
     BlockSize { found: usize },
-    #[error("{action} {}: {source}", .path.display())]
+    #[error("{found}: the caller of the store is broken, please report it; nothing was written")]
+    Misuse { found: String },
+    #[error("thread {thread} of the store ended by a panic, please report it: {found}")]
+    Panicked { thread: &'static str, found: String },
+    #[error("{} could not be {action}: {source}", .path.display())]
     Io { action: &'static str, path: PathBuf, source: Arc<io::Error> },
     #[error("the store was closed")]
     Closed,
 }
 
 impl StorageError {
-    /// Sorts an error of the system by what a person can do about it. `action` completes "may not be …" and begins
-    /// the sentence of all other errors: "read", "written", "synced", "created", "removed".
+    /// Sorts an error of the system by what a person can do about it. `action` completes "could not be …": "read",
+    /// "written", "synced", "created", "removed".
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -105,6 +109,6 @@ mod tests {
         assert!(sentence(13).starts_with("/data/log may not be written by this user"), "{}", sentence(13));
         assert!(sentence(30).contains("read-only file system; mount it writable"), "{}", sentence(30));
         assert!(sentence(28).contains("add space"), "{}", sentence(28));
-        assert!(sentence(5).starts_with("written /data/log: "), "{}", sentence(5));
+        assert!(sentence(5).starts_with("/data/log could not be written: "), "{}", sentence(5));
     }
 }

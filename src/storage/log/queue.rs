@@ -1,0 +1,139 @@
+//! The thread that writes the log, and the way into it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use super::Log;
+use crate::{
+    node::LogBatch,
+    storage::{StorageError, StorageEvent, health::Health},
+    types::{LogIndex, Term},
+};
+
+/// Bytes of entries that are written as one group at most, unless one batch alone has more.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// The way into the Raft log. Clones are cheap and write to the same log.
+#[derive(Clone, Debug)]
+pub struct LogWriter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    batches: VecDeque<LogBatch>,
+    compact: Option<(LogIndex, Term)>,
+    /// What state and packs have synced: nothing behind it is deleted, and no reset goes beyond it.
+    state_persisted: LogIndex,
+    closing: bool,
+}
+
+/// What the thread does next.
+enum Work {
+    Append(Vec<LogBatch>),
+    Compact(LogIndex, Term),
+    End,
+}
+
+impl LogWriter {
+    pub(crate) fn new(state_persisted: LogIndex) -> Self {
+        let queue = Queue { state_persisted, ..Queue::default() };
+        Self { shared: Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() }) }
+    }
+
+    /// Queues the batch and returns. All batches that wait are written together and synced once; then `LogPersisted`.
+    pub fn submit(&self, batch: LogBatch) {
+        self.lock().batches.push_back(batch);
+        self.shared.changed.notify_one();
+    }
+
+    /// Entries up to `through` may be deleted; whole segments are. What state and packs have not synced yet is kept
+    /// until they have.
+    pub fn compact(&self, through: LogIndex, term: Term) {
+        self.lock().compact = Some((through, term));
+        self.shared.changed.notify_one();
+    }
+
+    /// State and packs hold everything up to `index`, synced.
+    pub(crate) fn state_persisted(&self, index: LogIndex) {
+        self.lock().state_persisted = index;
+        self.shared.changed.notify_one();
+    }
+
+    /// The thread ends when it has written what was submitted.
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.shared.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A queue is whole whatever a thread was doing with it.
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body of the thread.
+    pub(crate) fn run(&self, mut log: Log, health: &Health) -> Result<(), StorageError> {
+        loop {
+            match self.next() {
+                Work::Append(batches) => {
+                    log.append(&batches)?;
+                    let number = batches.last().expect("work has a batch").number;
+                    health.report(StorageEvent::LogPersisted(number));
+                }
+                Work::Compact(through, term) => log.compact(through, term)?,
+                Work::End => return Ok(()),
+            }
+            if health.has_failed() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next(&self) -> Work {
+        let mut queue = self.lock();
+        loop {
+            let synced = queue.state_persisted;
+            // Behind a reset: the position may belong to the log that it begins.
+            if queue.batches.iter().all(|batch| batch.reset.is_none())
+                && let Some((through, term)) = queue.compact.take_if(|(through, _)| *through <= synced)
+            {
+                return Work::Compact(through, term);
+            }
+            let batches = queue.take_group();
+            if !batches.is_empty() {
+                return Work::Append(batches);
+            }
+            if queue.closing {
+                return Work::End;
+            }
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Queue {
+    /// The batches at the front that may be written now. A reset has to wait for the state it belongs to: otherwise a
+    /// crash would leave a log that begins behind the state.
+    fn take_group(&mut self) -> Vec<LogBatch> {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(batch) = self.batches.front() {
+            let waits = batch.reset.is_some_and(|(index, _)| index > self.state_persisted);
+            let more: usize = batch.entries.iter().map(|entry| entry.bytes.len()).sum();
+            if waits || (!group.is_empty() && bytes + more > GROUP_BYTES) {
+                break;
+            }
+            bytes += more;
+            group.extend(self.batches.pop_front());
+        }
+        group
+    }
+}

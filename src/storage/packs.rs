@@ -1,0 +1,363 @@
+//! Blocks on disk: append-only packs of them, their index, and what keeps each block alive.
+//!
+//! `put` returns when blocks and pins are synced in the pack; the catalog (rows in sled) may lose its newest changes in
+//! a crash, so the records behind the last one it knows are read again when the store is opened. Everything needed to
+//! read a block is in memory: a read is one read of the pack, verified with BLAKE3.
+
+pub(crate) mod catalog;
+mod compaction;
+pub(crate) mod index;
+pub(crate) mod pack;
+pub(crate) mod record;
+mod recovery;
+pub(crate) mod writer;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+pub use catalog::{Catalog, CatalogChange};
+pub use index::Location;
+pub use record::Pin;
+
+use self::{
+    compaction::Wanted,
+    index::Index,
+    recovery::recover,
+    writer::{GROUP_BYTES, Request, Writer},
+};
+use super::{Counters, StorageError, file::Directory, health::Health};
+use crate::{
+    limits,
+    node::Unpinned,
+    types::{BlockHash, SessionId, UploadId, VolumeId},
+};
+
+/// Sizes of packs.
+#[derive(Clone, Copy, Debug)]
+pub struct PackOptions {
+    /// A pack is closed before it gets longer; default `limits::PACK_BYTES`.
+    pub pack_bytes: u64,
+    /// Space that uploads leave free for log, state and compaction.
+    pub keep_free_bytes: u64,
+    /// The pack that is being written is compacted only from this length on; default 8 MiB.
+    pub compact_bytes_min: u64,
+}
+
+impl Default for PackOptions {
+    fn default() -> Self {
+        Self { pack_bytes: limits::PACK_BYTES, keep_free_bytes: 0, compact_bytes_min: 8 * 1024 * 1024 }
+    }
+}
+
+/// The blocks of a node. Clones are cheap. All calls may wait for the disk: not for async threads.
+#[derive(Clone, Debug)]
+pub struct Packs {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    directory: Arc<dyn Directory>,
+    options: PackOptions,
+    catalog: Arc<dyn Catalog>,
+    index: Mutex<Index>,
+    queue: Mutex<Queue>,
+    queued: Condvar,
+    wanted: Wanted,
+    health: Arc<Health>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    closing: bool,
+}
+
+impl Packs {
+    /// Opens the packs in a directory, empty at first. `references` says how many extents name each block. The writer
+    /// runs until `close`; compaction runs only when it is asked for.
+    ///
+    /// # Errors
+    /// `Row`, `State`, `Io`, `Access`, `ReadOnly`. Damaged packs are no error: their blocks are missing.
+    pub fn open(
+        directory: Arc<dyn Directory>,
+        options: PackOptions,
+        catalog: Arc<dyn Catalog>,
+        references: &BTreeMap<BlockHash, u64>,
+        on_event: super::OnEvent,
+        counters: Arc<Counters>,
+    ) -> Result<(Self, JoinHandle<()>), StorageError> {
+        Self::open_with(directory, options, catalog, references, Health::new(on_event), counters)
+    }
+
+    pub(crate) fn open_with(
+        directory: Arc<dyn Directory>,
+        options: PackOptions,
+        catalog: Arc<dyn Catalog>,
+        references: &BTreeMap<BlockHash, u64>,
+        health: Arc<Health>,
+        counters: Arc<Counters>,
+    ) -> Result<(Self, JoinHandle<()>), StorageError> {
+        let recovered = recover(&*directory, &*catalog, options.pack_bytes, references, &counters)?;
+        let shared = Arc::new(Shared {
+            directory,
+            options,
+            catalog,
+            index: Mutex::new(recovered.index),
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+            wanted: Wanted::default(),
+            health,
+            counters,
+        });
+        shared.count_usage();
+        let writer =
+            Writer { shared: Arc::clone(&shared), current: recovered.current, next_number: recovered.next_number };
+        let thread = shared.health.spawn("packs", move || writer.run())?;
+        let packs = Self { shared };
+        packs.want_compaction();
+        Ok((packs, thread))
+    }
+
+    /// Stores blocks and pins them for an upload. When it returns they, and the pins, are synced. A block that is
+    /// there already is pinned and not stored twice. Without a pin a block that no extent names may be dropped at any
+    /// time. Concurrent calls share syncs.
+    ///
+    /// # Errors
+    /// `WrongHash`, `BlockSize`, `Full` (what had been stored before stays as it was), `Closed`, or what made the store
+    /// fail.
+    pub fn put(
+        &self,
+        blocks: Vec<(BlockHash, Bytes)>,
+        pin: Option<(VolumeId, SessionId, UploadId)>,
+    ) -> Result<(), StorageError> {
+        let pin = pin.map(|(volume, session, upload)| Pin { volume, session, upload });
+        self.put_all(blocks, pin, false)
+    }
+
+    /// As `put`, for content that the log has already promised: uses the space that is kept back too.
+    pub(crate) fn put_committed(&self, blocks: Vec<(BlockHash, Bytes)>) -> Result<(), StorageError> {
+        self.put_all(blocks, None, true)
+    }
+
+    fn put_all(&self, blocks: Vec<(BlockHash, Bytes)>, pin: Option<Pin>, may_fill: bool) -> Result<(), StorageError> {
+        for (claimed, bytes) in &blocks {
+            if bytes.is_empty() || bytes.len() > limits::BLOCK_BYTES_MAX {
+                return Err(StorageError::BlockSize { found: bytes.len() });
+            }
+            let found = BlockHash::of(bytes);
+            if found != *claimed {
+                return Err(StorageError::WrongHash { claimed: *claimed, found, bytes: bytes.len() });
+            }
+        }
+        let mut part = Vec::new();
+        let mut part_bytes = 0;
+        for block in blocks {
+            part_bytes += block.1.len();
+            part.push(block);
+            if part_bytes >= GROUP_BYTES {
+                let blocks = std::mem::take(&mut part);
+                self.shared.ask(|done| Request::Put { blocks, pin, may_fill, done })?;
+                part_bytes = 0;
+            }
+        }
+        if part.is_empty() {
+            return Ok(());
+        }
+        self.shared.ask(|done| Request::Put { blocks: part, pin, may_fill, done }).map(|_| ())
+    }
+
+    /// The block's bytes, verified; `None` where it is not here.
+    ///
+    /// # Errors
+    /// `Damaged` where the bytes are not the block's any more: from then on the block is missing, and a `put` of it
+    /// stores it anew. `Io` where they cannot be read.
+    pub fn get(&self, hash: &BlockHash) -> Result<Option<Bytes>, StorageError> {
+        loop {
+            let index = self.shared.index();
+            if let Some(bytes) = index.waiting(hash) {
+                return Ok(Some(bytes.clone()));
+            }
+            let Some(location) = index.location(hash) else { return Ok(None) };
+            let Some(pack) = index.packs.get(&location.pack).map(|pack| pack.pack.clone()) else { return Ok(None) };
+            drop(index);
+            match pack.read(hash, location) {
+                Ok(bytes) => {
+                    self.shared.counters.blocks_read.add(1);
+                    self.shared.counters.block_bytes_read.add(bytes.len() as u64);
+                    return Ok(Some(bytes));
+                }
+                Err(error) => {
+                    if error.is_damage() && !self.shared.block_is_damaged(hash, location, &error) {
+                        // It was moved meanwhile.
+                        continue;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Whether the block is here. Only a pin or an extent keeps it here: see `put`.
+    #[must_use]
+    pub fn contains(&self, hash: &BlockHash) -> bool {
+        let index = self.shared.index();
+        index.location(hash).is_some() || index.waiting(hash).is_some()
+    }
+
+    /// Blocks that extents name and that are not here, up to `count` of them, in the order of their hashes, behind
+    /// `after`: to be fetched from peers and `put` without a pin.
+    #[must_use]
+    pub fn missing(&self, after: Option<BlockHash>, count: usize) -> Vec<BlockHash> {
+        self.shared.index().missing(after).take(count).collect()
+    }
+
+    /// All blocks in packs, with their places and how many extents name them.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<(BlockHash, Location, u64)> {
+        let index = self.shared.index();
+        index.blocks().map(|(hash, location)| (*hash, location, index.references(hash))).collect()
+    }
+
+    /// All pins that hold.
+    #[must_use]
+    pub fn pins(&self) -> Vec<(Pin, BlockHash)> {
+        let index = self.shared.index();
+        index.pins().flat_map(|(pin, hashes)| hashes.iter().map(|hash| (*pin, *hash))).collect()
+    }
+
+    /// These blocks can be read from here on; they are put into a pack later (`content_stored`).
+    pub(crate) fn content_waits(&self, content: &[(BlockHash, Bytes)]) {
+        let mut index = self.shared.index();
+        for (hash, bytes) in content {
+            index.content_waits(hash, bytes);
+        }
+    }
+
+    /// What these ends of uploads remove from the catalog.
+    pub(crate) fn ending(&self, unpinned: &[Unpinned]) -> Vec<(Pin, BlockHash)> {
+        let index = self.shared.index();
+        unpinned.iter().flat_map(|unpinned| index.ending(unpinned)).collect()
+    }
+
+    /// Pins of sessions of which `is_over` is true.
+    pub(crate) fn pins_of_ended(&self, is_over: impl Fn(VolumeId, SessionId) -> bool) -> Vec<(Pin, BlockHash)> {
+        self.pins().into_iter().filter(|(pin, _)| is_over(pin.volume, pin.session)).collect()
+    }
+
+    /// Counts what a batch of entries changed, in this order: references, then the pins that ended, then what waited
+    /// is let go.
+    ///
+    /// # Errors
+    /// `Misuse` where a block would be named less than zero times.
+    pub fn apply_references(
+        &self,
+        references: &[(BlockHash, i64)],
+        ended: &[(Pin, BlockHash)],
+        stored: &[(BlockHash, Bytes)],
+    ) -> Result<(), StorageError> {
+        let mut sums: BTreeMap<&BlockHash, i64> = BTreeMap::new();
+        for (hash, change) in references {
+            *sums.entry(hash).or_default() += change;
+        }
+        let mut index = self.shared.index();
+        for (hash, change) in sums {
+            index.add_references(hash, change)?;
+        }
+        for (pin, hash) in ended {
+            index.remove_pin(pin, hash);
+        }
+        for (hash, _) in stored {
+            index.content_stored(hash);
+        }
+        drop(index);
+        self.want_compaction();
+        Ok(())
+    }
+
+    /// Counts all references anew.
+    pub(crate) fn replace_references(&self, references: &BTreeMap<BlockHash, u64>) {
+        self.shared.index().replace_references(references);
+        self.want_compaction();
+    }
+
+    fn want_compaction(&self) {
+        self.shared.count_usage();
+        let worth = !self.shared.index().mostly_dead(self.shared.options.compact_bytes_min).is_empty();
+        if worth {
+            self.shared.wanted.want();
+        }
+    }
+
+    /// The threads end when they have done what was submitted; later calls get `Closed`.
+    pub fn close(&self) {
+        self.shared.wanted.close();
+        self.shared.close();
+    }
+}
+
+impl Shared {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        // Its tables change only together; a panic between is caught by the thread's guard and ends the store.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).closing = true;
+        self.queued.notify_all();
+    }
+
+    fn submit(&self, request: Request) -> Result<(), StorageError> {
+        self.health.check()?;
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.closing {
+            return Err(StorageError::Closed);
+        }
+        queue.requests.push_back(request);
+        self.queued.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work: writes that can share a group, or one other request. Nothing at the end.
+    fn next_requests(&self) -> Vec<Request> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |queue: &mut Queue| queue.requests.is_empty() && !queue.closing;
+        let mut queue = self.queued.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+        let mut group: Vec<Request> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = queue.requests.front() {
+            let joins = next.is_write() && bytes + next.bytes() <= GROUP_BYTES && group.iter().all(Request::is_write);
+            if !group.is_empty() && !joins {
+                break;
+            }
+            bytes += next.bytes();
+            group.extend(queue.requests.pop_front());
+        }
+        group
+    }
+
+    /// The block is missing from here on, unless it is elsewhere by now: then false.
+    fn block_is_damaged(&self, hash: &BlockHash, location: Location, error: &StorageError) -> bool {
+        let mut index = self.index();
+        match index.location(hash) {
+            Some(now) if now != location => return false,
+            Some(_) => index.set_location(hash, None),
+            None => {}
+        }
+        drop(index);
+        self.counters.damages.add(1);
+        tracing::error!("{error}; the block is missing here until a peer gives it");
+        true
+    }
+
+    fn count_usage(&self) {
+        let (live, dead) = self.index().usage();
+        self.counters.pack_live_bytes.set(live);
+        self.counters.pack_dead_bytes.set(dead);
+    }
+}

@@ -1,0 +1,227 @@
+//! The state's rows on disk, and the thread that writes them behind the log.
+//!
+//! Order is everything here. Content is synced in packs before the rows that name it go into sled, because sled may
+//! write those to the disk whenever it likes. Rows and the applied index are one batch. References are counted after
+//! the rows are written, pins lifted after that. Only what was flushed and synced is reported.
+
+pub(crate) mod database;
+pub(crate) mod value;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+pub(crate) use database::Meta;
+
+use self::database::Database;
+use super::{Catalog, Counters, LogWriter, Packs, StorageError, StorageEvent, health::Health};
+use crate::{
+    namespace::State,
+    node::StateBatch,
+    types::{SessionId, VolumeId},
+};
+
+/// Bytes that may wait to be written; beyond it `submit` waits.
+const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that are written at once.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// How long a batch waits for others: what they bring shares one sync of the packs.
+const GATHER: Duration = Duration::from_millis(50);
+/// Bytes that do not wait for others.
+const GATHER_BYTES: usize = 1024 * 1024;
+/// How long written rows wait for their flush.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+
+/// The way into the state store. Clones are cheap and write to the same store.
+#[derive(Clone, Debug)]
+pub struct StateWriter {
+    shared: Arc<Shared>,
+    packs: Packs,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something was submitted, or the end has come.
+    submitted: Condvar,
+    /// Something was taken.
+    taken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    batches: VecDeque<StateBatch>,
+    bytes: usize,
+    closing: bool,
+}
+
+impl StateWriter {
+    pub(crate) fn new(packs: Packs) -> Self {
+        Self { shared: Arc::default(), packs }
+    }
+
+    /// Queues the batch; its content can be read from the packs at once. It is written and synced in the background;
+    /// then `StatePersisted`. Waits while too many bytes wait.
+    pub fn submit(&self, batch: StateBatch) {
+        self.packs.content_waits(&batch.content);
+        let full = |queue: &mut Queue| queue.bytes > QUEUE_BYTES && !queue.closing;
+        let mut queue = self.shared.taken.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        if !queue.closing {
+            queue.bytes += bytes_of(&batch);
+            queue.batches.push_back(batch);
+            self.shared.submitted.notify_one();
+        }
+    }
+
+    /// The thread ends when it has written and synced what was submitted.
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.shared.submitted.notify_all();
+        self.shared.taken.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // A queue is whole whatever a thread was doing with it.
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for batches, or until `deadline`. Nothing at the end of both.
+    fn next(&self, deadline: Option<Instant>) -> Vec<StateBatch> {
+        let idle = |queue: &mut Queue| queue.batches.is_empty() && !queue.closing;
+        let queue = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            None => self.shared.submitted.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                let waited = self.shared.submitted.wait_timeout_while(self.lock(), left, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        if queue.batches.is_empty() {
+            return Vec::new();
+        }
+        let few = |queue: &mut Queue| queue.bytes < GATHER_BYTES && !queue.closing;
+        let waited = self.shared.submitted.wait_timeout_while(queue, GATHER, few);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut group: Vec<StateBatch> = Vec::new();
+        let mut bytes = 0;
+        while let Some(batch) = queue.batches.front() {
+            // A snapshot is a group of its own.
+            let joins = !batch.reset && !group.iter().any(|batch| batch.reset);
+            let more = bytes_of(batch);
+            if !group.is_empty() && (!joins || bytes + more > GROUP_BYTES) {
+                break;
+            }
+            bytes += more;
+            group.extend(queue.batches.pop_front());
+        }
+        queue.bytes -= bytes;
+        self.shared.taken.notify_all();
+        group
+    }
+
+    fn is_closing(&self) -> bool {
+        self.lock().closing
+    }
+
+    /// The body of the thread.
+    pub(crate) fn run(&self, store: &Store, log: &LogWriter, health: &Health) -> Result<(), StorageError> {
+        let ended = self.write_all(store, log, health);
+        // Whoever waits to submit must not wait for a thread that has ended.
+        self.close();
+        ended
+    }
+
+    fn write_all(&self, store: &Store, log: &LogWriter, health: &Health) -> Result<(), StorageError> {
+        let mut meta = store.meta.clone();
+        let mut unflushed: Option<Instant> = None;
+        loop {
+            let group = self.next(unflushed.map(|since| since + FLUSH_EVERY));
+            if health.has_failed() {
+                return Ok(());
+            }
+            let ends = group.is_empty() && self.is_closing();
+            let mut flush = ends;
+            if !group.is_empty() {
+                flush |= group[0].reset;
+                store.write(&self.packs, group, &mut meta)?;
+                unflushed.get_or_insert_with(Instant::now);
+            }
+            if unflushed.is_some_and(|since| flush || since.elapsed() >= FLUSH_EVERY) {
+                store.database.flush()?;
+                unflushed = None;
+                log.state_persisted(meta.index);
+                health.report(StorageEvent::StatePersisted(meta.index));
+            }
+            if ends {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What the thread writes to.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) database: Arc<Database>,
+    pub(crate) counters: Arc<Counters>,
+    /// What the rows were the state of when the store was opened.
+    pub(crate) meta: Meta,
+}
+
+impl Store {
+    fn write(&self, packs: &Packs, group: Vec<StateBatch>, meta: &mut Meta) -> Result<(), StorageError> {
+        self.counters.state_batches.add(group.len() as u64);
+        let mut rows = BTreeMap::new();
+        let (mut content, mut references, mut unpinned) = (Vec::new(), Vec::new(), Vec::new());
+        let mut reset = false;
+        for mut batch in group {
+            (meta.index, meta.term) = (batch.index, batch.term);
+            if let Some(membership) = batch.membership.take() {
+                meta.membership = membership;
+            }
+            reset |= batch.reset;
+            rows.extend(batch.rows.into_iter().map(|row| (row.key, row.value)));
+            content.append(&mut batch.content);
+            references.append(&mut batch.references);
+            unpinned.append(&mut batch.unpinned);
+        }
+        packs.put_committed(content.clone())?;
+        let mut lifted = packs.ending(&unpinned);
+        if !reset {
+            self.database.write(&rows, meta, &lifted)?;
+            return packs.apply_references(&references, &lifted, &content);
+        }
+        let rows: BTreeMap<_, _> =
+            mem::take(&mut rows).into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let state = State::from_rows(rows.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let state =
+            state.map_err(|error| StorageError::Misuse { found: format!("a snapshot is no state: {error}") })?;
+        lifted.extend(packs.pins_of_ended(|volume, session| is_over(&state, volume, session)));
+        self.database.replace(rows, meta, &lifted)?;
+        packs.replace_references(&state.references());
+        packs.apply_references(&[], &lifted, &content)
+    }
+}
+
+/// Whether the session has ended as far as this state knows. Ids only grow: one that is larger than all it knows may
+/// have been opened by an entry that the state does not include yet.
+pub(crate) fn is_over(state: &State, volume: VolumeId, session: SessionId) -> bool {
+    match state.volume(volume) {
+        Some(volume) => {
+            let mut sessions = volume.sessions().map(|(id, _)| id);
+            let newer = volume.sessions().any(|(id, _)| id > session);
+            newer && !sessions.any(|id| id == session)
+        }
+        None => state.volumes().any(|other| other.id() > volume),
+    }
+}
+
+/// What a batch weighs while it waits.
+fn bytes_of(batch: &StateBatch) -> usize {
+    let content: usize = batch.content.iter().map(|(_, bytes)| bytes.len()).sum();
+    let rows: usize =
+        batch.rows.iter().map(|row| row.key.len() + row.value.as_ref().map_or(0, |value| value.len())).sum();
+    content + rows + 64 * (batch.rows.len() + batch.references.len()) + 64
+}

@@ -1,0 +1,426 @@
+//! sled, and which rows are in it. One batch carries rows, the applied index and the catalog's changes together.
+//!
+//! ```text
+//! 'm'                                          generation, index, term and membership of the state
+//! 's' generation:u32 row key                   a row of the state
+//! 'c' generation:u32 number:u16 row key        a piece of its value
+//! 'b' hash                                     where a block is
+//! 'p' volume:u32 session:u64 upload:u64 hash   a pin
+//! 'x'                                          up to where the packs are in the catalog
+//! ```
+//! Numbers in keys are big-endian, in values little-endian. A snapshot is written as a new generation beside the old
+//! one, and 'm' switches to it: an interrupted one leaves the old state as it was.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::value::{PIECE_BYTES, RowBody, pieces_of, read_row_body, row_body, seal, unseal};
+use crate::{
+    storage::{
+        Counters, StorageError,
+        header::{u32_at, u64_at},
+        packs::{Catalog, CatalogChange, Location, Pin},
+    },
+    types::{BlockHash, LogIndex, SessionId, Term, UploadId, VolumeId},
+};
+
+/// Bytes of sled's page cache. Rows are read at start only, so it is for writing.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// sled collects garbage in the same thread, so this must not be switched off.
+const FLUSH_EVERY_MS: u64 = 500;
+/// How long sled's own lock is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Rows that one batch removes or writes when a whole generation is.
+const ROWS_PER_BATCH: usize = 1000;
+
+const META: u8 = b'm';
+const ROW: u8 = b's';
+const PIECE: u8 = b'c';
+const BLOCK: u8 = b'b';
+const PIN: u8 = b'p';
+const SCANNED: u8 = b'x';
+
+/// What the rows are the state of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Meta {
+    /// Index and term of the last entry in the rows.
+    pub(crate) index: LogIndex,
+    pub(crate) term: Term,
+    /// Encoded raft membership.
+    pub(crate) membership: Bytes,
+}
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    sled: sled::Db,
+    /// sled's only file of data, to be synced: its own flush does not.
+    file: File,
+    path: PathBuf,
+    counters: Arc<Counters>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    generation: u32,
+    /// Rows that are stored in pieces, and in how many, so that overwriting one needs no read.
+    in_pieces: BTreeMap<Bytes, u16>,
+}
+
+impl Database {
+    /// Opens the store in `path`, or makes one where there is none. Rows of other generations are removed.
+    pub(crate) fn open(path: &Path, counters: Arc<Counters>) -> Result<(Self, Meta), StorageError> {
+        let unreadable = |found: String| StorageError::State { path: path.to_owned(), found };
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let begin = Instant::now();
+        let sled = loop {
+            // sled panics on some damage.
+            let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+                .map_err(|_| unreadable("it made sled panic, see above".to_owned()))?;
+            match opened {
+                // Threads of a store that was just dropped in this process may still hold its file; of other processes
+                // there are none, the directory is locked.
+                Err(sled::Error::Io(error))
+                    if error.to_string().starts_with("could not acquire lock") && begin.elapsed() < LOCK_WAIT =>
+                {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                opened => break opened.map_err(|error| sled_error(path, error))?,
+            }
+        };
+        let name = path.join("db");
+        let file = File::open(&name).map_err(|error| StorageError::io("read", &name, error))?;
+        let database = Self { sled, file, path: path.to_owned(), counters, current: Mutex::default() };
+        let mut meta = Meta::default();
+        if let Some(value) = database.get(&[META])? {
+            let (generation, stored) = decode_meta(&value).map_err(|found| row_error(&[META], found))?;
+            database.current().generation = generation;
+            meta = stored;
+        }
+        database.remove_other_generations()?;
+        Ok((database, meta))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every row of the state in key order, verified. Ends at the first error, which is left in `error`.
+    pub(crate) fn rows<'a>(&'a self, error: &'a mut Option<StorageError>) -> impl Iterator<Item = (Bytes, Bytes)> + 'a {
+        let generation = self.current().generation;
+        let mut rows = self.sled.scan_prefix(row_key(ROW, generation, &[]));
+        std::iter::from_fn(move || {
+            if error.is_some() {
+                return None;
+            }
+            let row = rows.next()?.map_err(|error| sled_error(&self.path, error));
+            match row.and_then(|(key, value)| self.read_row(generation, &key, &value)) {
+                Ok(row) => Some(row),
+                Err(found) => {
+                    *error = Some(found);
+                    None
+                }
+            }
+        })
+    }
+
+    /// All rows one by one, damaged ones as errors.
+    pub(crate) fn rows_or_errors(&self) -> impl Iterator<Item = Result<(Bytes, Bytes), StorageError>> + '_ {
+        let generation = self.current().generation;
+        self.sled.scan_prefix(row_key(ROW, generation, &[])).map(move |row| {
+            let (key, value) = row.map_err(|error| sled_error(&self.path, error))?;
+            self.read_row(generation, &key, &value)
+        })
+    }
+
+    fn read_row(&self, generation: u32, key: &[u8], value: &[u8]) -> Result<(Bytes, Bytes), StorageError> {
+        let row = key.get(5..).unwrap_or(&[]);
+        let broken = |found| row_error(row, found);
+        let body = unseal(key, value).map_err(broken)?;
+        let (bytes, pieces, crc) = match read_row_body(body).map_err(broken)? {
+            RowBody::Whole(value) => return Ok((Bytes::copy_from_slice(row), Bytes::copy_from_slice(value))),
+            RowBody::InPieces { bytes, pieces, crc } => (bytes as usize, pieces, crc),
+        };
+        let mut whole = Vec::new();
+        for number in 0..pieces {
+            let key = piece_key(generation, number, row);
+            let Some(value) = self.get(&key)? else {
+                return Err(broken(format!("piece {number} of {pieces} is missing")));
+            };
+            whole.extend_from_slice(unseal(&key, &value).map_err(broken)?);
+        }
+        if whole.len() != bytes || crc32fast::hash(&whole) != crc {
+            return Err(broken(format!("its {pieces} pieces are not the {bytes} bytes that were stored")));
+        }
+        let row = Bytes::copy_from_slice(row);
+        self.current().in_pieces.insert(row.clone(), pieces);
+        Ok((row, whole.into()))
+    }
+
+    /// Sets (or with `None` removes) rows, moves the state to `meta` and lifts pins, all or nothing.
+    pub(crate) fn write(
+        &self,
+        rows: &BTreeMap<Bytes, Option<Bytes>>,
+        meta: &Meta,
+        lifted: &[(Pin, BlockHash)],
+    ) -> Result<(), StorageError> {
+        let mut batch = Batch::default();
+        let mut current = self.current();
+        for (row, value) in rows {
+            batch.set_row(&mut current, row, value.as_ref());
+        }
+        for &(pin, hash) in lifted {
+            batch.change(&CatalogChange::Pin(pin, hash, false));
+        }
+        batch.insert(vec![META], &encode_meta(current.generation, meta));
+        self.counters.state_rows.add(rows.len() as u64);
+        self.apply_batch(batch)
+    }
+
+    /// Puts these rows in the place of all others, all or nothing, and flushes them.
+    pub(crate) fn replace(
+        &self,
+        rows: impl IntoIterator<Item = (Bytes, Bytes)>,
+        meta: &Meta,
+        lifted: &[(Pin, BlockHash)],
+    ) -> Result<(), StorageError> {
+        let mut next = Current { generation: self.current().generation.wrapping_add(1), in_pieces: BTreeMap::new() };
+        let mut batch = Batch::default();
+        let mut count = 0;
+        for (row, value) in rows {
+            batch.set_row(&mut next, &row, Some(&value));
+            count += 1;
+            if count % ROWS_PER_BATCH == 0 {
+                self.apply_batch(std::mem::take(&mut batch))?;
+            }
+        }
+        for &(pin, hash) in lifted {
+            batch.change(&CatalogChange::Pin(pin, hash, false));
+        }
+        batch.insert(vec![META], &encode_meta(next.generation, meta));
+        self.apply_batch(batch)?;
+        self.counters.state_rows.add(count as u64);
+        self.flush()?;
+        *self.current() = next;
+        self.remove_other_generations()
+    }
+
+    /// Removes what a snapshot replaced, and what an interrupted one left.
+    fn remove_other_generations(&self) -> Result<(), StorageError> {
+        let generation = self.current().generation;
+        for kind in [ROW, PIECE] {
+            self.remove_range(&[kind], &row_key(kind, generation, &[]))?;
+            if let Some(next) = generation.checked_add(1) {
+                self.remove_range(&row_key(kind, next, &[]), &[kind + 1])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_range(&self, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
+        loop {
+            let mut batch = Batch::default();
+            for key in self.sled.range(from..to).keys().take(ROWS_PER_BATCH) {
+                batch.remove(key.map_err(|error| sled_error(&self.path, error))?.to_vec());
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.apply_batch(batch)?;
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, StorageError> {
+        self.sled.get(key).map_err(|error| sled_error(&self.path, error))
+    }
+
+    fn apply_batch(&self, batch: Batch) -> Result<(), StorageError> {
+        self.counters.state_bytes.add(batch.bytes);
+        self.sled.apply_batch(batch.sled).map_err(|error| sled_error(&self.path, error))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        // Only what was read or written whole is in it.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Catalog for Database {
+    fn load(&self, row: &mut dyn FnMut(CatalogChange)) -> Result<(), StorageError> {
+        for kind in [BLOCK, PIN, SCANNED] {
+            for entry in self.sled.scan_prefix([kind]) {
+                let (key, value) = entry.map_err(|error| sled_error(&self.path, error))?;
+                row(decode_catalog(&key, &value).map_err(|found| row_error(&key, found))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, changes: &[CatalogChange]) -> Result<(), StorageError> {
+        let mut batch = Batch::default();
+        for change in changes {
+            batch.change(change);
+        }
+        self.apply_batch(batch)
+    }
+
+    /// `sled::Db::flush` waits until the kernel has written the pages, but no cache of the disk is flushed and the
+    /// file's length is not synced (sled issue 1452): that is done here.
+    fn flush(&self) -> Result<(), StorageError> {
+        self.sled.flush().map_err(|error| sled_error(&self.path, error))?;
+        self.counters.state_syncs.add(1);
+        self.file.sync_data().map_err(|error| StorageError::io("synced", &self.path, error))
+    }
+}
+
+/// Changes that happen together or not at all.
+#[derive(Default)]
+struct Batch {
+    sled: sled::Batch,
+    bytes: u64,
+}
+
+impl Batch {
+    const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn insert(&mut self, key: Vec<u8>, body: &[u8]) {
+        let value = seal(&key, body);
+        self.bytes += (key.len() + value.len()) as u64;
+        self.sled.insert(key, value);
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.bytes += key.len() as u64;
+        self.sled.remove(key);
+    }
+
+    fn set_row(&mut self, current: &mut Current, row: &Bytes, value: Option<&Bytes>) {
+        let before = current.in_pieces.remove(row).unwrap_or(0);
+        let now = value.map_or(0, |value| pieces_of(value));
+        let generation = current.generation;
+        for number in now..before {
+            self.remove(piece_key(generation, number, row));
+        }
+        let key = row_key(ROW, generation, row);
+        let Some(value) = value else { return self.remove(key) };
+        self.insert(key, &row_body(value));
+        if now > 0 {
+            for (number, piece) in (0..now).zip(value.chunks(PIECE_BYTES)) {
+                self.insert(piece_key(generation, number, row), piece);
+            }
+            current.in_pieces.insert(row.clone(), now);
+        }
+    }
+
+    fn change(&mut self, change: &CatalogChange) {
+        match change {
+            CatalogChange::Block(hash, Some(location)) => {
+                let mut body = [0; 12];
+                body[..4].copy_from_slice(&location.pack.to_le_bytes());
+                body[4..8].copy_from_slice(&location.offset.to_le_bytes());
+                body[8..].copy_from_slice(&location.length.to_le_bytes());
+                self.insert(block_key(hash), &body);
+            }
+            CatalogChange::Block(hash, None) => self.remove(block_key(hash)),
+            CatalogChange::Pin(pin, hash, true) => self.insert(pin_key(pin, hash), &[]),
+            CatalogChange::Pin(pin, hash, false) => self.remove(pin_key(pin, hash)),
+            CatalogChange::Scanned(pack, offset) => {
+                let mut body = [0; 12];
+                body[..4].copy_from_slice(&pack.to_le_bytes());
+                body[4..].copy_from_slice(&offset.to_le_bytes());
+                self.insert(vec![SCANNED], &body);
+            }
+        }
+    }
+}
+
+fn row_key(kind: u8, generation: u32, row: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(5 + row.len());
+    key.push(kind);
+    key.extend_from_slice(&generation.to_be_bytes());
+    key.extend_from_slice(row);
+    key
+}
+
+fn piece_key(generation: u32, number: u16, row: &[u8]) -> Vec<u8> {
+    let mut key = row_key(PIECE, generation, &number.to_be_bytes());
+    key.extend_from_slice(row);
+    key
+}
+
+fn block_key(hash: &BlockHash) -> Vec<u8> {
+    let mut key = vec![BLOCK];
+    key.extend_from_slice(&hash.0);
+    key
+}
+
+fn pin_key(pin: &Pin, hash: &BlockHash) -> Vec<u8> {
+    let mut key = vec![PIN];
+    key.extend_from_slice(&pin.volume.0.to_be_bytes());
+    key.extend_from_slice(&pin.session.0.to_be_bytes());
+    key.extend_from_slice(&pin.upload.0.to_be_bytes());
+    key.extend_from_slice(&hash.0);
+    key
+}
+
+fn decode_catalog(key: &[u8], value: &[u8]) -> Result<CatalogChange, String> {
+    let body = unseal(key, value)?;
+    let hash = |bytes: &[u8]| bytes.try_into().map(BlockHash).map_err(|_| "its key is no hash".to_owned());
+    match (key.split_first(), body.len()) {
+        (Some((&BLOCK, rest)), 12) => {
+            let location = Location { pack: u32_at(body, 0), offset: u32_at(body, 4), length: u32_at(body, 8) };
+            if location.length as usize > crate::limits::BLOCK_BYTES_MAX {
+                return Err(format!("a block of {} bytes", location.length));
+            }
+            Ok(CatalogChange::Block(hash(rest)?, Some(location)))
+        }
+        (Some((&PIN, rest)), 0) if rest.len() == 52 => {
+            let number = |at: usize| u64::from_be_bytes(rest[at..at + 8].try_into().expect("eight bytes"));
+            let volume = VolumeId(u32::from_be_bytes(rest[..4].try_into().expect("four bytes")));
+            let pin = Pin { volume, session: SessionId(number(4)), upload: UploadId(number(12)) };
+            Ok(CatalogChange::Pin(pin, hash(&rest[20..])?, true))
+        }
+        (Some((&SCANNED, [])), 12) => Ok(CatalogChange::Scanned(u32_at(body, 0), u64_at(body, 4))),
+        (_, length) => Err(format!("a row of the catalog with {length} bytes that is of no known kind")),
+    }
+}
+
+fn encode_meta(generation: u32, meta: &Meta) -> Vec<u8> {
+    let mut body = Vec::with_capacity(20 + meta.membership.len());
+    body.extend_from_slice(&generation.to_le_bytes());
+    body.extend_from_slice(&meta.index.0.to_le_bytes());
+    body.extend_from_slice(&meta.term.0.to_le_bytes());
+    body.extend_from_slice(&meta.membership);
+    body
+}
+
+fn decode_meta(value: &[u8]) -> Result<(u32, Meta), String> {
+    let body = unseal(&[META], value)?;
+    let Some((head, membership)) = body.split_at_checked(20) else {
+        return Err(format!("it has {} bytes, 20 are needed at least", body.len()));
+    };
+    let membership = Bytes::copy_from_slice(membership);
+    Ok((u32_at(head, 0), Meta { index: LogIndex(u64_at(head, 4)), term: Term(u64_at(head, 12)), membership }))
+}
+
+fn row_error(key: &[u8], found: String) -> StorageError {
+    StorageError::Row { key: key.iter().map(|byte| format!("{byte:02x}")).collect(), found }
+}
+
+fn sled_error(path: &Path, error: sled::Error) -> StorageError {
+    match error {
+        sled::Error::Io(error) => StorageError::io("written", path, error),
+        error => StorageError::State { path: path.to_owned(), found: error.to_string() },
+    }
+}
