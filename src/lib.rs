@@ -9,6 +9,7 @@ pub mod client;
 pub mod clock;
 pub mod fuse;
 pub mod holder;
+pub mod coordinator;
 pub mod limits;
 pub mod mount;
 pub mod namespace;

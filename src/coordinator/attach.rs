@@ -1,0 +1,200 @@
+//! How a mount gets a session on a connection, and is sent what it lacks.
+
+use super::{Coordinator, Phase, calls::Call, member::Member, proposals::Origin, stream::Stream};
+use crate::{
+    limits,
+    namespace::{Command, State, Volume},
+    types::{
+        ConnectionId, Instant, LogIndex, SessionId,
+        message::{Hello, Refusal, ToMount, Welcome},
+    },
+};
+
+/// Bits of what this end can do beyond the protocol's version; none is defined yet.
+const FEATURES: u64 = 0;
+
+/// Bytes of entries that are kept while a mount receives a snapshot: it must find what followed when it has it.
+const RETAINED_FOR_SNAPSHOTS_BYTES: usize = 4 * limits::LOG_RETAINED_BYTES;
+
+impl Coordinator {
+    /// The first message of a connection is here.
+    pub(super) fn hello(&mut self, now: Instant, state: &State, connection: ConnectionId, hello: Hello) {
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.phase = Phase::Waiting(hello);
+        }
+        if self.leads() {
+            self.greet(now, state, connection);
+        }
+    }
+
+    /// Answers a `Hello`, or proposes the session that it needs first.
+    pub(super) fn greet(&mut self, now: Instant, state: &State, connection: ConnectionId) {
+        let Some(waiting) = self.connections.get(&connection) else { return };
+        let Phase::Waiting(hello) = &waiting.phase else { return };
+        let hello = hello.clone();
+        if hello.cluster != self.config.cluster {
+            let reason = format!("this is cluster {}, the mount asks for {}", self.config.cluster, hello.cluster);
+            return self.refuse(connection, Refusal::Permanent, reason);
+        }
+        if hello.protocol.max < limits::PROTOCOL_MIN || limits::PROTOCOL_MAX < hello.protocol.min {
+            let reason = format!(
+                "this node speaks protocol versions {} to {}, the mount {} to {}: upgrade the older of the two",
+                limits::PROTOCOL_MIN,
+                limits::PROTOCOL_MAX,
+                hello.protocol.min,
+                hello.protocol.max
+            );
+            return self.refuse(connection, Refusal::Permanent, reason);
+        }
+        let Some(volume) = state.volume_named(&waiting.volume) else {
+            let reason = format!("the cluster has no volume {:?} (any more)", waiting.volume);
+            return self.refuse(connection, Refusal::Permanent, reason);
+        };
+        let owned = |session: SessionId| volume.session_of(hello.mount).is_some_and(|own| own == session);
+        match hello.session {
+            Some(session) if owned(session) => self.attach(now, state, connection, hello, volume, session),
+            Some(session) => {
+                let reason = format!("session {session} has ended: it was not heard of for too long, or has left");
+                self.refuse(connection, Refusal::SessionExpired, reason);
+            }
+            None => match volume.session_of(hello.mount) {
+                Some(session) => self.attach(now, state, connection, hello, volume, session),
+                None => self.propose_session(state, connection, volume, &hello),
+            },
+        }
+    }
+
+    /// What the entry that opens a session was refused with ends the connections that wait for it.
+    pub(super) fn session_refused(&mut self, connections: Vec<ConnectionId>, reason: &str) {
+        for connection in connections {
+            self.refuse(connection, Refusal::Permanent, format!("no session could be opened: {reason}"));
+        }
+    }
+
+    fn propose_session(&mut self, state: &State, connection: ConnectionId, volume: &Volume, hello: &Hello) {
+        let sessions: usize = state.volumes().map(|volume| volume.sessions().count()).sum();
+        if sessions + self.opening.len() >= limits::SESSIONS_MAX {
+            let reason = format!("the cluster has {sessions} sessions, {} at most", limits::SESSIONS_MAX);
+            return self.refuse(connection, Refusal::Permanent, reason);
+        }
+        if self.opening.insert((volume.id(), hello.mount)) {
+            let origin = Origin::Open { volume: volume.id(), mount: hello.mount };
+            self.proposals.add_own(origin, volume.id(), Command::OpenSession { mount: hello.mount });
+        }
+    }
+
+    fn attach(
+        &mut self,
+        now: Instant,
+        state: &State,
+        connection: ConnectionId,
+        hello: Hello,
+        volume: &Volume,
+        session: SessionId,
+    ) {
+        let key = (volume.id(), session);
+        let at = volume.applied();
+        if hello.applied > at {
+            let reason = format!(
+                "the mount has applied entry {}, the cluster only has {at} of this volume: it was set back, mount anew",
+                hello.applied
+            );
+            return self.refuse(connection, Refusal::Permanent, reason);
+        }
+        // A session opened since this leadership began has never had a lease.
+        let member = self.members.entry(key).or_insert_with(|| Member::new(now, Instant(0)));
+        if member.closing {
+            return self.refuse(connection, Refusal::SessionExpired, format!("session {session} is being ended"));
+        }
+        if !member.admits(hello.generation) {
+            let reason = format!("a connection of this mount newer than generation {} exists", hello.generation);
+            return self.refuse(connection, Refusal::Protocol, reason);
+        }
+        if let Some(older) = member.connection {
+            self.refuse(older, Refusal::Protocol, "a newer connection of this mount exists".to_owned());
+        }
+        let Some(member) = self.members.get_mut(&key) else { return };
+        member.attach(now, connection, hello.generation, at);
+        member.held = hello.orphans.into_iter().collect();
+        let follows = hello.applied > LogIndex(0) && self.history.reaches(volume.id(), hello.applied);
+        let stream = if follows || hello.applied == at {
+            Stream::behind(key, hello.applied)
+        } else {
+            Stream::from_snapshot(key, volume)
+        };
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.phase = Phase::Attached(stream);
+        }
+        let welcome = Welcome {
+            protocol: limits::PROTOCOL_MAX.min(hello.protocol.max),
+            features: hello.features & FEATURES,
+            volume: volume.id(),
+            session,
+            caught_up_at: at,
+            stamp: self.proposals.cluster_time(),
+            stores: Self::stores(state),
+            inline_bytes_max: limits::INLINE_BYTES_MAX as u32,
+            space: self.space,
+        };
+        self.send(connection, ToMount::Welcome(welcome));
+        self.pump(connection);
+    }
+
+    /// Sends what the mount lacks, as far as flow control allows, and the answers that follow from it.
+    pub(super) fn pump(&mut self, connection: ConnectionId) {
+        let Some(Phase::Attached(stream)) = self.connections.get_mut(&connection).map(|entry| &mut entry.phase) else {
+            return;
+        };
+        while let Some(message) = stream.next(&self.history) {
+            self.outputs.push_back(super::Output::Send { connection, message });
+        }
+        let Some(member) = self.members.get_mut(&stream.key) else { return };
+        let due = member.calls.iter().filter_map(|(&sequence, call)| match *call {
+            Call::Complete { index, outcome } if stream.includes(index) => Some((index, sequence, outcome)),
+            _ => None,
+        });
+        let mut due: Vec<_> = due.collect();
+        due.sort_unstable_by_key(|(index, sequence, _)| (*index, *sequence));
+        for (index, sequence, outcome) in due {
+            member.calls.remove(&sequence);
+            self.outputs
+                .push_back(super::Output::Send { connection, message: ToMount::Answer { sequence, index, outcome } });
+        }
+    }
+
+    pub(super) fn piece_received(&mut self, connection: ConnectionId) {
+        if let Some(Phase::Attached(stream)) = self.connections.get_mut(&connection).map(|entry| &mut entry.phase) {
+            if stream.piece_received() {
+                self.pump(connection);
+            } else {
+                let reason = "a piece of a snapshot was confirmed that was not sent".to_owned();
+                self.refuse(connection, Refusal::Protocol, reason);
+            }
+        }
+    }
+
+    /// Keeps the history within its bound, and lets go of mounts that would need what is no longer in it.
+    pub(super) fn trim_history(&mut self) {
+        let streams = || {
+            self.connections.iter().filter_map(|(connection, entry)| match &entry.phase {
+                Phase::Attached(stream) => Some((*connection, stream)),
+                _ => None,
+            })
+        };
+        let busy = streams().any(|(_, stream)| !stream.sends_entries());
+        self.history.trim(if busy { RETAINED_FOR_SNAPSHOTS_BYTES } else { limits::LOG_RETAINED_BYTES });
+        // What was sent and is not acknowledged may still wait in a queue on its way to the mount: it is bounded by the
+        // same bytes. Who is further behind is cut off, comes back, and is brought up to date at its own pace.
+        let lost: Vec<ConnectionId> = streams()
+            .filter(|(_, stream)| {
+                let behind = self.members.get(&stream.key).and_then(Member::oldest_unacknowledged);
+                let needed = behind.map(|index| LogIndex(index.0.saturating_sub(1)));
+                stream.sends_entries() && needed.is_some_and(|needed| !self.history.reaches(stream.volume(), needed))
+            })
+            .map(|(connection, _)| connection)
+            .collect();
+        for connection in lost {
+            self.close(connection);
+        }
+    }
+}

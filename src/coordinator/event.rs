@@ -1,0 +1,128 @@
+//! What goes into the coordinator and what comes out of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    limits::Timing,
+    namespace::{Command, Entry, Reply},
+    types::{
+        Access, ClusterId, ConnectionId, Errno, LogIndex, NodeId, SessionId, Term, VolumeId,
+        message::{Space, ToLeader, ToMount},
+    },
+};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    pub cluster: ClusterId,
+    pub timing: Timing,
+}
+
+/// An entry that the state now includes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppliedEntry {
+    pub index: LogIndex,
+    pub entry: Entry,
+    /// The entry as it stands in the log: what mounts are sent.
+    pub bytes: Bytes,
+    pub outcome: Result<Reply, Errno>,
+    /// The session that `OpenSession` opened or found.
+    pub session: Option<SessionId>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A mount has connected; its certificate names the volume.
+    Opened {
+        connection: ConnectionId,
+        volume: String,
+        access: Access,
+    },
+    Message {
+        connection: ConnectionId,
+        message: ToLeader,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
+    /// Who leads now. `attach_grace` counts from now (PROTOCOL R4).
+    Leadership {
+        leader: Option<NodeId>,
+        term: Term,
+        leading: bool,
+        attach_grace: Duration,
+    },
+    /// The state that is given beside this input includes these entries (in log order) and everything else up to an
+    /// entry of this term. Entries without data are left out.
+    Applied {
+        term: Term,
+        entries: Vec<AppliedEntry>,
+    },
+    /// The state was replaced by a peer's.
+    Replaced,
+    /// Where a proposal stands in the log, should it be committed under this leader.
+    Proposed {
+        token: u64,
+        index: LogIndex,
+    },
+    /// A proposal was not taken and has no effect.
+    Dropped {
+        token: u64,
+    },
+    /// A majority acknowledged a heartbeat that began after every `Output::ConfirmLease` up to this ticket.
+    LeaseConfirmed {
+        ticket: u64,
+    },
+    /// A change of the cluster part. With a ticket, `Output::Carried` or `Output::Lost` follows.
+    Command {
+        ticket: Option<u64>,
+        command: Command,
+    },
+    /// Wall clock, nanoseconds since 1970.
+    Clock(u64),
+    /// Space of a majority of stores.
+    Space(Space),
+    /// Nothing happened but time.
+    Tick,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// `Input::Proposed` or `Input::Dropped` with the token follows.
+    Propose {
+        token: u64,
+        data: Bytes,
+    },
+    /// Asks for a heartbeat round that begins now or later; tickets grow.
+    ConfirmLease {
+        ticket: u64,
+    },
+    Send {
+        connection: ConnectionId,
+        message: ToMount,
+    },
+    /// Ends the connection behind what was sent on it; `Input::Closed` is not needed any more.
+    Close {
+        connection: ConnectionId,
+    },
+    /// The command of this ticket was applied.
+    Carried {
+        ticket: u64,
+        outcome: Result<Reply, Errno>,
+    },
+    /// Leadership was lost: whether the command of this ticket takes effect is open.
+    Lost {
+        ticket: u64,
+    },
+}
+
+/// What `status` shows of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionReport {
+    pub volume: VolumeId,
+    pub session: SessionId,
+    pub connected: bool,
+    pub in_roster: bool,
+    pub unacknowledged: u64,
+}

@@ -1,0 +1,185 @@
+//! What an attached mount says, one method for each kind of message.
+
+use super::{Coordinator, Key, Output, Phase, calls::Call, proposals::Origin, validate};
+use crate::{
+    limits,
+    namespace::{Command, Operation, Reply, State},
+    types::{
+        Access, ConnectionId, Errno, Ino, Instant, LogIndex, Sequence,
+        message::{Refusal, ToLeader, ToMount},
+    },
+};
+
+/// Calls whose answers one operation may confirm: all that a mount can have open, and those that came in between.
+const ANSWERED_MAX: usize = 4 * limits::SESSION_CALLS_MAX;
+
+/// Who says something, and where.
+#[derive(Clone, Copy)]
+struct Speaker {
+    connection: ConnectionId,
+    key: Key,
+    access: Access,
+}
+
+impl Coordinator {
+    pub(super) fn message(&mut self, now: Instant, state: &State, connection: ConnectionId, message: ToLeader) {
+        let Some(entry) = self.connections.get(&connection) else { return };
+        match (&entry.phase, message) {
+            // What a mount still says to a leader that was is said again to the next one.
+            (Phase::Stranded, _) => {}
+            (Phase::Silent, ToLeader::Hello(hello)) => self.hello(now, state, connection, hello),
+            (Phase::Attached(_), ToLeader::Hello(_)) | (Phase::Silent | Phase::Waiting(_), _) => {
+                let reason = "a connection begins with one Hello and waits for its answer".to_owned();
+                self.refuse(connection, Refusal::Protocol, reason);
+            }
+            (Phase::Attached(stream), message) => {
+                let speaker = Speaker { connection, key: stream.key, access: entry.access };
+                if let Some(member) = self.members.get_mut(&speaker.key) {
+                    member.heard = now;
+                    self.attached_message(now, state, speaker, message);
+                }
+            }
+        }
+    }
+
+    fn attached_message(&mut self, now: Instant, state: &State, speaker: Speaker, message: ToLeader) {
+        match message {
+            ToLeader::Hello(_) => {}
+            ToLeader::Operation { sequence, answered, operation } => {
+                self.operation(now, state, speaker, sequence, answered, operation);
+            }
+            ToLeader::Acknowledge { entries, referenced } => {
+                self.acknowledge(now, state, speaker, &entries, referenced);
+            }
+            ToLeader::Released { orphans } => {
+                if let Some(member) = self.members.get_mut(&speaker.key) {
+                    member.held.retain(|ino| !orphans.contains(ino));
+                }
+            }
+            ToLeader::PieceReceived => self.piece_received(speaker.connection),
+            ToLeader::Renew { number } => self.renew(now, state, speaker, number),
+            ToLeader::Leave => self.leave(now, speaker),
+        }
+    }
+
+    fn operation(
+        &mut self,
+        now: Instant,
+        state: &State,
+        speaker: Speaker,
+        sequence: Sequence,
+        answered: Vec<Sequence>,
+        operation: Operation,
+    ) {
+        let Some(member) = self.members.get_mut(&speaker.key) else { return };
+        // Under way already: its answer goes to the connection that the session then has.
+        if member.calls.contains_key(&sequence) || member.closing {
+            return;
+        }
+        if member.calls.len() >= limits::SESSION_CALLS_MAX {
+            let reason = format!("more than {} calls of one session at a time", limits::SESSION_CALLS_MAX);
+            return self.refuse(speaker.connection, Refusal::Protocol, reason);
+        }
+        if sequence == Sequence(0) || answered.len() > ANSWERED_MAX {
+            let reason = format!("call {sequence} that confirms {} answers makes no sense", answered.len());
+            return self.refuse(speaker.connection, Refusal::Protocol, reason);
+        }
+        let Some(volume) = state.volume(speaker.key.0) else { return };
+        if let Some((index, outcome)) = volume.reply(speaker.key.1, sequence) {
+            // Carried out before, perhaps under another leader: complete is what is complete under this one.
+            member.calls.insert(sequence, Call::Applied { index, outcome });
+            return self.begin_completion(now, speaker.key, sequence, index);
+        }
+        if let Err(errno) = self.admit(speaker.access, &operation) {
+            let message = ToMount::Answer { sequence, index: LogIndex(0), outcome: Err(errno) };
+            return self.send(speaker.connection, message);
+        }
+        if let Err(invalid) = validate::check(&operation) {
+            return self.refuse(speaker.connection, Refusal::Protocol, format!("call {sequence} carries {invalid}"));
+        }
+        let Some(member) = self.members.get_mut(&speaker.key) else { return };
+        member.calls.insert(sequence, Call::Queued);
+        let origin = Origin::Call { key: speaker.key, sequence };
+        let (volume, session) = speaker.key;
+        self.proposals.add(origin, volume, session, sequence, answered, Command::Operation(operation));
+    }
+
+    /// What the leader refuses without an entry.
+    fn admit(&self, access: Access, operation: &Operation) -> Result<(), Errno> {
+        if access == Access::ReadOnly {
+            return Err(Errno::EROFS);
+        }
+        // As long as no majority of stores has said what it has, nothing is known to be full.
+        if self.space.total > 0 && validate::space_needed(operation) > self.space.available {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(
+        &mut self,
+        now: Instant,
+        state: &State,
+        speaker: Speaker,
+        entries: &[LogIndex],
+        referenced: Vec<Ino>,
+    ) {
+        let Some(member) = self.members.get_mut(&speaker.key) else { return };
+        // Holders are recorded before anything completes (PROTOCOL R15).
+        member.held.extend(referenced);
+        member.acknowledge(entries);
+        self.reconsider(now, speaker.key);
+        self.grant(now, state, speaker.key);
+    }
+
+    fn renew(&mut self, now: Instant, state: &State, speaker: Speaker, number: u64) {
+        let applied = state.volume(speaker.key.0).map_or(LogIndex(0), crate::namespace::Volume::applied);
+        if let Some(member) = self.members.get_mut(&speaker.key)
+            && member.renew(now, number, applied, &self.config.timing)
+        {
+            self.ask_for_round();
+        }
+    }
+
+    fn leave(&mut self, now: Instant, speaker: Speaker) {
+        let Some(member) = self.members.get_mut(&speaker.key) else { return };
+        if !member.closing {
+            member.release();
+            member.left = true;
+            let (volume, session) = speaker.key;
+            self.proposals.add_own(Origin::Close, volume, Command::CloseSessions { sessions: vec![session] });
+            self.reconsider(now, speaker.key);
+        }
+    }
+
+    /// The call's entry is applied: it is complete, or waits for the roster.
+    pub(super) fn begin_completion(&mut self, now: Instant, key: Key, sequence: Sequence, index: LogIndex) {
+        if self.completion.begin(now, &self.members, index, key, sequence) {
+            self.complete(key, sequence);
+        }
+    }
+
+    /// The session's acknowledgements, or its place in the roster, changed.
+    pub(super) fn reconsider(&mut self, now: Instant, key: Key) {
+        for (_, caller, sequence) in self.completion.reconsider(now, &self.members, key) {
+            self.complete(caller, sequence);
+        }
+    }
+
+    /// Answers the call, or keeps the answer until its entry was sent. Without a connection the reply table has it.
+    fn complete(&mut self, key: Key, sequence: Sequence) {
+        let Some(member) = self.members.get_mut(&key) else { return };
+        let Some(Call::Applied { index, outcome }) = member.calls.remove(&sequence) else { return };
+        let Some(connection) = member.connection else { return };
+        match self.connections.get(&connection).map(|entry| &entry.phase) {
+            Some(Phase::Attached(stream)) if stream.includes(index) => {
+                self.answer(connection, sequence, index, outcome)
+            }
+            _ => drop(member.calls.insert(sequence, Call::Complete { index, outcome })),
+        }
+    }
+
+    fn answer(&mut self, connection: ConnectionId, sequence: Sequence, index: LogIndex, outcome: Result<Reply, Errno>) {
+        self.outputs.push_back(Output::Send { connection, message: ToMount::Answer { sequence, index, outcome } });
+    }
+}

@@ -1,0 +1,260 @@
+//! The way of entries into the log: stamped in order, a bounded number of bytes at a time, taken back where the replica
+//! could not take them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Key, Output};
+use crate::{
+    limits,
+    namespace::{Command, Entry, EntryHeader},
+    types::{Instant, LogIndex, MountId, Sequence, SessionId, Stamp, VolumeId},
+};
+
+/// Bytes proposed and not applied. Half of what the replica takes at most, so that it hardly ever refuses.
+const IN_FLIGHT_BYTES_MAX: u64 = limits::UNCOMMITTED_BYTES_MAX / 2;
+
+/// The level of all commands there are so far.
+const FEATURE_LEVEL: u16 = 1;
+
+/// Why an entry was proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Call { key: Key, sequence: Sequence },
+    Open { volume: VolumeId, mount: MountId },
+    Close,
+    Reap { volume: VolumeId },
+    Command { ticket: Option<u64> },
+}
+
+#[derive(Debug)]
+struct Draft {
+    origin: Origin,
+    entry: Entry,
+}
+
+/// Entries that wait, that the replica is looking at, and that stand in the log.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    queue: VecDeque<Draft>,
+    offered: BTreeMap<u64, (Draft, u64)>,
+    standing: BTreeMap<LogIndex, (Origin, u64)>,
+    in_flight_bytes: u64,
+    next_token: u64,
+    /// The replica refused: nothing is offered before this.
+    stalled_until: Option<Instant>,
+    clock: u64,
+    last_stamp: Stamp,
+}
+
+impl Proposals {
+    pub(super) const fn set_clock(&mut self, nanoseconds: u64) {
+        self.clock = nanoseconds;
+    }
+
+    /// No stamp up to this one is given any more.
+    pub(super) fn stamp_behind(&mut self, stamp: Stamp) {
+        self.last_stamp = self.last_stamp.max(stamp);
+    }
+
+    /// Cluster time now.
+    pub(super) fn cluster_time(&self) -> Stamp {
+        Stamp(self.clock).max(self.last_stamp)
+    }
+
+    /// Puts an entry of the leader itself at the end of the queue.
+    pub(super) fn add_own(&mut self, origin: Origin, volume: VolumeId, command: Command) {
+        self.add(origin, volume, SessionId(0), Sequence(0), Vec::new(), command);
+    }
+
+    pub(super) fn add(
+        &mut self,
+        origin: Origin,
+        volume: VolumeId,
+        session: SessionId,
+        sequence: Sequence,
+        answered: Vec<Sequence>,
+        command: Command,
+    ) {
+        let header =
+            EntryHeader { feature_level: FEATURE_LEVEL, volume, session, sequence, answered, stamp: Stamp::default() };
+        self.queue.push_back(Draft { origin, entry: Entry { header, command } });
+    }
+
+    /// Offers what waits to the replica, as far as the bound allows. `wanted` says whether a draft still is.
+    pub(super) fn offer(
+        &mut self,
+        now: Instant,
+        mut wanted: impl FnMut(Origin) -> bool,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        if self.stalled_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.stalled_until = None;
+        while self.in_flight_bytes < IN_FLIGHT_BYTES_MAX {
+            let Some(mut draft) = self.queue.pop_front() else { break };
+            if !wanted(draft.origin) {
+                continue;
+            }
+            self.last_stamp = Stamp(self.clock.max(self.last_stamp.0.saturating_add(1)));
+            draft.entry.header.stamp = self.last_stamp;
+            let data = draft.entry.encode();
+            let bytes = data.len() as u64;
+            self.in_flight_bytes += bytes;
+            self.next_token += 1;
+            self.offered.insert(self.next_token, (draft, bytes));
+            outputs.push_back(Output::Propose { token: self.next_token, data });
+        }
+    }
+
+    pub(super) fn taken(&mut self, token: u64, index: LogIndex) {
+        if let Some((draft, bytes)) = self.offered.remove(&token) {
+            self.standing.insert(index, (draft.origin, bytes));
+        }
+    }
+
+    /// The replica did not take it: it comes first again, after a pause. Its origin.
+    pub(super) fn refused(&mut self, token: u64, again_at: Instant) -> Option<Origin> {
+        let (draft, bytes) = self.offered.remove(&token)?;
+        self.in_flight_bytes -= bytes;
+        let origin = draft.origin;
+        // Several may be refused in a row: they come back in the order of their tokens, so the older stays in front.
+        let behind = self.queue.iter().take_while(|other| other.entry.header.stamp != Stamp::default()).count();
+        self.queue.insert(behind, draft);
+        self.stalled_until = Some(again_at);
+        Some(origin)
+    }
+
+    /// The entry at this index is applied. The origin of the proposal that stood there.
+    pub(super) fn applied(&mut self, index: LogIndex) -> Option<Origin> {
+        let (origin, bytes) = self.standing.remove(&index)?;
+        self.in_flight_bytes -= bytes;
+        Some(origin)
+    }
+
+    /// Leadership is lost: all of it is out of our hands. The tickets whose outcome is open.
+    pub(super) fn abandon(&mut self) -> Vec<u64> {
+        let queue = self.queue.drain(..).map(|draft| draft.origin);
+        let offered = std::mem::take(&mut self.offered).into_values().map(|(draft, _)| draft.origin);
+        let standing = std::mem::take(&mut self.standing).into_values().map(|(origin, _)| origin);
+        let tickets = standing
+            .chain(offered)
+            .chain(queue)
+            .filter_map(|origin| match origin {
+                Origin::Command { ticket } => ticket,
+                _ => None,
+            })
+            .collect();
+        self.in_flight_bytes = 0;
+        self.stalled_until = None;
+        tickets
+    }
+
+    /// When `offer` makes sense again though nothing happens.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.stalled_until.filter(|_| !self.queue.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    fn offered(proposals: &mut Proposals, now: Instant) -> Vec<(u64, Entry)> {
+        let mut outputs = VecDeque::new();
+        proposals.offer(now, |_| true, &mut outputs);
+        outputs
+            .into_iter()
+            .map(|output| match output {
+                Output::Propose { token, data } => (token, Entry::decode(&data).expect("just encoded")),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn add(proposals: &mut Proposals, node: u64) {
+        let command = Command::RemoveNode(NodeId(node));
+        proposals.add_own(Origin::Command { ticket: Some(node) }, VolumeId(0), command);
+    }
+
+    fn nodes(entries: &[(u64, Entry)]) -> Vec<u64> {
+        let node = |entry: &Entry| match entry.command {
+            Command::RemoveNode(id) => id.0,
+            _ => 0,
+        };
+        entries.iter().map(|(_, entry)| node(entry)).collect()
+    }
+
+    #[test]
+    fn stamps_grow_though_the_clock_stands_or_runs_backwards() {
+        let mut proposals = Proposals::default();
+        proposals.stamp_behind(Stamp(100));
+        let mut stamps = Vec::new();
+        for clock in [50, 50, 300, 200] {
+            proposals.set_clock(clock);
+            add(&mut proposals, 1);
+            stamps.extend(offered(&mut proposals, Instant(0)).iter().map(|(_, entry)| entry.header.stamp.0));
+        }
+        assert_eq!(stamps, [101, 102, 300, 301]);
+        assert_eq!(proposals.cluster_time(), Stamp(301));
+    }
+
+    #[test]
+    fn what_was_refused_comes_first_again_in_order_after_the_pause_with_new_stamps() {
+        let mut proposals = Proposals::default();
+        (1..=3).for_each(|node| add(&mut proposals, node));
+        let first = offered(&mut proposals, Instant(0));
+        add(&mut proposals, 4);
+        proposals.taken(first[0].0, LogIndex(7));
+        for (token, _) in &first[1..] {
+            proposals.refused(*token, Instant(10));
+        }
+        assert_eq!(offered(&mut proposals, Instant(9)), []);
+        assert_eq!(proposals.poll_timeout(), Some(Instant(10)));
+        let again = offered(&mut proposals, Instant(10));
+        assert_eq!(nodes(&again), [2, 3, 4]);
+        assert!(again[0].1.header.stamp > first[2].1.header.stamp);
+        assert_eq!(proposals.applied(LogIndex(7)), Some(Origin::Command { ticket: Some(1) }));
+    }
+
+    #[test]
+    fn bytes_in_the_log_are_bounded_and_free_again_when_applied() {
+        let mut proposals = Proposals::default();
+        let name = "x".repeat(100_000);
+        for _ in 0..200 {
+            let command = Command::DeleteVolume { name: name.clone() };
+            proposals.add_own(Origin::Close, VolumeId(0), command);
+        }
+        let first = offered(&mut proposals, Instant(0));
+        let bound = usize::try_from(IN_FLIGHT_BYTES_MAX / 100_000).expect("small") + 1;
+        assert!(first.len() <= bound && first.len() < 200, "{}", first.len());
+        for (token, _) in &first {
+            proposals.taken(*token, LogIndex(*token));
+        }
+        assert_eq!(offered(&mut proposals, Instant(0)).len(), 0);
+        proposals.applied(LogIndex(first[0].0));
+        assert_eq!(offered(&mut proposals, Instant(0)).len(), 1);
+    }
+
+    #[test]
+    fn a_draft_nobody_wants_any_more_is_not_offered() {
+        let mut proposals = Proposals::default();
+        add(&mut proposals, 1);
+        let mut outputs = VecDeque::new();
+        proposals.offer(Instant(0), |_| false, &mut outputs);
+        assert!(outputs.is_empty() && offered(&mut proposals, Instant(0)).is_empty());
+    }
+
+    #[test]
+    fn abandoning_tells_every_open_ticket_once() {
+        let mut proposals = Proposals::default();
+        (1..=2).for_each(|node| add(&mut proposals, node));
+        let first = offered(&mut proposals, Instant(0));
+        proposals.taken(first[0].0, LogIndex(1));
+        add(&mut proposals, 3);
+        assert_eq!(proposals.abandon(), [1, 2, 3]);
+        assert_eq!(proposals.abandon(), [0; 0]);
+        assert_eq!(proposals.applied(LogIndex(1)), None);
+    }
+}

@@ -1,0 +1,208 @@
+use super::*;
+
+impl Bench {
+    fn sweep(&mut self) {
+        self.wait(11 * T.heartbeat);
+        self.commit();
+    }
+
+    fn orphans(&self) -> usize {
+        self.state.volume_named("main").expect("main").orphans().count()
+    }
+
+    fn sessions(&self) -> usize {
+        self.state.volume_named("main").expect("main").sessions().count()
+    }
+
+    /// The file is made and unlinked again by `mounted`; its inode and the entry that orphaned it.
+    fn orphan(&mut self, mounted: Mounted, sequence: u64) -> (Ino, LogIndex) {
+        let made = self.change(mounted, sequence, create("f"));
+        let name = Name::new(b"f").expect("a good name");
+        let ino = self.state.volume_named("main").expect("main").lookup(Ino::ROOT, &name).expect("just made");
+        let index = self.change(mounted, sequence + 1, unlink("f"));
+        self.acknowledge(mounted, made);
+        self.acknowledge(mounted, index);
+        assert_eq!(self.orphans(), 1);
+        (ino, index)
+    }
+}
+
+#[test]
+fn an_orphan_lives_until_every_mount_has_said_that_it_is_not_open() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let (_, index) = bench.orphan(a, 1);
+    bench.sweep();
+    assert_eq!(bench.orphans(), 1, "b has not acknowledged");
+    bench.acknowledge(b, index);
+    bench.sweep();
+    assert_eq!(bench.orphans(), 0);
+}
+
+#[test]
+fn an_orphan_that_is_open_lives_until_it_is_released() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let (ino, index) = bench.orphan(a, 1);
+    bench.say(b.connection, ToLeader::Acknowledge { entries: vec![index], referenced: vec![ino] });
+    bench.sweep();
+    assert_eq!(bench.orphans(), 1);
+    bench.say(b.connection, ToLeader::Released { orphans: vec![ino] });
+    bench.sweep();
+    assert_eq!(bench.orphans(), 0);
+}
+
+#[test]
+fn a_mount_out_of_the_roster_keeps_its_open_orphans() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    bench.orphan(a, 1);
+    bench.wait(bound());
+    assert!(!bench.in_roster(b));
+    bench.sweep();
+    assert_eq!(bench.orphans(), 1);
+}
+
+#[test]
+fn a_new_leader_learns_from_the_mounts_what_is_open() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let (ino, index) = bench.orphan(a, 1);
+    bench.say(b.connection, ToLeader::Acknowledge { entries: vec![index], referenced: vec![ino] });
+    bench.elect();
+    bench.commit();
+    bench.sweep();
+    assert_eq!(bench.orphans(), 1, "nobody is back");
+    for (mount, before, orphans) in [(1, a, vec![]), (2, b, vec![ino])] {
+        let connection = bench.connect();
+        let session = Some(before.session);
+        let generation = Generation(2);
+        let hello = Hello { session, generation, applied: index, orphans, ..Bench::hello(mount) };
+        let back = bench.attach_on(connection, hello);
+        bench.acknowledge(back, back.caught_up_at);
+    }
+    bench.sweep();
+    assert_eq!(bench.orphans(), 1, "b has it open, and said so");
+}
+
+#[test]
+fn orphans_of_an_ended_session_are_reaped() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let (ino, index) = bench.orphan(a, 1);
+    bench.say(b.connection, ToLeader::Acknowledge { entries: vec![index], referenced: vec![ino] });
+    bench.say(b.connection, ToLeader::Leave);
+    bench.commit();
+    assert!(bench.closed.contains(&b.connection));
+    assert_eq!(bench.sessions(), 1);
+    bench.sweep();
+    assert_eq!(bench.orphans(), 0);
+}
+
+#[test]
+fn a_mount_that_leaves_is_waited_for_no_more() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    bench.change(a, 1, mkdir("d"));
+    assert_eq!(bench.answer(a), None);
+    bench.say(b.connection, ToLeader::Leave);
+    assert!(bench.answer(a).is_some());
+    assert_eq!(bench.renewed(b, 2), None);
+    bench.commit();
+    assert_eq!(bench.sessions(), 1);
+}
+
+#[test]
+fn a_silent_session_ends_and_its_mount_learns_it() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    bench.input(Input::Closed { connection: b.connection });
+    let mut number = 1;
+    let began = bench.now;
+    while bench.now.since(began) < T.session {
+        number += 1;
+        bench.renewed(a, number);
+        bench.wait(T.heartbeat * 10);
+        bench.commit();
+        if bench.now.since(began) < T.session - T.heartbeat * 10 {
+            assert_eq!(bench.sessions(), 2);
+        }
+    }
+    bench.sweep();
+    assert_eq!(bench.sessions(), 1);
+    assert!(!bench.closed.contains(&a.connection));
+    let connection = bench.connect();
+    let hello = Hello { session: Some(b.session), generation: Generation(2), ..Bench::hello(2) };
+    bench.say(connection, ToLeader::Hello(hello));
+    assert_eq!(bench.refusal(connection), Refusal::SessionExpired);
+}
+
+#[test]
+fn a_connected_mount_that_says_nothing_loses_its_session_too() {
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    bench.wait(T.session + T.heartbeat * 11);
+    bench.commit();
+    assert_eq!((bench.sessions(), bench.refusal(a.connection)), (0, Refusal::SessionExpired));
+}
+
+#[test]
+fn a_session_whose_mount_was_gone_before_it_opened_ends_as_well() {
+    let mut bench = Bench::leading();
+    let connection = bench.connect();
+    bench.say(connection, ToLeader::Hello(Bench::hello(1)));
+    bench.input(Input::Closed { connection });
+    bench.commit();
+    assert_eq!(bench.sessions(), 1);
+    bench.wait(T.session + T.heartbeat * 11);
+    bench.commit();
+    assert_eq!(bench.sessions(), 0);
+}
+
+#[test]
+fn commands_are_carried_out_and_their_outcome_told() {
+    let mut bench = Bench::leading();
+    let command = || Command::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
+    bench.input(Input::Command { ticket: Some(5), command: command() });
+    bench.input(Input::Command { ticket: Some(6), command: command() });
+    bench.commit();
+    assert_eq!(bench.carried.len(), 2);
+    assert!(matches!(bench.carried[..], [(5, Ok(_)), (6, Err(Errno::EEXIST))]));
+    bench.input(Input::Command { ticket: Some(7), command: command() });
+    bench.depose(None);
+    bench.input(Input::Command { ticket: Some(8), command: command() });
+    assert_eq!(bench.lost, [7, 8]);
+}
+
+#[test]
+fn a_deleted_volume_ends_its_mounts_and_nobody_elses() {
+    let mut bench = Bench::leading();
+    let command = Command::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
+    bench.input(Input::Command { ticket: None, command });
+    bench.commit();
+    let a = bench.mount(1);
+    let connection = bench.connect_as("two", Access::ReadWrite);
+    let b = bench.attach_on(connection, Bench::hello(2));
+    bench.catch_up(b);
+    bench.input(Input::Command { ticket: None, command: Command::DeleteVolume { name: "two".to_owned() } });
+    bench.commit();
+    assert_eq!(bench.refusal(b.connection), Refusal::Permanent);
+    bench.change(a, 1, mkdir("d"));
+    assert!(bench.answer(a).is_some());
+}
+
+#[test]
+fn volumes_do_not_wait_for_each_other() {
+    let mut bench = Bench::leading();
+    let command = Command::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
+    bench.input(Input::Command { ticket: None, command });
+    bench.commit();
+    let a = bench.mount(1);
+    let connection = bench.connect_as("two", Access::ReadWrite);
+    let b = bench.attach_on(connection, Bench::hello(2));
+    bench.catch_up(b);
+    bench.entries(b);
+    bench.change(a, 1, mkdir("d"));
+    assert!(bench.answer(a).is_some());
+    assert_eq!(bench.entries(b), []);
+}
