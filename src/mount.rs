@@ -1,45 +1,232 @@
 //! One mount as a pure core: the kernel's requests in, answers out; the volume's replica, dirty bytes, what the
 //! kernel may have cached, and the order "apply, publish, invalidate, acknowledge".
+//!
+//! A request about what is there is answered at once, from the replica with this mount's own unflushed bytes over it.
+//! A request that changes something becomes an operation and is answered when that is complete: synced by a majority
+//! and invalidated by every mount. `apply` turns entries of the log into notifications and acknowledgements (PROTOCOL
+//! R2, R3, R8), `collision` keeps those out of the way of requests that hold a kernel lock (R22, R23), `flush` brings
+//! written bytes to the log in the order of each file's changes.
 
+mod apply;
+mod change;
+mod collision;
 pub mod config;
+mod content;
 pub mod event;
+mod fetch;
+mod file;
+mod flush;
+mod handles;
+mod invalidation;
+mod lookups;
+mod missing;
+mod read;
+mod replica;
 pub mod request;
+mod runs;
+mod session;
+mod tree;
+mod upload;
+mod view;
+mod waiting;
+mod write;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use config::{Config, KernelFeatures, MountCounters, MountStatus};
 pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
-use crate::types::{Errno, Instant};
+use self::{
+    content::Content,
+    fetch::Fetches,
+    file::File,
+    flush::{Job, JobId},
+    handles::Handles,
+    invalidation::Invalidations,
+    lookups::Lookups,
+    missing::Missing,
+    replica::Replica,
+    upload::Uploads,
+    waiting::{Waiting, WaitingTable},
+};
+use crate::{
+    client::{self, Client},
+    namespace::{Reply, Volume},
+    types::{Errno, Ino, Instant, LogIndex, Name, Sequence, UploadId},
+};
+
+/// For whom a call was submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Purpose {
+    Request(u64),
+    Job(JobId),
+}
+
+/// The answer to a call.
+type Outcome = (Sequence, Result<Reply, Errno>);
+
+/// Something that is due at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    /// The request has waited for the write timeout.
+    Request(u64),
+    /// The flush has been tried for the write timeout.
+    Job(JobId),
+    /// The file's oldest unflushed byte has come of age.
+    Age(Ino),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    /// The volume is not here yet; requests wait.
+    Starting,
+    Running,
+    /// Asked to end: what is dirty is being flushed, until then at the latest.
+    Stopping {
+        deadline: Instant,
+    },
+    Stopped,
+}
 
 /// One mount. Driven by a shell: `handle` everything that happens, then take outputs until there are none, then call
 /// again at `poll_timeout` at the latest (with `Input::Tick`).
 #[derive(Debug)]
 pub struct Mount {
     config: Config,
-    status: MountStatus,
+    client: Client,
+    replica: Replica,
+    life: Life,
+    /// The lease is held and everything before it is invalidated: the kernel may keep what it is told.
+    is_fresh: bool,
+
+    lookups: Lookups,
+    missing: Missing,
+    handles: Handles,
+    invalidations: Invalidations,
+    /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
+    deferred: BTreeMap<Ino, BTreeSet<Name>>,
+    /// When INC_EPOCH was sent lately because of collisions.
+    epochs: VecDeque<Instant>,
+
+    /// Requests that came before the volume.
+    early: Vec<(u64, Caller, Request)>,
+    waiting: WaitingTable,
+    purposes: BTreeMap<Sequence, Purpose>,
+    /// Answers that came before their entry.
+    answers: BTreeMap<LogIndex, Vec<Outcome>>,
+    timers: BTreeSet<(Instant, Timer)>,
+
+    files: BTreeMap<Ino, File>,
+    jobs: BTreeMap<JobId, Job>,
+    last_job: u64,
+    uploading: BTreeMap<UploadId, JobId>,
+    /// Bytes written and in no job, and bytes in jobs that are not applied.
+    dirty_bytes: usize,
+    flushing_bytes: usize,
+    /// WRITEs that wait for room, in their order.
+    blocked: VecDeque<u64>,
+
+    content: Content,
+    fetches: Fetches,
+    uploads: Uploads,
+
+    /// The connection's leader is owed the acknowledgement of this entry and all before it.
+    catch_up: Option<LogIndex>,
+    /// Inodes that lost their last name by an entry that is not acknowledged yet.
+    orphaned: BTreeMap<LogIndex, Vec<Ino>>,
+    /// Orphans that the leader keeps for us.
+    reported: BTreeSet<Ino>,
+    released: Vec<Ino>,
+
+    counters: MountCounters,
     outputs: VecDeque<Output>,
 }
 
 impl Mount {
     /// A mount that knows nothing yet; its first output dials a server.
     #[must_use]
-    pub fn new(_now: Instant, config: Config) -> Self {
-        Self { config, status: MountStatus::default(), outputs: VecDeque::new() }
+    pub fn new(now: Instant, config: Config) -> Self {
+        let client = Client::new(
+            now,
+            client::Config {
+                cluster: config.cluster,
+                servers: config.servers.clone(),
+                mount: config.mount,
+                seed: config.seed,
+                timing: config.timing,
+            },
+        );
+        let mut mount = Self {
+            client,
+            replica: Replica::new(),
+            life: Life::Starting,
+            is_fresh: false,
+            lookups: Lookups::new(),
+            missing: Missing::default(),
+            handles: Handles::new(),
+            invalidations: Invalidations::default(),
+            deferred: BTreeMap::new(),
+            epochs: VecDeque::new(),
+            early: Vec::new(),
+            waiting: WaitingTable::default(),
+            purposes: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            files: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            last_job: 0,
+            uploading: BTreeMap::new(),
+            dirty_bytes: 0,
+            flushing_bytes: 0,
+            blocked: VecDeque::new(),
+            content: Content::new(config.content_cache_bytes),
+            // PROTOCOL R25 says 50 ms, which is half a heartbeat at every scale of time.
+            fetches: Fetches::new(config.timing.heartbeat / 2),
+            uploads: Uploads::new(config.timing.heartbeat),
+            catch_up: None,
+            orphaned: BTreeMap::new(),
+            reported: BTreeSet::new(),
+            released: Vec::new(),
+            counters: MountCounters::default(),
+            outputs: VecDeque::new(),
+            config,
+        };
+        mount.settle(now);
+        mount
     }
 
     /// Takes notice of something. Never blocks, never fails.
-    pub fn handle(&mut self, _now: Instant, input: Input) {
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.watch_lease(now);
         match input {
-            Input::Request { request: Request::Forget { .. }, .. } => {}
-            Input::Request { unique, .. } => {
-                let errno = if self.config.read_only { Errno::EROFS } else { Errno::EIO };
-                self.outputs.push_back(Output::Answer { unique, result: Err(errno) });
+            Input::Request { unique, caller, request } if self.life == Life::Starting => {
+                self.early.push((unique, caller, request));
             }
-            Input::Stop => self.outputs.push_back(Output::Stopped),
-            _ => {}
+            Input::Request { unique, caller, request } => self.request(now, unique, caller, request),
+            Input::Interrupt { unique } => self.interrupt(now, unique),
+            Input::Notified { ticket } => self.notified(now, ticket),
+            Input::Connected { connection } => {
+                let orphans = self.orphans_in_use();
+                self.client.connected(now, connection, self.replica.applied(), orphans);
+            }
+            Input::Disconnected { connection, reason } => self.client.disconnected(now, connection, &reason),
+            Input::Message { connection, message } => self.client.message(now, connection, message),
+            Input::BlockStored { ticket, result, .. } => {
+                self.counters.blocks_stored += u64::from(result.is_ok());
+                self.uploads.stored(now, ticket, result, self.client.stores());
+            }
+            Input::BlockFetched { ticket, result, .. } => {
+                self.counters.blocks_fetched += u64::from(result.is_ok());
+                if let Some((hash, bytes)) = self.fetches.fetched(now, ticket, result, self.client.stores()) {
+                    self.block_arrived(now, hash, bytes);
+                }
+            }
+            Input::Stop => self.stop(now),
+            Input::Tick => {}
         }
+        self.run_timers(now);
+        self.settle(now);
     }
 
     /// What is to be carried out next, in this order.
@@ -50,11 +237,213 @@ impl Mount {
     /// When `handle` must be called again even if nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let lease = self.client.lease_until().filter(|_| self.is_fresh);
+        let timer = self.timers.first().map(|(due, _)| *due);
+        let stop = match self.life {
+            Life::Stopping { deadline } => Some(deadline),
+            _ => None,
+        };
+        let all =
+            [self.client.poll_timeout(), lease, timer, stop, self.fetches.poll_timeout(), self.uploads.poll_timeout()];
+        all.into_iter().flatten().min()
     }
 
     #[must_use]
     pub fn status(&self) -> MountStatus {
-        self.status.clone()
+        let volume = self.replica.volume();
+        MountStatus {
+            session: self.client.session(),
+            volume: self.replica.is_loaded().then(|| volume.id()),
+            leader: self.client.leader().map(str::to_owned),
+            lease_held: self.is_fresh,
+            applied: self.replica.applied(),
+            digest: volume.digest(),
+            inodes: volume.inode_count(),
+            space: self.client.space(),
+            dirty_bytes: (self.dirty_bytes + self.flushing_bytes) as u64,
+            cached_bytes: self.content.bytes() as u64,
+            calls_unanswered: self.client.calls_unanswered() as u64,
+            handles: self.handles.len() as u64,
+            inodes_looked_up: self.lookups.len() as u64,
+            invalidations_running: self.invalidations.running() as u64,
+            counters: MountCounters { connections: self.client.connections(), ..self.counters },
+        }
+    }
+
+    /// The replica's tree. Requests see it only after the first snapshot.
+    fn volume(&self) -> &Volume {
+        self.replica.volume()
+    }
+
+    /// Requests go on from here once the volume is there.
+    fn request(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
+        self.counters.requests += 1;
+        if let Some(ino) = subject(&request) {
+            self.lookups.confirm(ino);
+        }
+        if self.config.read_only && is_change(&request) {
+            return self.respond(unique, Err(Errno::EROFS));
+        }
+        match request {
+            Request::Forget { inodes } => self.forget(&inodes),
+            Request::Read { ino, offset, length, .. } => self.read(now, unique, caller, (ino, offset, length)),
+            Request::Write { ino, fh, offset, data, flags } => {
+                self.write(now, unique, caller, (ino, fh), (offset, data), flags);
+            }
+            Request::Flush { ino, .. } | Request::Fsync { ino, .. } => {
+                self.complete_file(now, unique, caller, ino, (Response::Done, None));
+            }
+            Request::Release { fh, .. } => {
+                self.release(now, fh);
+                self.respond(unique, Ok(Response::Done));
+            }
+            Request::Open { ino, flags } => self.open(now, unique, caller, ino, flags),
+            request if is_change(&request) => self.change(now, unique, caller, request),
+            request => {
+                let result = self.look(request);
+                self.respond(unique, result);
+            }
+        }
+    }
+
+    /// An answer to a request that did not wait.
+    fn respond(&mut self, unique: u64, result: Result<Response, Errno>) {
+        self.outputs.push_back(Output::Answer { unique, result });
+    }
+
+    /// Keeps the request until `answer`, or until the write timeout.
+    fn wait(&mut self, now: Instant, unique: u64, waiting: Waiting) {
+        self.timers.insert((waiting.deadline, Timer::Request(unique)));
+        let (locks, pages) = (!waiting.locks.is_empty(), waiting.pages);
+        self.waiting.insert(unique, waiting);
+        if locks {
+            self.make_way_for_locks(now, unique);
+        }
+        if let Some((ino, begin, end)) = pages {
+            self.make_way_for_pages(ino, begin, end);
+        }
+    }
+
+    fn deadline(&self, now: Instant) -> Instant {
+        now.after(self.config.timing.write_timeout)
+    }
+
+    /// The answer to a request that waited; it goes out once the tickets that must come first are done.
+    fn answer(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
+        let invalidations = &self.invalidations;
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        waiting.tickets.retain(|ticket| invalidations.is_running(*ticket));
+        if !waiting.tickets.is_empty() {
+            waiting.verdict = Some(result);
+            return;
+        }
+        self.finish(now, unique, result);
+    }
+
+    /// The answer, at once; and what was put off because of the request.
+    fn finish(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
+        let Some(waiting) = self.waiting.remove(unique) else { return };
+        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+        self.counters.operations_failed += u64::from(result.is_err());
+        self.respond(unique, result);
+        self.make_up(now, waiting);
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        while let Some((due, timer)) = self.timers.first().copied() {
+            if due > now {
+                break;
+            }
+            self.timers.remove(&(due, timer));
+            match timer {
+                Timer::Request(unique) => self.give_up(now, unique, Errno::EIO),
+                Timer::Job(job) => self.job_is_late(now, job),
+                Timer::Age(ino) => self.come_of_age(now, ino),
+            }
+        }
+        self.client.tick(now);
+        self.fetches.tick(now, self.client.stores());
+        self.uploads.tick(now, self.client.stores());
+    }
+
+    /// Carries on until nothing follows from anything.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(event) = self.client.poll_event() {
+                self.client_event(now, event);
+            }
+            for (upload, result) in self.uploads.take_finished() {
+                self.uploaded(now, upload, result);
+            }
+            self.unblock_writes(now);
+            self.acknowledge();
+            self.watch_lease(now);
+            self.end_if_done(now);
+            let Some(event) = self.client.poll_event() else { break };
+            self.client_event(now, event);
+        }
+        for request in self.fetches.take_requests() {
+            let fetch::FetchRequest { ticket, store, address, hash } = request;
+            self.outputs.push_back(Output::FetchBlock { ticket, store, address, hash });
+        }
+        for request in self.uploads.take_requests() {
+            let upload::StoreRequest { ticket, store, address, hash, bytes, upload } = request;
+            self.outputs.push_back(Output::StoreBlock { ticket, store, address, hash, bytes, upload });
+        }
     }
 }
+
+/// The inode that a request names by its number: the kernel has it for certain.
+fn subject(request: &Request) -> Option<Ino> {
+    match request {
+        Request::Lookup { parent, .. }
+        | Request::Make { parent, .. }
+        | Request::Create { parent, .. }
+        | Request::Unlink { parent, .. }
+        | Request::Rmdir { parent, .. } => Some(*parent),
+        Request::Rename { from, .. } | Request::CopyRange { from, .. } => Some(*from),
+        Request::Getattr { ino }
+        | Request::Setattr { ino, .. }
+        | Request::Readlink { ino }
+        | Request::Link { ino, .. }
+        | Request::Open { ino, .. }
+        | Request::Read { ino, .. }
+        | Request::Write { ino, .. }
+        | Request::Flush { ino, .. }
+        | Request::Fsync { ino, .. }
+        | Request::Opendir { ino }
+        | Request::Readdir { ino, .. }
+        | Request::Fsyncdir { ino }
+        | Request::Getxattr { ino, .. }
+        | Request::Listxattr { ino, .. }
+        | Request::Setxattr { ino, .. }
+        | Request::Removexattr { ino, .. }
+        | Request::Allocate { ino, .. }
+        | Request::SeekData { ino, .. }
+        | Request::SeekHole { ino, .. } => Some(*ino),
+        Request::Forget { .. } | Request::Release { .. } | Request::Releasedir { .. } | Request::Statfs => None,
+    }
+}
+
+/// Requests that a read-only mount refuses.
+const fn is_change(request: &Request) -> bool {
+    match request {
+        Request::Setattr { .. }
+        | Request::Make { .. }
+        | Request::Create { .. }
+        | Request::Unlink { .. }
+        | Request::Rmdir { .. }
+        | Request::Rename { .. }
+        | Request::Link { .. }
+        | Request::Write { .. }
+        | Request::Setxattr { .. }
+        | Request::Removexattr { .. }
+        | Request::Allocate { .. }
+        | Request::CopyRange { .. } => true,
+        Request::Open { flags, .. } => flags.write || flags.truncate,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

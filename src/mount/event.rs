@@ -26,8 +26,8 @@ pub enum Notification {
     Name { parent: Ino, name: Name },
     /// FUSE_NOTIFY_INVAL_INODE with offset -1: attributes (and ACLs, symlink target) only. Takes no lock.
     Attributes { ino: Ino },
-    /// FUSE_NOTIFY_INVAL_INODE of pages (`length` 0: to the end); waits for pages that requests have locked.
-    /// On a directory it drops the listing.
+    /// FUSE_NOTIFY_INVAL_INODE of pages (`length` 0: to the end), attributes included; waits for pages that requests
+    /// have locked. On a directory it drops the listing and takes no lock that a request holds.
     Pages { ino: Ino, offset: u64, length: u64 },
     /// FUSE_NOTIFY_INC_EPOCH: every cached name asks again. Takes no lock. Only where the kernel has it.
     AllNames,

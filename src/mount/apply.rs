@@ -1,0 +1,423 @@
+//! Entries of the log: applied in order, published by being part of the replica, then turned into notifications of what
+//! this kernel may have cached, and acknowledged when the kernel has carried those out (PROTOCOL R2, R3, R8, R25).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::{
+    Mount, Notification, Output, Purpose,
+    invalidation::{Gathering, Ranges},
+    replica::{Carried, ReplicaError},
+    waiting::Kind,
+};
+use crate::{
+    namespace::{Change, Command, Operation, Reply, Volume},
+    types::{Errno, FileKind, Ino, Instant, LogIndex, Name, message::ToLeader},
+};
+
+/// Ranges of one file's pages in one ticket; more are told as one that spans them all.
+const PAGE_RANGES_MAX: usize = 32;
+
+impl Mount {
+    pub(super) fn entries(&mut self, now: Instant, entries: Vec<(LogIndex, Bytes)>) {
+        let mut gathering = Gathering::default();
+        let mut required = Vec::new();
+        let mut changed = BTreeSet::new();
+        for (index, bytes) in entries {
+            match self.replica.apply(index, &bytes) {
+                Ok(Some(carried)) => {
+                    self.counters.entries_applied += 1;
+                    self.invalidations.require(index);
+                    required.push(index);
+                    self.carried(now, index, &carried, &mut gathering, &mut changed);
+                }
+                // Sent again by a leader that does not know how far we are.
+                Ok(None) if self.invalidations.is_awaited(index) => {}
+                Ok(None) => {
+                    self.invalidations.require(index);
+                    required.push(index);
+                }
+                Err(error) => return self.unreadable(now, &error),
+            }
+        }
+        self.issue_gathered(gathering);
+        for index in required {
+            self.invalidations.release(index);
+        }
+        self.read_again(now, |ino| changed.contains(&ino));
+        self.give_answers(now);
+    }
+
+    pub(super) fn snapshot(
+        &mut self,
+        now: Instant,
+        index: LogIndex,
+        (first, last): (bool, bool),
+        rows: Vec<(Bytes, Bytes)>,
+    ) {
+        let was_loaded = self.replica.is_loaded();
+        match self.replica.snapshot(index, first, last, rows) {
+            Ok(None) => {}
+            Ok(Some(before)) => {
+                self.counters.snapshots += 1;
+                if was_loaded {
+                    self.replaced(now, index, &before);
+                }
+                self.give_answers(now);
+            }
+            Err(error) => self.unreadable(now, &error),
+        }
+    }
+
+    /// The kernel has carried a ticket out.
+    pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
+        self.invalidations.notified(ticket);
+        let freed: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.verdict.is_some() && waiting.tickets.contains(&ticket))
+            .map(|(unique, _)| unique)
+            .collect();
+        for unique in freed {
+            if let Some(verdict) = self.waiting.get_mut(unique).and_then(|waiting| waiting.verdict.take()) {
+                self.answer(now, unique, verdict);
+            }
+        }
+    }
+
+    /// Has the kernel forget these things; `entries` are acknowledged when it has.
+    pub(super) fn issue(&mut self, notifications: Vec<Notification>, entries: Vec<LogIndex>) -> u64 {
+        self.counters.notifications += notifications.len() as u64;
+        let ticket = self.invalidations.issue(notifications.clone(), entries);
+        self.outputs.push_back(Output::Notify { ticket, notifications });
+        ticket
+    }
+
+    pub(super) fn issue_gathered(&mut self, mut gathering: Gathering) -> Option<u64> {
+        for (ino, ranges) in std::mem::take(&mut gathering.pages) {
+            let entries = gathering.page_entries.remove(&ino).unwrap_or_default();
+            self.issue_pages(ino, ranges, entries);
+        }
+        let notifications = gathering.notifications();
+        if notifications.is_empty() {
+            return None;
+        }
+        gathering.entries.sort_unstable();
+        gathering.entries.dedup();
+        let ticket = self.issue(notifications, gathering.entries);
+        for unique in gathering.renames {
+            if let Some(waiting) = self.waiting.get_mut(unique) {
+                waiting.tickets.insert(ticket);
+            }
+        }
+        Some(ticket)
+    }
+
+    /// Attributes at once, then pages. Ranges whose pages a request of this mount keeps locked are told too, but nobody
+    /// waits for that: such a page is not up to date, and its request is answered from the state as it is now (R8).
+    pub(super) fn issue_pages(&mut self, ino: Ino, ranges: Ranges, mut entries: Vec<LogIndex>) {
+        if !self.lookups.is_known(ino) {
+            return;
+        }
+        entries.sort_unstable();
+        entries.dedup();
+        let (free, locked) = part(&spanned(ranges), &self.waiting.locked_pages(ino));
+        let pages = |(begin, end): &(u64, u64)| Notification::Pages {
+            ino,
+            offset: *begin,
+            length: if *end == u64::MAX { 0 } else { end - begin },
+        };
+        let attributes = Notification::Attributes { ino };
+        self.issue([attributes].into_iter().chain(free.iter().map(pages)).collect(), entries);
+        if !locked.is_empty() {
+            self.issue(locked.iter().map(pages).collect(), Vec::new());
+        }
+    }
+
+    /// Tells the leader what is invalidated, and what of it is still open here.
+    pub(super) fn acknowledge(&mut self) {
+        let mut entries = self.invalidations.take_done();
+        let mut referenced = Vec::new();
+        for entry in &entries {
+            referenced.extend(self.orphaned.remove(entry).unwrap_or_default());
+        }
+        referenced.retain(|ino| self.is_in_use(*ino));
+        if let Some(index) = self.catch_up
+            && self.client.is_attached()
+            && self.replica.is_loaded()
+            && self.replica.applied() >= index
+            && self.invalidations.first_awaited().is_none_or(|first| first > index)
+        {
+            // It stands for all before it, and for the orphans of all before it.
+            self.catch_up = None;
+            entries.push(index);
+            referenced = self.orphans_in_use();
+        }
+        self.client.set_in_debt(self.catch_up.is_some() || self.invalidations.first_awaited().is_some());
+        if !entries.is_empty() {
+            entries.sort_unstable();
+            entries.dedup();
+            self.reported.extend(&referenced);
+            self.client.tell(ToLeader::Acknowledge { entries, referenced });
+        }
+        if !self.released.is_empty() {
+            let orphans = std::mem::take(&mut self.released);
+            self.client.tell(ToLeader::Released { orphans });
+        }
+    }
+
+    /// The inode may be gone for this mount's sake, if the leader keeps it for us.
+    pub(super) fn release_orphan(&mut self, ino: Ino) {
+        if !self.is_in_use(ino) && self.reported.remove(&ino) {
+            self.released.push(ino);
+        }
+    }
+
+    pub(super) fn orphans_in_use(&self) -> Vec<Ino> {
+        self.volume().orphans().map(|(ino, _)| ino).filter(|ino| self.is_in_use(*ino)).collect()
+    }
+
+    fn carried(
+        &mut self,
+        now: Instant,
+        index: LogIndex,
+        carried: &Carried,
+        gathering: &mut Gathering,
+        changed: &mut BTreeSet<Ino>,
+    ) {
+        let Carried { header, command, applied } = carried;
+        for (hash, bytes) in &applied.effects.content {
+            self.content.insert(*hash, bytes.clone());
+        }
+        let is_ours = self.client.session() == Some(header.session);
+        let purpose = self.purposes.get(&header.sequence).copied().filter(|_| is_ours);
+        if is_ours && purpose.is_none() {
+            self.client.seen_in_log(header.sequence);
+        }
+        for change in &applied.effects.changes {
+            match change {
+                Change::Name { parent, name, .. } => self.missing.forget(*parent, name),
+                Change::Content { ino, .. } => {
+                    changed.insert(*ino);
+                }
+                Change::Orphaned { ino } => self.orphaned.entry(index).or_default().push(*ino),
+                Change::Freed { ino } => {
+                    changed.insert(*ino);
+                    self.reported.remove(ino);
+                    self.inode_freed(now, *ino);
+                }
+                Change::Attributes { .. } => {}
+            }
+        }
+        match purpose {
+            None => self.gather(now, index, &applied.effects.changes, gathering),
+            Some(Purpose::Request(unique)) => self.own_applied(unique, &applied.outcome),
+            Some(Purpose::Job(job)) => {
+                if let Some(unique) = self.request_of(job) {
+                    self.own_applied(unique, &applied.outcome);
+                }
+                self.job_applied(job);
+                if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
+                    self.own_write_applied(now, operation, *reply);
+                }
+            }
+        }
+    }
+
+    /// An operation of this mount is part of the replica now. Its kernel knows what it asked for: nothing is told.
+    fn own_applied(&mut self, unique: u64, outcome: &Result<Reply, Errno>) {
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        waiting.is_applied = outcome.is_ok();
+        let Ok(Reply::Made { ino }) = outcome else { return };
+        let ino = *ino;
+        match &waiting.kind {
+            Kind::Create { flags, .. } => {
+                // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
+                let fh = self.handles.open(ino, flags.append);
+                let attributes = self.attributes(ino);
+                if let Some(waiting) = self.waiting.get_mut(unique)
+                    && let Kind::Create { made, .. } = &mut waiting.kind
+                {
+                    *made = attributes.map(|attributes| (attributes, fh));
+                }
+            }
+            Kind::Make { .. } => {
+                let attributes = self.attributes(ino);
+                if let Some(waiting) = self.waiting.get_mut(unique)
+                    && let Kind::Make { made, .. } = &mut waiting.kind
+                {
+                    *made = attributes;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes of this mount reached the log. The kernel has the same in its pages, except where apply chose the place.
+    fn own_write_applied(&mut self, now: Instant, operation: &Operation, reply: Reply) {
+        let Operation::Write { ino, pieces, append, .. } = operation else { return };
+        let Reply::Written { offset, size } = reply else { return };
+        if *append && self.lookups.is_known(*ino) {
+            self.issue_pages(*ino, vec![(offset, size)], Vec::new());
+        }
+        let is_small = pieces.iter().all(|piece| piece.content.is_some());
+        if is_small && let Some(last) = pieces.last() {
+            let written = if *append { size.saturating_sub(1) } else { last.offset };
+            self.coalesce(now, *ino, written);
+        }
+    }
+
+    /// What a change made elsewhere (or one that was given up here) makes stale in this kernel.
+    fn gather(&mut self, now: Instant, index: LogIndex, changes: &[Change], gathering: &mut Gathering) {
+        for change in changes {
+            match change {
+                Change::Name { parent, name, before, now: present } => {
+                    for child in [before, present].into_iter().flatten() {
+                        self.gather_inode(*child, index, gathering);
+                    }
+                    if self.lookups.is_known(*parent) {
+                        gathering.directories.insert(*parent);
+                        gathering.entries.push(index);
+                        self.gather_name(now, index, *parent, name, gathering);
+                    }
+                }
+                Change::Content { ino, offset, length } if self.lookups.is_known(*ino) => {
+                    gathering.pages.entry(*ino).or_default().push((*offset, offset.saturating_add(*length)));
+                    gathering.page_entries.entry(*ino).or_default().push(index);
+                }
+                Change::Content { .. } => {}
+                Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
+                    self.gather_inode(*ino, index, gathering);
+                }
+            }
+        }
+    }
+
+    fn gather_inode(&self, ino: Ino, index: LogIndex, gathering: &mut Gathering) {
+        if self.lookups.is_known(ino) {
+            gathering.inodes.insert(ino);
+            gathering.entries.push(index);
+        }
+    }
+
+    /// A snapshot took the replica's place: the kernel forgets what differs.
+    fn replaced(&mut self, now: Instant, index: LogIndex, before: &Volume) {
+        let mut gathering = Gathering::default();
+        self.invalidations.require(index);
+        let known: Vec<Ino> = self.lookups.iter().collect();
+        let mut changed = BTreeSet::new();
+        let mut names: Vec<(Ino, Name)> = Vec::new();
+        for ino in known {
+            let (old, new) = (before.inode(ino), self.volume().inode(ino));
+            let shown = |volume: &Volume| volume.attributes(ino);
+            if shown(before) == shown(self.volume()) {
+                continue;
+            }
+            changed.insert(ino);
+            if old.or(new).is_some_and(|inode| inode.kind == FileKind::Directory) {
+                gathering.directories.insert(ino);
+                names.extend(names_that_differ(ino, before, self.volume()));
+            } else {
+                gathering.inodes.insert(ino);
+            }
+            if old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version) {
+                gathering.pages.insert(ino, vec![(0, u64::MAX)]);
+                gathering.page_entries.insert(ino, vec![index]);
+            }
+        }
+        gathering.entries.push(index);
+        for (parent, name) in &names {
+            self.gather_name(now, index, *parent, name, &mut gathering);
+        }
+        self.issue_gathered(gathering);
+        self.invalidations.release(index);
+        let gone: Vec<Ino> = self.files.keys().copied().filter(|ino| self.volume().inode(*ino).is_none()).collect();
+        for ino in gone {
+            self.inode_freed(now, ino);
+        }
+        self.reported.retain(|ino| self.replica.volume().inode(*ino).is_some());
+        self.read_again(now, |_| true);
+    }
+
+    fn unreadable(&mut self, now: Instant, error: &ReplicaError) {
+        match error {
+            // Another leader would send the same.
+            ReplicaError::Entry { .. } => {
+                self.outputs.push_back(Output::Fatal(format!("this mount cannot follow the volume: {error}")));
+            }
+            ReplicaError::Nothing | ReplicaError::Snapshot { .. } | ReplicaError::Piece { .. } => {
+                self.outputs.push_back(Output::Notice(format!("what the leader sent is no use: {error}")));
+                self.client.reattach(now, "it sent what cannot be the volume");
+            }
+        }
+    }
+}
+
+/// Names of the directory that mean something else in `after` than in `before`.
+fn names_that_differ(directory: Ino, before: &Volume, after: &Volume) -> BTreeSet<(Ino, Name)> {
+    let names = |volume: &Volume| -> Vec<(Name, Ino)> {
+        volume.entries_after(directory, 0).map(|(_, name, ino, _)| (name.clone(), ino)).collect()
+    };
+    let went = names(before).into_iter().filter(|(name, ino)| after.lookup(directory, name) != Some(*ino));
+    let came = names(after).into_iter().filter(|(name, ino)| before.lookup(directory, name) != Some(*ino));
+    went.chain(came).map(|(name, _)| (directory, name)).collect()
+}
+
+/// The ranges in order, those that touch as one; too many become one that spans them.
+fn spanned(mut ranges: Ranges) -> Ranges {
+    ranges.sort_unstable();
+    let mut merged: Ranges = Vec::with_capacity(ranges.len());
+    for (begin, end) in ranges {
+        match merged.last_mut() {
+            Some((_, last)) if begin <= *last => *last = end.max(*last),
+            _ => merged.push((begin, end)),
+        }
+    }
+    match (merged.first(), merged.last()) {
+        (Some((begin, _)), Some((_, end))) if merged.len() > PAGE_RANGES_MAX => vec![(*begin, *end)],
+        _ => merged,
+    }
+}
+
+/// What of the ranges lies outside the locked ones, and what inside. Both are in order.
+fn part(ranges: &[(u64, u64)], locked: &[(u64, u64)]) -> (Ranges, Ranges) {
+    let (mut free, mut inside) = (Ranges::new(), Ranges::new());
+    for (begin, end) in ranges {
+        let mut at = *begin;
+        for (lock, unlock) in locked {
+            let (from, to) = ((*lock).max(at), (*unlock).min(*end));
+            if from < to {
+                if at < from {
+                    free.push((at, from));
+                }
+                inside.push((from, to));
+                at = to;
+            }
+        }
+        if at < *end {
+            free.push((at, *end));
+        }
+    }
+    (free, inside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_touch_are_one_and_too_many_are_one() {
+        assert_eq!(spanned(vec![(8, 12), (0, 4), (4, 8), (20, u64::MAX)]), [(0, 12), (20, u64::MAX)]);
+        let many = (0..100).map(|at| (at * 10, at * 10 + 1)).collect();
+        assert_eq!(spanned(many), [(0, 991)]);
+    }
+
+    #[test]
+    fn locked_pages_are_left_out_and_told_apart() {
+        assert_eq!(part(&[(0, 100)], &[]), (vec![(0, 100)], vec![]));
+        assert_eq!(part(&[(0, 100)], &[(10, 20), (15, 30)]), (vec![(0, 10), (30, 100)], vec![(10, 20), (20, 30)]));
+        assert_eq!(part(&[(0, 10), (20, 30)], &[(5, 25)]), (vec![(0, 5), (25, 30)], vec![(5, 10), (20, 25)]));
+        assert_eq!(part(&[(50, u64::MAX)], &[(0, 60)]), (vec![(60, u64::MAX)], vec![(50, 60)]));
+    }
+}

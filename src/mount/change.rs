@@ -1,0 +1,355 @@
+//! Requests that change something: submitted as operations, answered when these are complete, from the state that
+//! includes them.
+
+use std::time::Duration;
+
+use super::{
+    Caller, Mount, Notification, OpenFlags, Purpose, Request, Response,
+    flush::Overlay,
+    waiting::{Kind, Waiting},
+};
+use crate::{
+    namespace::{NewNode, Operation, Reply},
+    types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name},
+};
+
+/// How often a create is tried that finds its name taken, and then gone.
+const CREATE_ATTEMPTS: u32 = 3;
+/// Bytes of one copy_file_range; the kernel asks again for the rest.
+const COPY_BYTES_MAX: u64 = 1 << 30;
+
+impl Mount {
+    pub(super) fn change(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
+        let deadline = self.deadline(now);
+        let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
+        let plain = || Waiting::new(caller, deadline, Kind::Plain);
+        match request {
+            Request::Make { parent, name, node, mode } => {
+                let kind = Kind::Make { parent, name: name.clone(), made: None };
+                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                self.call(now, unique, waiting, Operation::Make { parent, name, node, mode, uid, gid });
+            }
+            Request::Create { parent, name, mode, flags } => {
+                let kind = Kind::Create { parent, name: name.clone(), mode, flags, made: None, attempts: 1 };
+                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                let node = NewNode::File;
+                self.call(now, unique, waiting, Operation::Make { parent, name, node, mode, uid, gid });
+            }
+            Request::Link { ino, parent, name } => {
+                let kind = Kind::Make { parent, name: name.clone(), made: None };
+                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                self.call(now, unique, waiting, Operation::Link { ino, parent, name });
+            }
+            Request::Unlink { parent, name } => {
+                let waiting = plain().locking(vec![parent], vec![(parent, name.clone())]);
+                self.call(now, unique, waiting, Operation::Unlink { parent, name });
+            }
+            Request::Rmdir { parent, name } => {
+                let locks = [parent].into_iter().chain(self.directory_named(parent, &name)).collect();
+                let waiting = plain().locking(locks, vec![(parent, name.clone())]);
+                self.call(now, unique, waiting, Operation::Rmdir { parent, name });
+            }
+            Request::Rename { from, from_name, to, to_name, mode } => {
+                let victims =
+                    self.directory_named(from, &from_name).into_iter().chain(self.directory_named(to, &to_name));
+                let mut locks: Vec<Ino> = [from, to].into_iter().chain(victims).collect();
+                locks.sort_unstable();
+                locks.dedup();
+                let mut waiting = plain().locking(locks, vec![(from, from_name.clone()), (to, to_name.clone())]);
+                waiting.is_rename = true;
+                self.call(now, unique, waiting, Operation::Rename { from, from_name, to, to_name, mode });
+            }
+            Request::Setxattr { ino, name, value, mode } => {
+                let waiting = plain().locking(self.own_lock(ino), Vec::new());
+                self.call(now, unique, waiting, Operation::SetXattr { ino, name, value, mode });
+            }
+            Request::Removexattr { ino, name } => {
+                let waiting = plain().locking(self.own_lock(ino), Vec::new());
+                self.call(now, unique, waiting, Operation::RemoveXattr { ino, name });
+            }
+            Request::Setattr { ino, changes } => self.setattr(now, unique, caller, ino, changes),
+            Request::Allocate { ino, mode, offset, length, .. } => {
+                self.wait(now, unique, plain());
+                self.flush(now, ino);
+                let operation = Operation::Allocate { ino, mode, offset, length };
+                self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+            }
+            Request::CopyRange { from, from_offset, to, to_offset, length } => {
+                self.wait(now, unique, Waiting::new(caller, deadline, Kind::CopyRange));
+                self.flush(now, from);
+                self.flush(now, to);
+                let length = length.min(COPY_BYTES_MAX);
+                let operation = Operation::CopyRange { from, from_offset, to, to_offset, length };
+                let inodes = if from == to { vec![from] } else { vec![from, to] };
+                self.enqueue(now, inodes, operation, Vec::new(), Overlay::default(), Some(unique));
+            }
+            // All others are dispatched before they come here.
+            _ => self.respond(unique, Err(Errno::ENOSYS)),
+        }
+    }
+
+    /// The operation is over; its request is answered from the state that includes it.
+    pub(super) fn complete(&mut self, now: Instant, unique: u64, outcome: Result<Reply, Errno>) {
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let caller = waiting.caller;
+        match (&mut waiting.kind, outcome) {
+            (Kind::Create { parent, name, mode, flags, made, attempts }, outcome) => {
+                let (parent, name, mode, flags) = (*parent, name.clone(), *mode, *flags);
+                let (made, attempts) = (made.take(), *attempts);
+                match outcome {
+                    Ok(_) => self.created(now, unique, (parent, &name), made, outcome, flags),
+                    Err(Errno::EEXIST) if !flags.exclusive => {
+                        self.open_existing(now, unique, caller, (parent, name, mode), flags, attempts);
+                    }
+                    Err(errno) => self.answer(now, unique, Err(errno)),
+                }
+            }
+            (Kind::OpenTruncate { ino, flags, fh, created }, outcome) => {
+                let (ino, flags, fh, created) = (*ino, *flags, *fh, created.clone());
+                let result = match outcome {
+                    Err(errno) => Err(errno),
+                    Ok(_) => match created {
+                        None => Ok(Response::Opened(self.opened_as(ino, fh, flags))),
+                        Some((parent, name)) => self.created_as(ino, (parent, &name), fh, flags, None),
+                    },
+                };
+                if result.is_err() {
+                    self.release(now, fh);
+                }
+                self.answer(now, unique, result);
+            }
+            (_, Err(errno)) => self.answer(now, unique, Err(errno)),
+            (Kind::Make { parent, name, made }, Ok(reply)) => {
+                let (parent, name, made) = (*parent, name.clone(), made.take());
+                let result = self.made(parent, &name, made, reply);
+                self.answer(now, unique, result);
+            }
+            (Kind::Setattr { ino }, Ok(_)) => {
+                let ino = *ino;
+                // The kernel stores these without comparing versions (PROTOCOL R1).
+                let shown = self.attributes(ino).ok_or(Errno::ENOENT);
+                let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
+                self.answer(now, unique, result);
+            }
+            (Kind::Append { ino, offset, length, is_direct }, Ok(_)) => {
+                let (ino, offset, length, is_direct) = (*ino, *offset, *length, *is_direct);
+                self.answer(now, unique, Ok(Response::Written { length }));
+                if !is_direct && self.lookups.is_known(ino) {
+                    // The kernel keeps the bytes where it believed the end to be.
+                    let pages = Notification::Pages { ino, offset, length: 0 };
+                    self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
+                }
+            }
+            (Kind::CopyRange, Ok(Reply::Copied { length })) => {
+                let length = u32::try_from(length).unwrap_or(u32::MAX);
+                self.answer(now, unique, Ok(Response::Written { length }));
+            }
+            (_, Ok(_)) => self.answer(now, unique, Ok(Response::Done)),
+        }
+    }
+
+    /// Nobody waits for the request any more, or its time is over.
+    pub(super) fn give_up(&mut self, now: Instant, unique: u64, errno: Errno) {
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        if let Some(verdict) = waiting.verdict.take() {
+            // It is complete; only notifications hang, and their entries are not acknowledged.
+            return self.finish(now, unique, verdict);
+        }
+        let handle = match &waiting.kind {
+            Kind::Create { made: Some((_, fh)), .. } | Kind::OpenTruncate { fh, .. } => Some(*fh),
+            _ => None,
+        };
+        // The kernel will believe that nothing happened.
+        waiting.collided |= waiting.is_applied;
+        let (sequence, job) = (waiting.sequence, waiting.job);
+        self.finish(now, unique, Err(errno));
+        if let Some(job) = job {
+            self.abandon_job(now, job, errno);
+        } else if let Some(sequence) = sequence {
+            self.client.give_up(sequence);
+            self.purposes.remove(&sequence);
+        }
+        if let Some(fh) = handle {
+            self.release(now, fh);
+        }
+    }
+
+    /// The caller was hit by a signal: EINTR where it is certain that nothing was done.
+    pub(super) fn interrupt(&mut self, now: Instant, unique: u64) {
+        let Some(waiting) = self.waiting.get(unique) else {
+            if let Some(at) = self.early.iter().position(|(early, ..)| *early == unique) {
+                self.early.remove(at);
+                self.respond(unique, Err(Errno::EINTR));
+            }
+            return;
+        };
+        let is_safe = match &waiting.kind {
+            Kind::Read { .. } | Kind::Write { .. } => true,
+            // The bytes stay and go on their way; a short wait is not worth an error that no other file system gives.
+            Kind::Flush { .. } => !self.client.is_attached(),
+            _ => match (waiting.job, waiting.sequence) {
+                (Some(job), _) => !self.is_proposed(job),
+                (None, Some(sequence)) => !self.client.is_sent(sequence),
+                (None, None) => true,
+            },
+        };
+        if is_safe {
+            self.give_up(now, unique, Errno::EINTR);
+        }
+    }
+
+    fn call(&mut self, now: Instant, unique: u64, waiting: Waiting, operation: Operation) {
+        self.wait(now, unique, waiting);
+        self.submit(unique, operation);
+    }
+
+    fn submit(&mut self, unique: u64, operation: Operation) {
+        self.counters.operations_proposed += 1;
+        let sequence = self.client.submit(operation);
+        self.purposes.insert(sequence, Purpose::Request(unique));
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.sequence = Some(sequence);
+        }
+    }
+
+    fn setattr(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, mut changes: AttributeChanges) {
+        if self.config.squash.is_some() {
+            (changes.uid, changes.gid) = (None, None);
+        }
+        let Some(kind) = self.volume().inode(ino).map(|inode| inode.kind) else {
+            return self.respond(unique, Err(Errno::ENOENT));
+        };
+        if changes == AttributeChanges::default() {
+            let shown = self.attributes(ino).ok_or(Errno::ENOENT);
+            let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
+            return self.respond(unique, result);
+        }
+        let waiting =
+            Waiting::new(caller, self.deadline(now), Kind::Setattr { ino }).locking(self.own_lock(ino), Vec::new());
+        let operation = Operation::SetAttributes { ino, changes };
+        if kind != FileKind::File {
+            return self.call(now, unique, waiting, operation);
+        }
+        self.wait(now, unique, waiting);
+        // Times that are set now are later than those of the writes before, and a new size cuts them; a mode does not
+        // care, unless a write is to clear bits of it.
+        let is_ordered = changes.size.is_some() || changes.mtime.is_some() || changes.atime.is_some();
+        if is_ordered || self.files.get(&ino).is_some_and(|file| file.clear_suid) {
+            self.flush(now, ino);
+        }
+        self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+    }
+
+    /// The reply to mknod, mkdir, symlink and link.
+    fn made(&mut self, parent: Ino, name: &Name, made: Option<Attributes>, reply: Reply) -> Result<Response, Errno> {
+        let ino = match (reply, made) {
+            (Reply::Made { ino }, _) => ino,
+            (_, Some(made)) => made.ino,
+            (_, None) => return Err(Errno::EIO),
+        };
+        // Removed again by another mount already: it was there, and the kernel will ask again at once.
+        let attributes = self.attributes(ino).or(made).ok_or(Errno::ENOENT)?;
+        let entry_ttl = self.ttl_of_entry(parent, name, ino);
+        self.lookups.replied(ino);
+        Ok(Response::Entry { attributes, entry_ttl, attributes_ttl: Duration::ZERO })
+    }
+
+    fn created(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        (parent, name): (Ino, &Name),
+        made: Option<(Attributes, u64)>,
+        outcome: Result<Reply, Errno>,
+        flags: OpenFlags,
+    ) {
+        let (attributes, ino, fh) = match (made, outcome) {
+            (Some((attributes, fh)), _) => (Some(attributes), attributes.ino, fh),
+            // A snapshot brought the file, its entry was never seen here.
+            (None, Ok(Reply::Made { ino })) => (None, ino, self.handles.open(ino, flags.append)),
+            (None, _) => return self.answer(now, unique, Err(Errno::EIO)),
+        };
+        let result = self.created_as(ino, (parent, name), fh, flags, attributes);
+        if result.is_err() {
+            self.release(now, fh);
+        }
+        self.answer(now, unique, result);
+    }
+
+    fn created_as(
+        &mut self,
+        ino: Ino,
+        (parent, name): (Ino, &Name),
+        fh: u64,
+        flags: OpenFlags,
+        made: Option<Attributes>,
+    ) -> Result<Response, Errno> {
+        let attributes = self.attributes(ino).or(made).ok_or(Errno::ESTALE)?;
+        let entry_ttl = self.ttl_of_entry(parent, name, ino);
+        let opened = self.opened_as(ino, fh, flags);
+        self.lookups.replied(ino);
+        Ok(Response::Created { attributes, entry_ttl, attributes_ttl: Duration::ZERO, opened })
+    }
+
+    /// Another mount was faster. The kernel has not checked permissions of a file that it believed to be new: where the
+    /// caller is not its owner, ESTALE makes it look the path up again and check.
+    fn open_existing(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        caller: Caller,
+        (parent, name, mode): (Ino, Name, u16),
+        flags: OpenFlags,
+        attempts: u32,
+    ) {
+        let Some(attributes) = self.volume().lookup(parent, &name).and_then(|ino| self.attributes(ino)) else {
+            if attempts >= CREATE_ATTEMPTS {
+                return self.answer(now, unique, Err(Errno::ESTALE));
+            }
+            if let Some(waiting) = self.waiting.get_mut(unique) {
+                waiting.is_applied = false;
+                if let Kind::Create { attempts, .. } = &mut waiting.kind {
+                    *attempts += 1;
+                }
+            }
+            let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
+            return self.submit(unique, Operation::Make { parent, name, node: NewNode::File, mode, uid, gid });
+        };
+        let ino = attributes.ino;
+        if attributes.kind != FileKind::File || !may_access(caller, &attributes, flags.write || flags.truncate) {
+            return self.answer(now, unique, Err(Errno::ESTALE));
+        }
+        let fh = self.handles.open(ino, flags.append);
+        if flags.truncate {
+            if let Some(waiting) = self.waiting.get_mut(unique) {
+                waiting.sequence = None;
+                waiting.is_applied = false;
+                waiting.kind = Kind::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
+            }
+            return self.truncate_for_open(now, unique, caller, ino);
+        }
+        let result = self.created_as(ino, (parent, &name), fh, flags, None);
+        self.answer(now, unique, result);
+    }
+
+    fn ttl_of_entry(&self, parent: Ino, name: &Name, ino: Ino) -> Duration {
+        if self.volume().lookup(parent, name) == Some(ino) { self.entry_ttl(parent, name) } else { Duration::ZERO }
+    }
+
+    fn directory_named(&self, parent: Ino, name: &Name) -> Option<Ino> {
+        let ino = self.volume().lookup(parent, name)?;
+        self.volume().inode(ino).filter(|inode| inode.kind == FileKind::Directory).map(|_| ino)
+    }
+
+    /// What the kernel locks for a change of the inode itself: only a directory's lock is in a notification's way.
+    fn own_lock(&self, ino: Ino) -> Vec<Ino> {
+        let is_directory = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::Directory);
+        if is_directory { vec![ino] } else { Vec::new() }
+    }
+}
+
+/// Whether the caller may read (and write) as the file's owner. Groups, ACLs and capabilities are the kernel's to judge.
+const fn may_access(caller: Caller, attributes: &Attributes, write: bool) -> bool {
+    let wanted = if write { 0o600 } else { 0o400 };
+    caller.uid == attributes.uid && attributes.mode & wanted == wanted
+}

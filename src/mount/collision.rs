@@ -1,0 +1,198 @@
+//! Notifications and the kernel's own locks. The kernel holds a directory's lock for as long as a request that changes
+//! it is unanswered, and a page's for as long as it is being read or written; a notification about a name, or about
+//! pages, waits for that lock. Such a request may itself wait for another mount, which waits for our acknowledgement:
+//! so no acknowledgement ever waits for a lock that an unanswered request holds (DESIGN 8, deadlock 3; PROTOCOL R8, R22,
+//! R23).
+//!
+//! A name in a locked directory is made stale by INC_EPOCH, which takes no lock. Without it (older kernels, or too many
+//! collisions a second) the entry is acknowledged first and the name invalidated when the request was answered: until
+//! then this kernel may answer from before. That window is documented under P2.
+
+use std::time::Duration;
+
+use super::{Mount, Notification, invalidation::Gathering, waiting::Waiting};
+use crate::types::{Ino, Instant, LogIndex, Name};
+
+/// INC_EPOCH because of collisions, at most so often within a second: each makes every cached name ask again.
+const EPOCHS_PER_SECOND: usize = 4;
+
+impl Mount {
+    /// A name changed elsewhere. Unless the kernel's lock of the directory is ours to wait for, it goes another way.
+    pub(super) fn gather_name(
+        &mut self,
+        now: Instant,
+        index: LogIndex,
+        parent: Ino,
+        name: &Name,
+        gathering: &mut Gathering,
+    ) {
+        if !self.waiting.is_locked(parent) {
+            gathering.names.insert((parent, name.clone()));
+            return;
+        }
+        let by_epoch = gathering.all_names || self.may_send_epoch(now);
+        gathering.all_names |= by_epoch;
+        if !by_epoch {
+            self.defer(parent, name);
+        }
+        for unique in self.waiting.lockers(parent) {
+            let Some(waiting) = self.waiting.get_mut(unique) else { continue };
+            if !waiting.names.iter().any(|(directory, own)| *directory == parent && own == name) {
+                continue;
+            }
+            if by_epoch {
+                // R23: a rename moves the entry that the kernel believes in; it must be stale before.
+                if waiting.is_rename {
+                    gathering.renames.push(unique);
+                }
+            } else {
+                waiting.collided = true;
+                // Ordered before the rename: what the kernel will move is not what the rename moved. Held by later
+                // entries only, so that no two mounts wait for each other.
+                if waiting.is_rename && !waiting.is_applied {
+                    waiting.held.push(index);
+                    self.invalidations.require(index);
+                }
+            }
+        }
+    }
+
+    /// A request arrived that holds directories' locks: no acknowledgement waits any longer for notifications that these
+    /// locks stop.
+    pub(super) fn make_way_for_locks(&mut self, now: Instant, unique: u64) {
+        let Some(waiting) = self.waiting.get(unique) else { return };
+        let (locks, names, is_rename) = (waiting.locks.clone(), waiting.names.clone(), waiting.is_rename);
+        let is_stopped = |n: &Notification| matches!(n, Notification::Name { parent, .. } if locks.contains(parent));
+        let excused = self.invalidations.excuse(is_stopped);
+        if excused.is_empty() {
+            return;
+        }
+        let mut gathering = Gathering::default();
+        let mut touches_own = false;
+        for (entries, notifications) in &excused {
+            gathering.entries.extend(entries);
+            for notification in notifications {
+                match notification {
+                    Notification::Name { parent, name } if locks.contains(parent) => {
+                        touches_own |= names.iter().any(|(directory, own)| directory == parent && own == name);
+                    }
+                    Notification::Name { parent, name } => {
+                        gathering.names.insert((*parent, name.clone()));
+                    }
+                    // Pages of files have tickets of their own, without names.
+                    Notification::Pages { ino, .. } => {
+                        gathering.directories.insert(*ino);
+                    }
+                    Notification::Attributes { ino } => {
+                        gathering.inodes.insert(*ino);
+                    }
+                    Notification::AllNames => gathering.all_names = true,
+                }
+            }
+        }
+        let by_epoch = gathering.all_names || self.may_send_epoch(now);
+        gathering.all_names = by_epoch;
+        let entries: Vec<LogIndex> = excused.iter().flat_map(|(entries, _)| entries.iter().copied()).collect();
+        if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
+            if !by_epoch {
+                // The names that were to be invalidated are, once the request is answered, by the ticket that hangs;
+                // but where a rename moved them to is known only to us.
+                waiting.collided = true;
+                if is_rename {
+                    for entry in &entries {
+                        waiting.held.push(*entry);
+                        self.invalidations.require(*entry);
+                    }
+                }
+            } else if is_rename {
+                gathering.renames.push(unique);
+            }
+        }
+        self.issue_gathered(gathering);
+        for entry in entries {
+            self.invalidations.release(entry);
+        }
+    }
+
+    /// A request arrived that keeps pages locked while it waits: what stands behind these pages in a ticket is told
+    /// again, around them.
+    pub(super) fn make_way_for_pages(&mut self, ino: Ino, begin: u64, end: u64) {
+        let is_stopped = |n: &Notification| match n {
+            Notification::Pages { ino: of, offset, length } => {
+                let to = if *length == 0 { u64::MAX } else { offset.saturating_add(*length) };
+                *of == ino && *offset < end && begin < to
+            }
+            _ => false,
+        };
+        for (entries, notifications) in self.invalidations.excuse(is_stopped) {
+            let ranges = notifications.iter().filter_map(|notification| match notification {
+                Notification::Pages { offset, length, .. } => {
+                    Some((*offset, if *length == 0 { u64::MAX } else { offset.saturating_add(*length) }))
+                }
+                _ => None,
+            });
+            self.issue_pages(ino, ranges.collect(), entries.clone());
+            for entry in entries {
+                self.invalidations.release(entry);
+            }
+        }
+    }
+
+    /// A request was answered, and its locks are free: what was put off because of them is told now.
+    pub(super) fn make_up(&mut self, _now: Instant, waiting: Waiting) {
+        let mut gathering = Gathering::default();
+        let mut unfence = Vec::new();
+        for directory in &waiting.locks {
+            // Another request has the lock; it will make up for this.
+            if self.waiting.is_locked(*directory) {
+                continue;
+            }
+            for name in self.deferred.remove(directory).unwrap_or_default() {
+                gathering.names.insert((*directory, name.clone()));
+                unfence.push((*directory, name));
+            }
+        }
+        if waiting.collided {
+            for (directory, name) in &waiting.names {
+                let child = self.volume().lookup(*directory, name);
+                gathering.inodes.extend(child.filter(|child| self.lookups.is_known(*child)));
+                if !self.lookups.is_known(*directory) {
+                    continue;
+                }
+                gathering.directories.insert(*directory);
+                if self.waiting.is_locked(*directory) {
+                    self.defer(*directory, name);
+                } else {
+                    gathering.names.insert((*directory, name.clone()));
+                }
+            }
+        }
+        gathering.entries.clone_from(&waiting.held);
+        self.issue_gathered(gathering);
+        for (directory, name) in unfence {
+            self.invalidations.unfence_name(directory, &name);
+        }
+        for entry in waiting.held {
+            self.invalidations.release(entry);
+        }
+    }
+
+    /// Invalidates the name when the directory's lock is free; until then nothing said about it is kept.
+    fn defer(&mut self, parent: Ino, name: &Name) {
+        if self.deferred.entry(parent).or_default().insert(name.clone()) {
+            self.invalidations.fence_name(parent, name);
+        }
+    }
+
+    fn may_send_epoch(&mut self, now: Instant) -> bool {
+        if !self.config.kernel.inc_epoch {
+            return false;
+        }
+        self.epochs.retain(|sent| now.since(*sent) < Duration::from_secs(1));
+        let may = self.epochs.len() < EPOCHS_PER_SECOND;
+        if may {
+            self.epochs.push_back(now);
+        }
+        may
+    }
+}

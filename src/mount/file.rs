@@ -1,0 +1,41 @@
+//! What this mount knows of a file beyond the replica: bytes on their way, and how it is read.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::{flush::JobId, runs::Runs};
+use crate::types::{Errno, Instant, Timestamp};
+
+/// A file that is open or being written here.
+#[derive(Debug, Default)]
+pub(crate) struct File {
+    /// Written and in no job yet.
+    pub(crate) dirty: Runs,
+    /// When the oldest dirty byte will be flushed on its own.
+    pub(crate) due: Option<Instant>,
+    /// When the last dirty byte was written, by cluster time.
+    pub(crate) mtime: Option<Timestamp>,
+    /// A dirty write asked to clear setuid and setgid.
+    pub(crate) clear_suid: bool,
+    /// Changes of this file that are not applied yet, in the order in which they must be.
+    pub(crate) queue: VecDeque<JobId>,
+    /// Changes that are not complete yet; those of `queue` among them.
+    pub(crate) unanswered: BTreeSet<JobId>,
+    /// What a flush met that nobody waited for; told once (DESIGN P3).
+    pub(crate) error: Option<Errno>,
+    /// Where the last read ended: the next that begins there is a sequential one.
+    pub(crate) read_end: u64,
+    /// Small writes since the extents were last looked at.
+    pub(crate) small_writes: u32,
+}
+
+impl File {
+    /// True while the replica does not show the file as its writers here see it.
+    pub(crate) fn is_ahead(&self) -> bool {
+        !self.dirty.is_empty() || !self.queue.is_empty()
+    }
+
+    /// Nothing is on its way and nothing is to be told.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_ahead() && self.unanswered.is_empty() && self.error.is_none()
+    }
+}

@@ -1,0 +1,550 @@
+//! How changes of a file reach the log, in the order in which they were made: written bytes, and with them every
+//! operation whose place among the writes matters (truncation, append, times). A job's blocks go to the stores first,
+//! while earlier jobs of the file are still being applied; the operation is proposed when those are. Nothing here waits
+//! for the *completion* of an earlier job (PROTOCOL R9).
+
+use bytes::Bytes;
+
+use super::{
+    Caller, Mount, Notification, Purpose, Response, Timer,
+    waiting::{Kind, Waiting},
+};
+use crate::{
+    limits,
+    namespace::{Operation, Reply},
+    types::{BlockHash, Errno, Ino, Instant, Piece, Sequence, Timestamp, UploadId},
+};
+
+/// Jobs of one file in its queue beyond which age alone starts no further one.
+const QUEUED_BY_AGE_MAX: usize = 4;
+
+/// A change of one or two files on its way into the log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct JobId(pub(crate) u64);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Its blocks are going to the stores.
+    Uploading(UploadId),
+    /// It waits for earlier changes of its files.
+    Ready(Option<UploadId>),
+    Submitted(Sequence),
+    /// Part of the replica; its answer is still to come.
+    Applied,
+}
+
+/// What a job shows over the replica until it is applied.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    pub(crate) runs: Vec<(u64, Bytes)>,
+    pub(crate) mtime: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    inodes: Vec<Ino>,
+    operation: Operation,
+    blocks: Vec<(BlockHash, Bytes)>,
+    /// The bytes it writes, in order: shown over the replica until it is applied.
+    pub(crate) runs: Vec<(u64, Bytes)>,
+    pub(crate) run_bytes: usize,
+    pub(crate) mtime: Option<Timestamp>,
+    /// The request that is answered by its reply. `None`: a flush.
+    request: Option<u64>,
+    /// Requests that wait until it is complete.
+    watchers: Vec<u64>,
+    stage: Stage,
+    deadline: Instant,
+}
+
+impl Job {
+    /// Its bytes inside `from..to`, in order, each with its place in the file.
+    pub(crate) fn runs_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Bytes)> + '_ {
+        let first = self.runs.partition_point(|(offset, bytes)| offset + bytes.len() as u64 <= from);
+        self.runs[first..].iter().take_while(move |(offset, _)| *offset < to).map(move |(offset, bytes)| {
+            let begin = from.max(*offset);
+            let end = to.min(offset + bytes.len() as u64);
+            // Both ends lie inside a run that is in memory.
+            (begin, bytes.slice((begin - offset) as usize..(end - offset) as usize))
+        })
+    }
+}
+
+/// What one operation of a flush carries.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) blocks: Vec<(BlockHash, Bytes)>,
+    pub(crate) runs: Vec<(u64, Bytes)>,
+}
+
+/// Cuts runs into operations, between runs only. A little content travels inline; larger runs, as soon as there is more
+/// than fits, as blocks.
+pub(crate) fn flights(runs: Vec<(u64, Bytes)>, inline_bytes_max: usize) -> Vec<Flight> {
+    let total: usize = runs.iter().map(|(_, bytes)| bytes.len()).sum();
+    let is_small = total <= inline_bytes_max;
+    let mut flights: Vec<Flight> = Vec::new();
+    let mut inline = 0;
+    for (offset, bytes) in runs {
+        let is_inline = is_small || bytes.len() <= inline_bytes_max / 4;
+        let is_full = flights.last().is_none_or(|flight| {
+            flight.pieces.len() >= limits::PIECES_MAX || (is_inline && inline + bytes.len() > inline_bytes_max)
+        });
+        if is_full {
+            inline = 0;
+            flights.push(Flight { pieces: Vec::new(), blocks: Vec::new(), runs: Vec::new() });
+        }
+        let Some(flight) = flights.last_mut() else { continue };
+        let hash = BlockHash::of(&bytes);
+        let content = is_inline.then(|| bytes.clone());
+        if is_inline {
+            inline += bytes.len();
+        } else {
+            flight.blocks.push((hash, bytes.clone()));
+        }
+        flight.pieces.push(Piece { offset, length: bytes.len() as u64, block: Some(hash), content });
+        flight.runs.push((offset, bytes));
+    }
+    flights
+}
+
+impl Mount {
+    /// Sends what is dirty of the file on its way.
+    pub(super) fn flush(&mut self, now: Instant, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino).filter(|file| !file.dirty.is_empty()) else { return };
+        let bytes = file.dirty.bytes();
+        let runs = file.dirty.take();
+        let mtime = file.mtime.take();
+        let mut clear_suid = std::mem::take(&mut file.clear_suid);
+        if let Some(due) = file.due.take() {
+            self.timers.remove(&(due, Timer::Age(ino)));
+        }
+        self.dirty_bytes -= bytes;
+        for Flight { pieces, blocks, runs } in flights(runs, self.client.inline_bytes_max()) {
+            let clear_suid = std::mem::take(&mut clear_suid);
+            let operation = Operation::Write { ino, pieces, append: false, mtime, clear_suid, uploads: Vec::new() };
+            self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, mtime }, None);
+        }
+    }
+
+    pub(super) fn flush_everything(&mut self, now: Instant) {
+        let dirty: Vec<Ino> =
+            self.files.iter().filter(|(_, file)| !file.dirty.is_empty()).map(|(ino, _)| *ino).collect();
+        for ino in dirty {
+            self.flush(now, ino);
+        }
+    }
+
+    /// A change that takes its place behind all that these files already have; `request` is answered by its reply.
+    pub(super) fn enqueue(
+        &mut self,
+        now: Instant,
+        inodes: Vec<Ino>,
+        operation: Operation,
+        blocks: Vec<(BlockHash, Bytes)>,
+        overlay: Overlay,
+        request: Option<u64>,
+    ) -> JobId {
+        self.last_job += 1;
+        let id = JobId(self.last_job);
+        let stage = if blocks.is_empty() {
+            Stage::Ready(None)
+        } else {
+            let upload = self.uploads.begin(now, blocks.iter().cloned(), self.client.stores());
+            self.uploading.insert(upload, id);
+            Stage::Uploading(upload)
+        };
+        let deadline = self.deadline(now);
+        if request.is_none() {
+            self.timers.insert((deadline, Timer::Job(id)));
+        }
+        let Overlay { runs, mtime } = overlay;
+        let run_bytes = runs.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.flushing_bytes += run_bytes;
+        for ino in &inodes {
+            let file = self.files.entry(*ino).or_default();
+            file.queue.push_back(id);
+            file.unanswered.insert(id);
+        }
+        let first = inodes[0];
+        let job =
+            Job { inodes, operation, blocks, runs, run_bytes, mtime, request, watchers: Vec::new(), stage, deadline };
+        self.jobs.insert(id, job);
+        if let Some(unique) = request
+            && let Some(waiting) = self.waiting.get_mut(unique)
+        {
+            waiting.job = Some(id);
+        }
+        self.propose_next(first);
+        id
+    }
+
+    /// FLUSH, FSYNC and durable writes: `response` when all changes of the file up to now are complete. `pages`: what the
+    /// kernel keeps locked meanwhile, begin and end.
+    pub(super) fn complete_file(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        caller: Caller,
+        ino: Ino,
+        (response, pages): (Response, Option<(u64, u64)>),
+    ) {
+        self.flush(now, ino);
+        if !self.files.contains_key(&ino) {
+            return self.respond(unique, Ok(response));
+        }
+        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Plain);
+        waiting.pages = pages.map(|(begin, end)| (ino, begin, end));
+        self.wait(now, unique, waiting);
+        self.watch_file(now, unique, ino, response);
+    }
+
+    /// The waiting request is answered when all changes of the file up to now are complete.
+    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, ino: Ino, response: Response) {
+        let file = self.files.entry(ino).or_default();
+        let error = file.error.take();
+        let jobs = file.unanswered.clone();
+        if jobs.is_empty() {
+            self.tidy(ino);
+            return self.answer(now, unique, error.map_or(Ok(response), Err));
+        }
+        for job in &jobs {
+            if let Some(job) = self.jobs.get_mut(job) {
+                job.watchers.push(unique);
+            }
+        }
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.kind = Kind::Flush { jobs, error, response };
+        }
+    }
+
+    /// Proposes what stands first in the queues of all its files and has its blocks stored.
+    pub(super) fn propose_next(&mut self, ino: Ino) {
+        let Some(id) = self.files.get(&ino).and_then(|file| file.queue.front()).copied() else { return };
+        let Some(job) = self.jobs.get(&id) else { return };
+        let Stage::Ready(upload) = job.stage else { return };
+        let is_first = |ino: &Ino| self.files.get(ino).is_some_and(|file| file.queue.front() == Some(&id));
+        if !job.inodes.iter().all(is_first) {
+            return;
+        }
+        let mut operation = job.operation.clone();
+        if let Operation::Write { uploads, .. } = &mut operation {
+            uploads.extend(upload);
+        }
+        self.counters.operations_proposed += 1;
+        let request = job.request;
+        let sequence = self.client.submit(operation);
+        self.purposes.insert(sequence, Purpose::Job(id));
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.stage = Stage::Submitted(sequence);
+        }
+        if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
+            waiting.sequence = Some(sequence);
+        }
+    }
+
+    /// The stores have the job's blocks, or cannot take them.
+    pub(super) fn uploaded(&mut self, now: Instant, upload: UploadId, result: Result<(), Errno>) {
+        let Some(id) = self.uploading.remove(&upload) else { return };
+        match result {
+            Ok(()) => {
+                let Some(job) = self.jobs.get_mut(&id) else { return };
+                job.stage = Stage::Ready(Some(upload));
+                for ino in job.inodes.clone() {
+                    self.propose_next(ino);
+                }
+            }
+            Err(errno) => self.job_answered(now, id, Err(errno)),
+        }
+    }
+
+    /// The job's entry is part of the replica: its bytes need not be shown over it any more, and the next may go.
+    pub(super) fn job_applied(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.stage == Stage::Applied {
+            return;
+        }
+        if let Stage::Uploading(upload) = job.stage {
+            self.uploading.remove(&upload);
+            self.uploads.abandon(upload);
+        }
+        job.stage = Stage::Applied;
+        self.flushing_bytes -= std::mem::take(&mut job.run_bytes);
+        job.runs = Vec::new();
+        let inodes = job.inodes.clone();
+        for (hash, bytes) in std::mem::take(&mut job.blocks) {
+            // What was written is soon read, but one large file is not to drive out everything else.
+            if bytes.len() <= self.content.capacity() / 8 {
+                self.content.insert(hash, bytes);
+            }
+        }
+        for ino in &inodes {
+            if let Some(file) = self.files.get_mut(ino) {
+                file.queue.retain(|queued| *queued != id);
+            }
+        }
+        for ino in inodes {
+            self.propose_next(ino);
+        }
+    }
+
+    /// The job is over: complete, refused, or without hope.
+    pub(super) fn job_answered(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
+        self.job_applied(id);
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.timers.remove(&(job.deadline, Timer::Job(id)));
+        for ino in &job.inodes {
+            if let Some(file) = self.files.get_mut(ino) {
+                file.unanswered.remove(&id);
+            }
+        }
+        let error = outcome.err().filter(|_| job.request.is_none() && !is_coalescing(&job.operation));
+        if let Some(errno) = error {
+            self.flush_failed(&job, errno);
+        }
+        for unique in &job.watchers {
+            self.watched_job_ended(now, *unique, id, error);
+        }
+        if let Some(unique) = job.request {
+            self.complete(now, unique, outcome);
+        }
+        for ino in job.inodes {
+            self.tidy(ino);
+        }
+    }
+
+    /// Bytes are lost: told once, to who waits or who comes next; and the kernel must not show them any longer.
+    fn flush_failed(&mut self, job: &Job, errno: Errno) {
+        let is_told = job.watchers.iter().any(|unique| self.waiting.get(*unique).is_some());
+        for ino in &job.inodes {
+            if !is_told && let Some(file) = self.files.get_mut(ino) {
+                file.error = Some(errno);
+            }
+            if self.lookups.is_known(*ino) {
+                let pages = Notification::Pages { ino: *ino, offset: 0, length: 0 };
+                self.issue(vec![Notification::Attributes { ino: *ino }, pages], Vec::new());
+            }
+        }
+    }
+
+    fn watched_job_ended(&mut self, now: Instant, unique: u64, id: JobId, met: Option<Errno>) {
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let Kind::Flush { jobs, error, response } = &mut waiting.kind else { return };
+        jobs.remove(&id);
+        *error = error.or(met);
+        if jobs.is_empty() {
+            let result = error.map_or_else(|| Ok(response.clone()), Err);
+            self.answer(now, unique, result);
+        }
+    }
+
+    /// A flush has been tried for the write timeout. While the file is open it is tried on, and the next who asks is
+    /// told (DESIGN P7); of a closed file nobody can be told more than close() was.
+    pub(super) fn job_is_late(&mut self, now: Instant, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if is_coalescing(&job.operation) || !job.inodes.iter().any(|ino| self.handles.is_open(*ino)) {
+            return self.abandon_job(now, id, Errno::EIO);
+        }
+        // Who waited for it was told by its own timeout.
+        if job.watchers.is_empty() {
+            for ino in job.inodes.clone() {
+                if let Some(file) = self.files.get_mut(&ino) {
+                    file.error = Some(Errno::EIO);
+                }
+            }
+        }
+    }
+
+    /// Gives the job up. Where it was proposed it may still take effect, once.
+    pub(super) fn abandon_job(&mut self, now: Instant, id: JobId, errno: Errno) {
+        if let Some(Stage::Submitted(sequence)) = self.jobs.get(&id).map(|job| job.stage) {
+            self.client.give_up(sequence);
+            self.purposes.remove(&sequence);
+        }
+        self.job_answered(now, id, Err(errno));
+    }
+
+    /// The request that the job's reply answers.
+    pub(super) fn request_of(&self, id: JobId) -> Option<u64> {
+        self.jobs.get(&id).and_then(|job| job.request)
+    }
+
+    /// True once the job may have reached a leader.
+    pub(super) fn is_proposed(&self, id: JobId) -> bool {
+        match self.jobs.get(&id).map(|job| job.stage) {
+            Some(Stage::Submitted(sequence)) => self.client.is_sent(sequence),
+            Some(Stage::Applied) => true,
+            Some(Stage::Uploading(_) | Stage::Ready(_)) | None => false,
+        }
+    }
+
+    /// Jobs of the file that nobody can be told of any more: it is closed and their time is over.
+    pub(super) fn abandon_late_jobs(&mut self, now: Instant, ino: Ino) {
+        let ids = self.files.get(&ino).map(|file| file.unanswered.clone()).unwrap_or_default();
+        for id in ids {
+            if self.jobs.get(&id).is_some_and(|job| job.request.is_none() && job.deadline <= now) {
+                self.abandon_job(now, id, Errno::EIO);
+            }
+        }
+    }
+
+    /// Pins end with their session: what was stored under it is stored again under the next.
+    pub(super) fn upload_again(&mut self, now: Instant) {
+        for upload in self.uploads.running() {
+            self.uploads.abandon(upload);
+        }
+        self.uploading.clear();
+        for (id, job) in &mut self.jobs {
+            if matches!(job.stage, Stage::Uploading(_) | Stage::Ready(Some(_))) {
+                let upload = self.uploads.begin(now, job.blocks.iter().cloned(), self.client.stores());
+                self.uploading.insert(upload, *id);
+                job.stage = Stage::Uploading(upload);
+            }
+        }
+    }
+
+    /// The oldest dirty byte of the file has waited long enough.
+    pub(super) fn come_of_age(&mut self, now: Instant, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        file.due = None;
+        if file.queue.len() < QUEUED_BY_AGE_MAX {
+            return self.flush(now, ino);
+        }
+        // Nothing gets through at present: more and smaller jobs would not help.
+        let due = now.after(self.config.timing.flush_age);
+        file.due = Some(due);
+        self.timers.insert((due, Timer::Age(ino)));
+    }
+
+    /// The inode is gone for good: nothing of it can be written any more, and nobody can ask.
+    pub(super) fn inode_freed(&mut self, now: Instant, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        self.dirty_bytes -= file.dirty.bytes();
+        file.dirty.take();
+        if let Some(due) = file.due.take() {
+            self.timers.remove(&(due, Timer::Age(ino)));
+        }
+        for id in file.queue.clone() {
+            if matches!(self.jobs.get(&id).map(|job| job.stage), Some(Stage::Uploading(_) | Stage::Ready(_))) {
+                self.job_answered(now, id, Err(Errno::ESTALE));
+            }
+        }
+        if let Some(file) = self.files.get_mut(&ino) {
+            file.error = None;
+        }
+        self.tidy(ino);
+    }
+
+    /// Forgets what need not be known of the file.
+    pub(super) fn tidy(&mut self, ino: Ino) {
+        if self.files.get(&ino).is_some_and(super::file::File::is_idle) && !self.handles.is_open(ino) {
+            self.files.remove(&ino);
+        }
+    }
+
+    /// Many small extents in one stretch of the file become one block, guarded by the content's version: what another
+    /// mount writes meanwhile is never undone.
+    pub(super) fn coalesce(&mut self, now: Instant, ino: Ino, written: u64) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        file.small_writes += 1;
+        if file.small_writes < SMALL_WRITES || !file.queue.is_empty() {
+            return;
+        }
+        file.small_writes = 0;
+        let window = (self.client.inline_bytes_max() as u64).min(limits::INLINE_BYTES_MAX as u64);
+        let Some((offset, bytes)) = self.scattered(ino, written, window) else { return };
+        let Some(data_version) = self.volume().inode(ino).map(|inode| inode.data_version) else { return };
+        let block = Some(BlockHash::of(&bytes));
+        let piece = Piece { offset, length: bytes.len() as u64, block, content: Some(bytes) };
+        let operation = Operation::Coalesce { ino, data_version, piece };
+        self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+    }
+
+    /// The bytes around `written`, within one window and without a hole, where they lie in many extents and are all here.
+    fn scattered(&mut self, ino: Ino, written: u64, window: u64) -> Option<(u64, Bytes)> {
+        let from = written - written.checked_rem(window)?;
+        let extents: Vec<_> = self.volume().extents(ino, from, window).collect();
+        if extents.len() < EXTENTS_MAX {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let mut begin = None;
+        let mut at = 0;
+        for extent in extents {
+            let offset = extent.offset.max(from);
+            let end = extent.end().min(from + window);
+            if begin.is_some() && offset != at {
+                // Behind a hole a new stretch begins; the one with the written byte is wanted.
+                if at > written {
+                    break;
+                }
+                bytes.clear();
+                begin = None;
+            }
+            let block = self.content.get(&extent.block)?;
+            let first = usize::try_from(extent.block_offset + (offset - extent.offset)).ok()?;
+            let length = usize::try_from(end - offset).ok()?;
+            bytes.extend_from_slice(block.get(first..first.checked_add(length)?)?);
+            begin.get_or_insert(offset);
+            at = end;
+        }
+        begin.map(|begin| (begin, Bytes::from(bytes)))
+    }
+}
+
+/// Small writes of a file between two looks at its extents.
+const SMALL_WRITES: u32 = 16;
+/// Extents in one window of the inline limit that are put together.
+const EXTENTS_MAX: usize = 64;
+
+const fn is_coalescing(operation: &Operation) -> bool {
+    matches!(operation, Operation::Coalesce { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INLINE: usize = 64 * 1024;
+
+    fn run(offset: u64, length: usize) -> (u64, Bytes) {
+        (offset, Bytes::from(vec![offset as u8; length]))
+    }
+
+    #[test]
+    fn a_little_content_is_one_operation_without_blocks() {
+        let flights = flights(vec![run(0, 40_000), run(100_000, 20_000)], INLINE);
+        assert_eq!(flights.len(), 1);
+        assert!(flights[0].blocks.is_empty());
+        assert!(flights[0].pieces.iter().all(|piece| piece.content.is_some()));
+    }
+
+    #[test]
+    fn large_runs_become_blocks_of_one_operation_and_small_ones_stay_inline() {
+        let flights = flights(vec![run(0, 1 << 20), run(2 << 20, 100), run(3 << 20, 1 << 20)], INLINE);
+        assert_eq!(flights.len(), 1);
+        assert_eq!(flights[0].blocks.len(), 2);
+        let inline: Vec<bool> = flights[0].pieces.iter().map(|piece| piece.content.is_some()).collect();
+        assert_eq!(inline, [false, true, false]);
+    }
+
+    #[test]
+    fn no_operation_exceeds_its_pieces_or_its_inline_content() {
+        let runs: Vec<_> = (0..1000).map(|number| run(number * 10_000, 4096)).collect();
+        let flights = flights(runs.clone(), INLINE);
+        let mut all = Vec::new();
+        for flight in flights {
+            assert!(flight.pieces.len() <= limits::PIECES_MAX);
+            let inline: usize = flight.pieces.iter().filter_map(|piece| piece.content.as_ref().map(Bytes::len)).sum();
+            assert!(inline <= INLINE);
+            all.extend(flight.runs);
+        }
+        assert_eq!(all, runs, "nothing is lost and the order stays");
+    }
+
+    #[test]
+    fn a_cluster_that_takes_nothing_inline_gets_blocks() {
+        let flights = flights(vec![run(0, 10)], 0);
+        assert_eq!(flights[0].blocks.len(), 1);
+    }
+}

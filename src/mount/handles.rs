@@ -1,0 +1,78 @@
+//! Open files. A handle is only a number with an inode behind it: every request carries what its answer needs, so that a
+//! successor process can answer the requests of this one.
+
+use std::collections::BTreeMap;
+
+use crate::types::Ino;
+
+#[derive(Clone, Copy, Debug)]
+struct Handle {
+    ino: Ino,
+    /// The kernel was told to pass its page cache by.
+    is_direct: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Handles {
+    last: u64,
+    open: BTreeMap<u64, Handle>,
+    /// Open handles of each inode that has any.
+    counts: BTreeMap<Ino, u32>,
+}
+
+impl Handles {
+    pub(crate) const fn new() -> Self {
+        Self { last: 0, open: BTreeMap::new(), counts: BTreeMap::new() }
+    }
+
+    /// A number never given before.
+    pub(crate) fn open(&mut self, ino: Ino, is_direct: bool) -> u64 {
+        self.last += 1;
+        self.open.insert(self.last, Handle { ino, is_direct });
+        *self.counts.entry(ino).or_insert(0) += 1;
+        self.last
+    }
+
+    /// The inode, when this was its last open handle. An unknown number is nothing.
+    pub(crate) fn release(&mut self, fh: u64) -> Option<Ino> {
+        let ino = self.open.remove(&fh)?.ino;
+        let count = self.counts.get_mut(&ino)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        self.counts.remove(&ino);
+        Some(ino)
+    }
+
+    pub(crate) fn is_open(&self, ino: Ino) -> bool {
+        self.counts.contains_key(&ino)
+    }
+
+    /// Requests through this handle lock no pages in the kernel. One that is unknown here may.
+    pub(crate) fn is_direct(&self, fh: u64) -> bool {
+        self.open.get(&fh).is_some_and(|handle| handle.is_direct)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_release_of_an_inode_is_told() {
+        let mut handles = Handles::new();
+        let (first, second) = (handles.open(Ino(3), false), handles.open(Ino(3), true));
+        assert_ne!(first, second);
+        assert!(!handles.is_direct(first) && handles.is_direct(second) && !handles.is_direct(99));
+        assert_eq!(handles.release(first), None);
+        assert!(handles.is_open(Ino(3)));
+        assert_eq!(handles.release(first), None, "a number is released once");
+        assert_eq!(handles.release(second), Some(Ino(3)));
+        assert!(!handles.is_open(Ino(3)));
+    }
+}

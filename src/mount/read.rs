@@ -1,0 +1,205 @@
+//! READ: from what is here at once, else when the missing blocks have come. It waits for nothing but blocks, never for
+//! the completion of a change (PROTOCOL R9): pages that it keeps locked are waited for by invalidations.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    Caller, Mount, Response,
+    view::Segment,
+    waiting::{Kind, Waiting},
+};
+use crate::{
+    limits,
+    types::{BlockHash, Errno, FileKind, Ino, Instant},
+};
+
+/// Bytes fetched ahead of a sequential reader.
+const AHEAD_BYTES: u64 = 2 * limits::BLOCK_BYTES_MAX as u64;
+/// Blocks on their way beyond which nobody reads ahead.
+const FETCHES_AHEAD_MAX: usize = 8;
+/// Parts of an answer; more are joined into one, so that the reply needs no endless vector.
+const PARTS_MAX: usize = 64;
+/// What the kernel locks at a time.
+const PAGE_BYTES: u64 = 4096;
+
+/// Where holes are read from.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+impl Mount {
+    pub(super) fn read(&mut self, now: Instant, unique: u64, caller: Caller, (ino, offset, length): (Ino, u64, u32)) {
+        match self.volume().inode(ino).map(|inode| inode.kind) {
+            Some(FileKind::File) => {}
+            Some(FileKind::Directory) => return self.respond(unique, Err(Errno::EISDIR)),
+            Some(_) => return self.respond(unique, Err(Errno::EINVAL)),
+            None => return self.respond(unique, Err(Errno::ESTALE)),
+        }
+        self.read_ahead(now, ino, offset, length);
+        let blocks = BTreeMap::new();
+        match self.assemble(ino, offset, length, &blocks) {
+            Ok(parts) => {
+                self.counters.content_hits += 1;
+                self.respond(unique, Ok(Response::Data(parts)));
+            }
+            Err(Absent::Damaged) => self.respond(unique, Err(Errno::EIO)),
+            Err(Absent::Blocks(missing)) => {
+                self.counters.content_misses += 1;
+                let deadline = self.deadline(now);
+                let mut waiting = Waiting::new(caller, deadline, Kind::Read { ino, offset, length, blocks });
+                let end = offset.saturating_add(u64::from(length)).next_multiple_of(PAGE_BYTES);
+                waiting.pages = Some((ino, offset - offset % PAGE_BYTES, end));
+                self.wait(now, unique, waiting);
+                self.fetch(now, missing, deadline);
+            }
+        }
+    }
+
+    /// A block is here: those who waited for it go on.
+    pub(super) fn block_arrived(&mut self, now: Instant, hash: BlockHash, bytes: Bytes) {
+        let readers: Vec<u64> = self.waiting.reads().map(|(unique, _)| unique).collect();
+        for unique in readers {
+            if let Some(waiting) = self.waiting.get_mut(unique)
+                && let Kind::Read { blocks, .. } = &mut waiting.kind
+            {
+                // Kept by every reader until it is answered; one that has no use for it looks at it once and goes on.
+                blocks.insert(hash, bytes.clone());
+            }
+        }
+        self.content.insert(hash, bytes);
+        self.read_again(now, |_| true);
+    }
+
+    /// The content of these files changed, or blocks came: waiting READs look again.
+    pub(super) fn read_again(&mut self, now: Instant, is_concerned: impl Fn(Ino) -> bool) {
+        let readers: Vec<u64> =
+            self.waiting.reads().filter(|(_, ino)| is_concerned(*ino)).map(|(unique, _)| unique).collect();
+        for unique in readers {
+            self.retry_read(now, unique);
+        }
+    }
+
+    fn retry_read(&mut self, now: Instant, unique: u64) {
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let deadline = waiting.deadline;
+        let Kind::Read { ino, offset, length, blocks } = &mut waiting.kind else { return };
+        let (ino, offset, length) = (*ino, *offset, *length);
+        let blocks = std::mem::take(blocks);
+        match self.assemble(ino, offset, length, &blocks) {
+            Ok(parts) => self.answer(now, unique, Ok(Response::Data(parts))),
+            Err(Absent::Damaged) => self.answer(now, unique, Err(Errno::EIO)),
+            Err(Absent::Blocks(missing)) => {
+                let needed = self.blocks_of(ino, offset, length);
+                if let Some(waiting) = self.waiting.get_mut(unique)
+                    && let Kind::Read { blocks: kept, .. } = &mut waiting.kind
+                {
+                    *kept = blocks.into_iter().filter(|(hash, _)| needed.contains(hash)).collect();
+                }
+                self.fetch(now, missing, deadline);
+            }
+        }
+    }
+
+    fn blocks_of(&self, ino: Ino, offset: u64, length: u32) -> Vec<BlockHash> {
+        let segments = self.segments(ino, offset, offset.saturating_add(u64::from(length)));
+        segments
+            .iter()
+            .filter_map(|segment| match segment {
+                Segment::Block { block, .. } => Some(*block),
+                Segment::Bytes { .. } => None,
+            })
+            .collect()
+    }
+
+    fn fetch(&mut self, now: Instant, missing: Vec<BlockHash>, until: Instant) {
+        for hash in missing {
+            self.fetches.want(now, hash, until, self.client.stores());
+        }
+    }
+
+    /// The bytes of the range up to the end of the file, or the blocks that are not here.
+    fn assemble(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        length: u32,
+        kept: &BTreeMap<BlockHash, Bytes>,
+    ) -> Result<Vec<Bytes>, Absent> {
+        let end = offset.saturating_add(u64::from(length)).min(self.size(ino));
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let mut parts = Vec::new();
+        let mut missing = Vec::new();
+        let mut at = offset;
+        for segment in self.segments(ino, offset, end) {
+            zeros(&mut parts, segment.offset() - at);
+            at = segment.offset() + segment.length();
+            match segment {
+                Segment::Bytes { bytes, .. } => parts.push(bytes),
+                Segment::Block { length, block, block_offset, .. } => {
+                    let Some(bytes) = kept.get(&block).cloned().or_else(|| self.content.get(&block)) else {
+                        missing.push(block);
+                        continue;
+                    };
+                    let range = usize::try_from(block_offset).ok().zip(usize::try_from(block_offset + length).ok());
+                    // A block is verified by its name; one shorter than an extent says was named wrongly.
+                    let (from, to) = range.filter(|(_, to)| *to <= bytes.len()).ok_or(Absent::Damaged)?;
+                    parts.push(bytes.slice(from..to));
+                }
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Absent::Blocks(missing));
+        }
+        zeros(&mut parts, end - at);
+        Ok(if parts.len() > PARTS_MAX { vec![joined(&parts)] } else { parts })
+    }
+
+    /// Fetches what a sequential reader will ask for next.
+    fn read_ahead(&mut self, now: Instant, ino: Ino, offset: u64, length: u32) {
+        let end = offset.saturating_add(u64::from(length));
+        // Without a handle nobody would clear this away.
+        if !self.handles.is_open(ino) {
+            return;
+        }
+        let file = self.files.entry(ino).or_default();
+        let is_sequential = file.read_end == offset;
+        file.read_end = end;
+        let room = self.content.capacity() >= 2 * limits::BLOCK_BYTES_MAX + AHEAD_BYTES as usize;
+        if !is_sequential || !room || self.fetches.len() >= FETCHES_AHEAD_MAX {
+            return;
+        }
+        let until = now.after(self.config.timing.lease);
+        let ahead: Vec<BlockHash> = self
+            .volume()
+            .extents(ino, end, AHEAD_BYTES)
+            .map(|extent| extent.block)
+            .filter(|block| !self.content.contains(block))
+            .take(FETCHES_AHEAD_MAX)
+            .collect();
+        self.fetch(now, ahead, until);
+    }
+}
+
+/// Why a range cannot be shown now.
+enum Absent {
+    Blocks(Vec<BlockHash>),
+    Damaged,
+}
+
+fn zeros(parts: &mut Vec<Bytes>, mut length: u64) {
+    while length > 0 {
+        let part = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
+        parts.push(Bytes::from_static(&ZEROS[..part]));
+        length -= part as u64;
+    }
+}
+
+fn joined(parts: &[Bytes]) -> Bytes {
+    let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    for part in parts {
+        all.extend_from_slice(part);
+    }
+    all.freeze()
+}

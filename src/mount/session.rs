@@ -1,0 +1,181 @@
+//! What the client learns: a leader, its entries, answers, the lease and the end of a session.
+
+use std::collections::BTreeMap;
+
+use super::{Life, Mount, Notification, Output, Purpose};
+use crate::{
+    client::Event,
+    namespace::Reply,
+    types::{Errno, Ino, Instant, Name, Sequence},
+};
+
+impl Mount {
+    pub(super) fn client_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Connect { connection, address } => self.outputs.push_back(Output::Connect { connection, address }),
+            Event::Send { connection, message } => self.outputs.push_back(Output::Send { connection, message }),
+            Event::Attached(welcome) => {
+                self.catch_up = Some(welcome.caught_up_at);
+                self.client.set_in_debt(true);
+                // Stores may be known now that were not before.
+                self.uploads.tick(now, self.client.stores());
+                self.become_ready(now);
+            }
+            Event::Snapshot { index, first, last, rows } => {
+                self.snapshot(now, index, (first, last), rows);
+                self.become_ready(now);
+            }
+            Event::Entries(entries) => {
+                self.entries(now, entries);
+                self.become_ready(now);
+            }
+            // An index of 0 is a refusal without an entry.
+            Event::Answered { sequence, index, outcome } if index <= self.replica.applied() => {
+                self.answered(now, sequence, outcome);
+            }
+            Event::Answered { sequence, index, outcome } => {
+                self.answers.entry(index).or_default().push((sequence, outcome));
+            }
+            Event::Expired { unresolved } => self.expired(now, &unresolved),
+            Event::Fatal(sentence) => self.outputs.push_back(Output::Fatal(sentence)),
+            Event::Notice(sentence) => self.outputs.push_back(Output::Notice(sentence)),
+        }
+    }
+
+    /// Answers whose entries are part of the replica now.
+    pub(super) fn give_answers(&mut self, now: Instant) {
+        while let Some(first) = self.answers.first_entry() {
+            if *first.key() > self.replica.applied() {
+                break;
+            }
+            for (sequence, outcome) in first.remove() {
+                self.answered(now, sequence, outcome);
+            }
+        }
+    }
+
+    /// Compares the lease with the clock: at its end the kernel is made to ask about everything again.
+    pub(super) fn watch_lease(&mut self, now: Instant) {
+        let is_held = self.client.lease_is_held(now);
+        if self.is_fresh && !is_held {
+            self.is_fresh = false;
+            self.counters.leases_lost += 1;
+            self.outputs.push_back(Output::Notice(
+                "the lease has ended: this mount answers from what it has, and its kernel keeps nothing".to_owned(),
+            ));
+            self.forget_everything();
+        } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.life != Life::Starting {
+            // What this connection's leader had before is applied and forgotten; what comes, it waits for us.
+            self.is_fresh = true;
+            if self.counters.leases_lost > 0 {
+                self.outputs.push_back(Output::Notice("the lease is back: this mount is in step again".to_owned()));
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Instant) {
+        if matches!(self.life, Life::Stopping { .. } | Life::Stopped) {
+            return;
+        }
+        self.life = Life::Stopping { deadline: self.deadline(now) };
+        self.flush_everything(now);
+    }
+
+    /// Takes leave once everything written is in the log, or the time for that is over.
+    pub(super) fn end_if_done(&mut self, now: Instant) {
+        let Life::Stopping { deadline } = self.life else { return };
+        if self.jobs.is_empty() && self.dirty_bytes == 0 && self.waiting.is_empty() || deadline <= now {
+            self.life = Life::Stopped;
+            let lost = self.dirty_bytes + self.flushing_bytes;
+            if lost > 0 {
+                self.outputs.push_back(Output::Notice(format!(
+                    "{lost} written bytes could not be brought to the cluster before the end"
+                )));
+            }
+            self.client.leave();
+            while let Some(event) = self.client.poll_event() {
+                self.client_event(now, event);
+            }
+            self.outputs.push_back(Output::Stopped);
+        }
+    }
+
+    fn become_ready(&mut self, now: Instant) {
+        let is_caught_up = self.catch_up.is_some_and(|index| self.replica.applied() >= index);
+        if self.life != Life::Starting || !self.replica.is_loaded() || !is_caught_up {
+            return;
+        }
+        self.life = Life::Running;
+        self.outputs.push_back(Output::Ready);
+        for (unique, caller, request) in std::mem::take(&mut self.early) {
+            self.request(now, unique, caller, request);
+        }
+    }
+
+    fn answered(&mut self, now: Instant, sequence: Sequence, outcome: Result<Reply, Errno>) {
+        match self.purposes.remove(&sequence) {
+            Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
+            Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
+            None => {}
+        }
+    }
+
+    fn expired(&mut self, now: Instant, unresolved: &[Sequence]) {
+        for sequence in unresolved {
+            match self.purposes.remove(sequence) {
+                Some(Purpose::Request(unique)) => {
+                    // Applied or not, the kernel hears EIO and believes that nothing happened.
+                    if let Some(waiting) = self.waiting.get_mut(unique) {
+                        waiting.sequence = None;
+                        self.give_up(now, unique, Errno::EIO);
+                    }
+                }
+                Some(Purpose::Job(job)) => self.job_answered(now, job, Err(Errno::EIO)),
+                None => {}
+            }
+        }
+        self.answers.clear();
+        self.upload_again(now);
+    }
+
+    /// The kernel asks again about everything (PROTOCOL R7, R28): every name, and the attributes of every inode. Pages
+    /// stay: they are invalidated by the entries that changed them, when these arrive.
+    fn forget_everything(&mut self) {
+        let attributes = self.lookups.iter().map(|ino| Notification::Attributes { ino });
+        if self.config.kernel.inc_epoch {
+            let all = [Notification::AllNames].into_iter().chain(attributes).collect();
+            self.issue(all, Vec::new());
+            return;
+        }
+        let attributes = attributes.collect();
+        self.issue(attributes, Vec::new());
+        let (mut free, mut locked): (Vec<Notification>, BTreeMap<Ino, Vec<Notification>>) = Default::default();
+        for (parent, name) in self.cached_names() {
+            let is_locked = self.waiting.is_locked(parent);
+            let notification = Notification::Name { parent, name };
+            if is_locked { locked.entry(parent).or_default().push(notification) } else { free.push(notification) }
+        }
+        // A ticket that hangs on one directory's lock does not stop the others.
+        for names in [free].into_iter().chain(locked.into_values()).filter(|names| !names.is_empty()) {
+            self.issue(names, Vec::new());
+        }
+    }
+
+    /// Names that the kernel may have, those that do not exist included.
+    fn cached_names(&mut self) -> Vec<(Ino, Name)> {
+        let missing = self
+            .missing
+            .take()
+            .into_iter()
+            .flat_map(|(parent, names)| names.into_iter().map(move |name| (parent, name)).collect::<Vec<_>>());
+        let missing: Vec<(Ino, Name)> = missing.collect();
+        let existing = self.lookups.iter().flat_map(|directory| {
+            let entries = self.volume().entries_after(directory, 0);
+            entries
+                .filter(|(_, _, ino, _)| self.lookups.is_known(*ino))
+                .map(move |(_, name, ..)| (directory, name.clone()))
+                .collect::<Vec<_>>()
+        });
+        existing.chain(missing).collect()
+    }
+}

@@ -1,0 +1,229 @@
+//! Requests that look and change nothing: answered at once, from the replica and this mount's own unflushed bytes.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    Caller, DirectoryEntry, Mount, OpenFlags, OpenedAs, Request, Response,
+    flush::Overlay,
+    waiting::{Kind, Waiting},
+};
+use crate::{
+    namespace::Operation,
+    types::{AttributeChanges, Errno, FileKind, Ino, Instant, Name, XattrName},
+};
+
+impl Mount {
+    pub(super) fn look(&mut self, request: Request) -> Result<Response, Errno> {
+        match request {
+            Request::Lookup { parent, name } => self.lookup(parent, &name),
+            Request::Getattr { ino } => {
+                let attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
+                Ok(Response::Attributes { attributes, ttl: self.attributes_ttl(ino) })
+            }
+            Request::Readlink { ino } => {
+                let inode = self.volume().inode(ino).ok_or(Errno::ENOENT)?;
+                let target = inode.symlink_target().ok_or(Errno::EINVAL)?;
+                Ok(Response::Data(vec![target.clone()]))
+            }
+            Request::Opendir { ino } => self.opendir(ino),
+            Request::Releasedir { .. } | Request::Fsyncdir { .. } => Ok(Response::Done),
+            Request::Readdir { ino, offset, length } => self.readdir(ino, offset, length),
+            Request::Statfs => Ok(Response::Statfs { space: self.client.space(), files: self.volume().inode_count() }),
+            Request::Getxattr { ino, name, length } => self.getxattr(ino, &name, length),
+            Request::Listxattr { ino, length } => self.listxattr(ino, length),
+            Request::SeekData { ino, offset } => {
+                let size = self.seekable(ino, offset)?;
+                let (begin, _) =
+                    self.data_behind(ino, offset).filter(|(begin, _)| *begin < size).ok_or(Errno::ENXIO)?;
+                Ok(Response::Offset(begin))
+            }
+            Request::SeekHole { ino, offset } => {
+                let size = self.seekable(ino, offset)?;
+                let mut at = offset;
+                while let Some((begin, end)) = self.data_behind(ino, at)
+                    && begin == at
+                    && at < size
+                {
+                    at = end;
+                }
+                Ok(Response::Offset(at.min(size)))
+            }
+            // All others are dispatched before they come here.
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+
+    /// OPEN. Nothing but a truncation needs the leader. The inode's own number of open handles is what the leader is
+    /// told when its last name goes (PROTOCOL R15).
+    pub(super) fn open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, flags: OpenFlags) {
+        if let Err(errno) = self.may_open(ino) {
+            return self.respond(unique, Err(errno));
+        }
+        let fh = self.handles.open(ino, flags.append);
+        if !flags.truncate {
+            let opened = self.opened_as(ino, fh, flags);
+            return self.respond(unique, Ok(Response::Opened(opened)));
+        }
+        let kind = Kind::OpenTruncate { ino, flags, fh, created: None };
+        let waiting = Waiting::new(caller, self.deadline(now), kind);
+        self.wait(now, unique, waiting);
+        self.truncate_for_open(now, unique, caller, ino);
+    }
+
+    /// The truncation that an open asked for, behind what is dirty.
+    pub(super) fn truncate_for_open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino) {
+        self.flush(now, ino);
+        let changes = AttributeChanges { size: Some(0), clear_suid: caller.uid != 0, ..AttributeChanges::default() };
+        self.enqueue(
+            now,
+            vec![ino],
+            Operation::SetAttributes { ino, changes },
+            Vec::new(),
+            Overlay::default(),
+            Some(unique),
+        );
+    }
+
+    pub(super) fn opened_as(&self, ino: Ino, fh: u64, flags: OpenFlags) -> OpenedAs {
+        OpenedAs {
+            fh,
+            // Pages are in step with the replica but for those whose invalidation is under way (PROTOCOL R3).
+            keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino),
+            direct_io: flags.append,
+            no_flush: !flags.write,
+            cache_dir: false,
+        }
+    }
+
+    pub(super) fn forget(&mut self, inodes: &[(Ino, u64)]) {
+        for (ino, count) in inodes {
+            if self.lookups.forget(*ino, *count) {
+                self.missing.forget_directory(*ino);
+                self.release_orphan(*ino);
+            }
+        }
+    }
+
+    /// Whether this mount still needs the inode when it has no name any more: a file that is open, or anything else that
+    /// the kernel holds (a directory may be somebody's working directory, and its opens are not seen).
+    pub(super) fn is_in_use(&self, ino: Ino) -> bool {
+        match self.volume().inode(ino).map(|inode| inode.kind) {
+            Some(FileKind::File) => self.handles.is_open(ino),
+            Some(_) => self.lookups.is_known(ino),
+            None => false,
+        }
+    }
+
+    fn may_open(&self, ino: Ino) -> Result<(), Errno> {
+        let inode = self.volume().inode(ino).ok_or(Errno::ESTALE)?;
+        match inode.kind {
+            // Its last name is gone and the leader was told that nobody here has it: it may be freed at any time.
+            FileKind::File if inode.nlink == 0 && !self.handles.is_open(ino) => Err(Errno::ESTALE),
+            FileKind::File => Ok(()),
+            FileKind::Directory => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Response, Errno> {
+        let directory = self.volume().inode(parent).ok_or(Errno::ENOENT)?;
+        if directory.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let entry_ttl = self.entry_ttl(parent, name);
+        let found = self.volume().lookup(parent, name);
+        let Some(attributes) = found.and_then(|ino| self.attributes(ino)) else {
+            let is_remembered =
+                entry_ttl > Duration::ZERO && (self.config.kernel.inc_epoch || self.missing.remember(parent, name));
+            return Ok(Response::Missing { ttl: if is_remembered { entry_ttl } else { Duration::ZERO } });
+        };
+        let attributes_ttl = self.attributes_ttl(attributes.ino);
+        self.lookups.replied(attributes.ino);
+        Ok(Response::Entry { attributes, entry_ttl, attributes_ttl })
+    }
+
+    fn opendir(&self, ino: Ino) -> Result<Response, Errno> {
+        match self.volume().inode(ino).map(|inode| inode.kind) {
+            Some(FileKind::Directory) => {
+                let is_current = !self.invalidations.is_inode_fenced(ino);
+                Ok(Response::Opened(OpenedAs {
+                    keep_cache: is_current,
+                    cache_dir: is_current && self.is_fresh,
+                    ..OpenedAs::default()
+                }))
+            }
+            Some(_) => Err(Errno::ENOTDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    fn readdir(&self, ino: Ino, offset: u64, length: u32) -> Result<Response, Errno> {
+        let volume = self.volume();
+        let inode = volume.inode(ino).ok_or(Errno::ENOENT)?;
+        if inode.kind != FileKind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let parent = volume.parent(ino).unwrap_or(ino);
+        let dot = |cookie, name: &'static [u8], ino| (cookie, Bytes::from_static(name), ino, FileKind::Directory);
+        let dots = [dot(1, b".", ino), dot(2, b"..", parent)].into_iter().filter(|(cookie, ..)| *cookie > offset);
+        let entries = volume
+            .entries_after(ino, offset.max(2))
+            .map(|(cookie, name, ino, kind)| (cookie, Bytes::copy_from_slice(name.as_bytes()), ino, kind));
+        let mut room = length as usize;
+        let mut listed = Vec::new();
+        for (cookie, name, ino, kind) in dots.chain(entries) {
+            let Some(left) = room.checked_sub(entry_bytes(&name)) else { break };
+            room = left;
+            listed.push(DirectoryEntry { ino, cookie, kind, name });
+        }
+        Ok(Response::Directory(listed))
+    }
+
+    fn getxattr(&self, ino: Ino, name: &XattrName, length: u32) -> Result<Response, Errno> {
+        if self.volume().inode(ino).is_none() {
+            return Err(Errno::ENOENT);
+        }
+        let value = self.volume().xattr(ino, name).ok_or(Errno::ENODATA)?;
+        sized(value.clone(), length)
+    }
+
+    fn listxattr(&self, ino: Ino, length: u32) -> Result<Response, Errno> {
+        if self.volume().inode(ino).is_none() {
+            return Err(Errno::ENOENT);
+        }
+        let mut names = BytesMut::new();
+        for (name, _) in self.volume().xattrs(ino) {
+            names.extend_from_slice(name.as_bytes());
+            names.extend_from_slice(&[0]);
+        }
+        sized(names.freeze(), length)
+    }
+
+    /// The size of a file in which `offset` lies.
+    fn seekable(&self, ino: Ino, offset: u64) -> Result<u64, Errno> {
+        match self.volume().inode(ino).map(|inode| inode.kind) {
+            Some(FileKind::File) => {}
+            Some(_) => return Err(Errno::EINVAL),
+            None => return Err(Errno::ESTALE),
+        }
+        let size = self.size(ino);
+        if offset < size { Ok(size) } else { Err(Errno::ENXIO) }
+    }
+}
+
+/// Bytes of an entry in the reply to READDIR (FUSE_DIRENT_SIZE in `fuse.h`).
+fn entry_bytes(name: &Bytes) -> usize {
+    (24 + name.len()).next_multiple_of(8)
+}
+
+/// The answer to getxattr and listxattr: the size alone when `length` is 0, ERANGE when there is less room than needed.
+fn sized(data: Bytes, length: u32) -> Result<Response, Errno> {
+    let size = u32::try_from(data.len()).map_err(|_| Errno::E2BIG)?;
+    match length {
+        0 => Ok(Response::Size(size)),
+        room if room < size => Err(Errno::ERANGE),
+        _ => Ok(Response::Data(vec![data])),
+    }
+}

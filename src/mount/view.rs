@@ -1,0 +1,182 @@
+//! A file as this mount shows it: the replica, over it the bytes of flushes that are not applied yet, over these the
+//! bytes that are in no flush.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Mount;
+use crate::types::{Attributes, BlockHash, Ino, Name};
+
+/// A range of a file and where its bytes are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Segment {
+    /// Here, not yet in the log.
+    Bytes {
+        offset: u64,
+        bytes: Bytes,
+    },
+    Block {
+        offset: u64,
+        length: u64,
+        block: BlockHash,
+        block_offset: u64,
+    },
+}
+
+impl Segment {
+    pub(crate) const fn offset(&self) -> u64 {
+        match self {
+            Self::Bytes { offset, .. } | Self::Block { offset, .. } => *offset,
+        }
+    }
+
+    pub(crate) const fn length(&self) -> u64 {
+        match self {
+            Self::Bytes { bytes, .. } => bytes.len() as u64,
+            Self::Block { length, .. } => *length,
+        }
+    }
+}
+
+impl Mount {
+    /// What stat shows; `None` when there is no such inode.
+    pub(super) fn attributes(&self, ino: Ino) -> Option<Attributes> {
+        let mut attributes = self.volume().attributes(ino)?;
+        if let Some((uid, gid)) = self.config.squash {
+            (attributes.uid, attributes.gid) = (uid, gid);
+        }
+        let Some(file) = self.files.get(&ino).filter(|file| file.is_ahead()) else { return Some(attributes) };
+        let (mut end, mut mtime, mut bytes) = (file.dirty.end(), file.mtime, file.dirty.bytes() as u64);
+        for job in file.queue.iter().filter_map(|id| self.jobs.get(id)) {
+            if let Some((offset, last)) = job.runs.last() {
+                end = end.max(offset + last.len() as u64);
+                mtime = mtime.max(job.mtime);
+                bytes += job.run_bytes as u64;
+            }
+        }
+        attributes.size = attributes.size.max(end);
+        // An estimate: what replaces other content will not take more room.
+        attributes.blocks = attributes.blocks.max(bytes.div_ceil(512));
+        if let Some(mtime) = mtime {
+            attributes.mtime = attributes.mtime.max(mtime);
+            attributes.ctime = attributes.ctime.max(mtime);
+        }
+        Some(attributes)
+    }
+
+    /// Bytes of the file, those not flushed included; 0 when there is no such inode.
+    pub(super) fn size(&self, ino: Ino) -> u64 {
+        self.attributes(ino).map_or(0, |attributes| attributes.size)
+    }
+
+    /// What holds the bytes of `from..to`, in order; what lies between is a hole.
+    pub(super) fn segments(&self, ino: Ino, from: u64, to: u64) -> Vec<Segment> {
+        let mut found: Vec<Segment> = Vec::new();
+        let mut open = vec![(from, to)];
+        if let Some(file) = self.files.get(&ino) {
+            for (begin, end) in open.clone() {
+                for (offset, bytes) in file.dirty.parts(begin, end) {
+                    found.push(Segment::Bytes { offset, bytes: Bytes::copy_from_slice(bytes) });
+                }
+            }
+            open = uncovered(&open, &found);
+            for job in file.queue.iter().rev().filter_map(|id| self.jobs.get(id)) {
+                let mut parts = Vec::new();
+                for (begin, end) in &open {
+                    for (offset, bytes) in job.runs_in(*begin, *end) {
+                        parts.push(Segment::Bytes { offset, bytes });
+                    }
+                }
+                open = uncovered(&open, &parts);
+                found.append(&mut parts);
+            }
+        }
+        for (begin, end) in open {
+            for extent in self.volume().extents(ino, begin, end - begin) {
+                let offset = extent.offset.max(begin);
+                let length = extent.end().min(end) - offset;
+                let block_offset = extent.block_offset + (offset - extent.offset);
+                found.push(Segment::Block { offset, length, block: extent.block, block_offset });
+            }
+        }
+        found.sort_by_key(Segment::offset);
+        found
+    }
+
+    /// The first range with content that ends behind `at`: its begin (not before `at`) and an end.
+    pub(super) fn data_behind(&self, ino: Ino, at: u64) -> Option<(u64, u64)> {
+        let mut found: Option<(u64, u64)> = None;
+        let mut offer = |begin: u64, end: u64| {
+            let begin = begin.max(at);
+            if begin < end && found.is_none_or(|(best, _)| begin < best) {
+                found = Some((begin, end));
+            }
+        };
+        if let Some(extent) = self.volume().extents(ino, at, u64::MAX - at).next() {
+            offer(extent.offset, extent.end());
+        }
+        if let Some(file) = self.files.get(&ino) {
+            if let Some((offset, bytes)) = file.dirty.parts(at, u64::MAX).next() {
+                offer(offset, offset + bytes.len() as u64);
+            }
+            for job in file.queue.iter().filter_map(|id| self.jobs.get(id)) {
+                if let Some((offset, bytes)) = job.runs_in(at, u64::MAX).next() {
+                    offer(offset, offset + bytes.len() as u64);
+                }
+            }
+        }
+        found
+    }
+
+    /// How long the kernel may keep what a name means (PROTOCOL R1, R3).
+    pub(super) fn entry_ttl(&self, parent: Ino, name: &Name) -> Duration {
+        if self.is_fresh && !self.invalidations.is_name_fenced(parent, name) {
+            self.config.timing.cache
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// How long the kernel may keep attributes, where its version of the inode protects it from a late reply.
+    pub(super) fn attributes_ttl(&self, ino: Ino) -> Duration {
+        let is_ahead = self.files.get(&ino).is_some_and(super::file::File::is_ahead);
+        if self.is_fresh && !is_ahead && self.lookups.is_confirmed(ino) && !self.invalidations.is_inode_fenced(ino) {
+            self.config.timing.cache
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// What of the ranges the segments leave open. Both are in order.
+fn uncovered(ranges: &[(u64, u64)], segments: &[Segment]) -> Vec<(u64, u64)> {
+    let mut open = Vec::new();
+    let mut segments = segments.iter().peekable();
+    for (begin, end) in ranges {
+        let mut at = *begin;
+        while let Some(segment) = segments.next_if(|segment| segment.offset() < *end) {
+            if segment.offset() > at {
+                open.push((at, segment.offset()));
+            }
+            at = at.max(segment.offset() + segment.length());
+        }
+        if at < *end {
+            open.push((at, *end));
+        }
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_segments_leave_open() {
+        let segment = |offset, length| Segment::Bytes { offset, bytes: Bytes::from(vec![0; length]) };
+        assert_eq!(uncovered(&[(0, 10)], &[]), [(0, 10)]);
+        assert_eq!(uncovered(&[(0, 10)], &[segment(0, 10)]), []);
+        assert_eq!(uncovered(&[(0, 10), (20, 30)], &[segment(2, 3), segment(20, 4)]), [(0, 2), (5, 10), (24, 30)]);
+    }
+}
