@@ -4,6 +4,7 @@
 mod model {
     pub(crate) mod cluster;
     pub(crate) mod reference;
+    mod scenarios;
     pub(crate) mod steps;
 }
 

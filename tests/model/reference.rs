@@ -39,13 +39,15 @@ pub(crate) struct Model {
     pub(crate) next: u64,
     pub(crate) quota: Option<u64>,
     now: Timestamp,
+    /// Times of change before the operation under way: all of its changes count as one.
+    ctimes: BTreeMap<Ino, Timestamp>,
 }
 
 type Outcome = Result<Reply, Errno>;
 
 impl Model {
     pub(crate) fn new(owner: (u32, u32), mode: u16, quota: Option<u64>, now: Timestamp) -> Self {
-        let mut model = Self { nodes: BTreeMap::new(), next: 2, quota, now };
+        let mut model = Self { nodes: BTreeMap::new(), next: 2, quota, now, ctimes: BTreeMap::new() };
         let root = Node { nlink: 2, ..model.blank(FileKind::Directory, mode, owner) };
         model.nodes.insert(Ino::ROOT, Node { parent: Ino::ROOT, ..root });
         model
@@ -70,6 +72,7 @@ impl Model {
     pub(crate) fn apply(&mut self, now: Timestamp, operation: &Operation, blocks: &Blocks) -> Outcome {
         let before = self.clone();
         self.now = now;
+        self.ctimes = self.nodes.iter().map(|(ino, node)| (*ino, node.ctime)).collect();
         let mut outcome = self.attempt(operation, blocks);
         let (was, is) = (before.used(), self.used());
         if outcome.is_ok() && is > was && self.quota.is_some_and(|quota| is > quota) {
@@ -557,10 +560,8 @@ impl Model {
 
     fn mark_attributes(&mut self, ino: Ino) {
         let now = self.now;
-        let node = self.node(ino);
-        if node.ctime < now {
-            node.ctime = now;
-        }
+        let earliest = self.ctimes.get(&ino).map_or(now, |before| before.next());
+        self.node(ino).ctime = now.max(earliest);
     }
 
     fn mark_content(&mut self, ino: Ino) {

@@ -1,7 +1,7 @@
 //! A volume from its rows. What the program's own hand wrote is read back byte for byte; anything else is an error
 //! that names the row or the contradiction, whatever the bytes are. So a damaged store is found before it is served.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -20,6 +20,9 @@ use crate::{
     },
     types::{FileKind, Ino, Name, VolumeId},
 };
+
+/// No counter comes near it in the life of a volume, and what is below it can be counted on without running over.
+const COUNTER_MAX: u64 = 1 << 62;
 
 impl Volume {
     /// The volume that `rows` listed.
@@ -64,7 +67,13 @@ impl Loader {
         self.last_key = Some(key.to_vec());
         match &row {
             RowKey::Header => self.header = Some(decode_value(key, value)?),
-            RowKey::Counters => self.counters = Some(decode_value(key, value)?),
+            RowKey::Counters => {
+                let counters: CountersRow = decode_value(key, value)?;
+                if counters.next_ino.max(counters.next_session) > COUNTER_MAX {
+                    return Err(RowError::Form { key: hex(key), reason: "a counter ran over".to_owned() });
+                }
+                self.counters = Some(counters);
+            }
             _ => {}
         }
         if self.volume.is_none()
@@ -218,7 +227,7 @@ impl Volume {
 
     /// Names and inodes: every name means an inode of its kind, link counts count names, directories form one tree.
     fn check_tree(&self) -> Result<(), RowError> {
-        let mut links: OrdMap<Ino, u32> = OrdMap::new();
+        let mut links: BTreeMap<Ino, u32> = BTreeMap::new();
         for ((directory, name), dirent) in &self.dirents {
             self.check_name(*directory, name, dirent)?;
             let counted = links.get(&dirent.ino).copied().unwrap_or(0).saturating_add(1);
@@ -305,6 +314,13 @@ fn inode_of(row: InodeRow) -> Result<Inode, &'static str> {
         }
         _ => return Err("the inode has the body of another kind"),
     };
+    let cookies = if let Body::Directory { next_cookie, .. } = body { next_cookie } else { 0 };
+    if row.data_version.max(cookies) > COUNTER_MAX {
+        return Err("a counter ran over");
+    }
+    if [row.atime, row.mtime, row.ctime].iter().any(|time| time.nanoseconds > 999_999_999) {
+        return Err("a second has a billion nanoseconds");
+    }
     if row.mode > 0o7777 {
         return Err("a mode has twelve bits");
     }

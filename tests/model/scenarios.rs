@@ -1,0 +1,556 @@
+//! What random lists rarely reach: limits, access lists, volumes and sessions by the hundred, one promise a test.
+
+use bytes::Bytes;
+use manyfs::{
+    limits,
+    namespace::{
+        AllocateMode, Applied, Change, Command, Entry, EntryHeader, Founding, NewNode, NodeInfo, Operation, RenameMode,
+        Reply, RowError, State, Volume, VolumeOptions, XattrMode,
+    },
+    types::{
+        AttributeChanges, BlockHash, ClusterId, Errno, Ino, LogIndex, MountId, Name, NodeId, Piece, Sequence,
+        SessionId, Stamp, TimeChange, Timestamp, VolumeId, XattrName,
+    },
+};
+
+const CLUSTER: VolumeId = VolumeId(0);
+const MAIN: VolumeId = VolumeId(1);
+const START: u64 = 1_700_000_000_000_000_000;
+
+struct Node {
+    state: State,
+    index: u64,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self::with_quota(None)
+    }
+
+    fn with_quota(quota_bytes: Option<u64>) -> Self {
+        let nodes = vec![node_info(1), node_info(2)];
+        let main = VolumeOptions { quota_bytes, ..VolumeOptions::default() };
+        Self { state: State::found(&Founding { cluster: ClusterId(5), nodes, stamp: Stamp(START), main }), index: 1 }
+    }
+
+    fn apply(&mut self, volume: VolumeId, call: (SessionId, Sequence), command: Command) -> Applied {
+        self.index += 1;
+        let header = EntryHeader {
+            feature_level: 1,
+            volume,
+            session: call.0,
+            sequence: call.1,
+            answered: Vec::new(),
+            stamp: Stamp(START + self.index * 1_000_000),
+        };
+        self.state.apply(LogIndex(self.index), &Entry { header, command })
+    }
+
+    fn main(&mut self, command: Command) -> Applied {
+        self.apply(MAIN, (SessionId(0), Sequence(0)), command)
+    }
+
+    fn ask(&mut self, operation: Operation) -> Result<Reply, Errno> {
+        self.main(Command::Operation(operation)).outcome
+    }
+
+    fn make_in(&mut self, parent: Ino, name_: &str, node: NewNode, mode: u16) -> Ino {
+        let operation = Operation::Make { parent, name: name(name_), node, mode, uid: 10, gid: 20 };
+        match self.ask(operation) {
+            Ok(Reply::Made { ino }) => ino,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn file(&mut self, name: &str) -> Ino {
+        self.make_in(Ino::ROOT, name, NewNode::File, 0o644)
+    }
+
+    fn directory(&mut self, name: &str) -> Ino {
+        self.make_in(Ino::ROOT, name, NewNode::Directory, 0o755)
+    }
+
+    fn write(&mut self, ino: Ino, offset: u64, length: u64) -> Result<Reply, Errno> {
+        self.ask(write(ino, vec![piece(offset, length)]))
+    }
+
+    fn volume(&self) -> &Volume {
+        self.state.volume(MAIN).expect("never deleted")
+    }
+
+    fn mode(&self, ino: Ino) -> u16 {
+        self.volume().inode(ino).expect("it exists").mode
+    }
+
+    fn xattr(&self, ino: Ino, name: &str) -> Option<&Bytes> {
+        self.volume().xattr(ino, &xattr_name(name))
+    }
+
+    fn set_xattr(&mut self, ino: Ino, name: &str, value: impl Into<Bytes>) -> Result<Reply, Errno> {
+        self.ask(Operation::SetXattr { ino, name: xattr_name(name), value: value.into(), mode: XattrMode::Set })
+    }
+
+    fn set(&mut self, ino: Ino, changes: AttributeChanges) -> Result<Reply, Errno> {
+        self.ask(Operation::SetAttributes { ino, changes })
+    }
+
+    fn listing(&self, directory: Ino, cookie: u64) -> Vec<(u64, String)> {
+        let entries = self.volume().entries_after(directory, cookie);
+        entries.map(|(cookie, name, ..)| (cookie, name.to_string())).collect()
+    }
+}
+
+fn node_info(id: u64) -> NodeInfo {
+    NodeInfo { id: NodeId(id), peer_address: format!("n{id}:7441"), client_address: format!("n{id}:7440") }
+}
+
+fn name(name: &str) -> Name {
+    Name::new(name.as_bytes()).expect("a name")
+}
+
+fn xattr_name(name: &str) -> XattrName {
+    XattrName::new(name.as_bytes()).expect("a name")
+}
+
+fn piece(offset: u64, length: u64) -> Piece {
+    Piece { offset, length, block: Some(BlockHash::of(&length.to_be_bytes())), content: None }
+}
+
+fn write(ino: Ino, pieces: Vec<Piece>) -> Operation {
+    Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: false, uploads: Vec::new() }
+}
+
+/// Version, then (tag, permissions, id) as the kernel sends them.
+fn acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let mut value = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in entries {
+        value.extend(tag.to_le_bytes());
+        value.extend(permissions.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
+const ACCESS: &str = "system.posix_acl_access";
+const DEFAULT: &str = "system.posix_acl_default";
+const NONE: u32 = u32::MAX;
+
+#[test]
+fn an_access_list_sets_the_mode_and_chmod_changes_the_list() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    let list = acl(&[(1, 6, NONE), (2, 7, 1000), (4, 4, NONE), (16, 5, NONE), (32, 0, NONE)]);
+    assert_eq!(node.set_xattr(file, ACCESS, list), Ok(Reply::Done));
+    assert_eq!(node.mode(file), 0o650, "the mask stands for the group");
+    node.set(file, AttributeChanges { mode: Some(0o604), ..Default::default() }).expect("chmod");
+    let changed = acl(&[(1, 6, NONE), (2, 7, 1000), (4, 4, NONE), (16, 0, NONE), (32, 4, NONE)]);
+    assert_eq!(node.xattr(file, ACCESS), Some(&changed.into()));
+
+    let minimal = acl(&[(1, 7, NONE), (4, 5, NONE), (32, 5, NONE)]);
+    assert_eq!(node.set_xattr(file, ACCESS, minimal), Ok(Reply::Done));
+    assert_eq!((node.mode(file), node.xattr(file, ACCESS)), (0o755, None), "the mode says it all");
+    let remove = Operation::RemoveXattr { ino: file, name: xattr_name(ACCESS) };
+    assert_eq!(node.ask(remove), Ok(Reply::Done), "nothing to take away is no error, as on ext4");
+    assert_eq!(node.set_xattr(file, ACCESS, vec![2, 0, 0, 0, 1]), Err(Errno::EINVAL));
+}
+
+#[test]
+fn what_is_made_below_a_default_list_inherits_it() {
+    let mut node = Node::new();
+    let directory = node.directory("d");
+    let list = acl(&[(1, 7, NONE), (4, 5, NONE), (8, 7, 3000), (16, 7, NONE), (32, 1, NONE)]);
+    assert_eq!(node.set_xattr(directory, DEFAULT, list.clone()), Ok(Reply::Done));
+    assert_eq!(node.mode(directory), 0o755, "a default list leaves the directory's own mode");
+
+    let file = node.make_in(directory, "f", NewNode::File, 0o666);
+    assert_eq!(node.mode(file), 0o660);
+    let inherited = acl(&[(1, 6, NONE), (4, 5, NONE), (8, 7, 3000), (16, 6, NONE), (32, 0, NONE)]);
+    assert_eq!(node.xattr(file, ACCESS), Some(&inherited.into()));
+    assert_eq!(node.xattr(file, DEFAULT), None);
+
+    let below = node.make_in(directory, "below", NewNode::Directory, 0o777);
+    assert_eq!(node.xattr(below, DEFAULT), Some(&list.clone().into()));
+    let link = node.make_in(directory, "link", NewNode::Symlink { target: Bytes::from_static(b"x") }, 0o777);
+    assert_eq!((node.mode(link), node.xattr(link, ACCESS)), (0o777, None));
+    assert_eq!(node.set_xattr(link, ACCESS, list.clone()), Err(Errno::EOPNOTSUPP));
+    assert_eq!(node.set_xattr(file, DEFAULT, list), Err(Errno::EACCES));
+}
+
+#[test]
+fn a_setgid_directory_hands_its_group_on() {
+    let mut node = Node::new();
+    let directory = node.directory("d");
+    node.set(directory, AttributeChanges { mode: Some(0o2775), gid: Some(99), ..Default::default() }).expect("chmod");
+    let file = node.make_in(directory, "f", NewNode::File, 0o644);
+    let below = node.make_in(directory, "below", NewNode::Directory, 0o755);
+    let gid = |ino| node.volume().inode(ino).map(|inode| inode.gid);
+    assert_eq!((gid(file), gid(below)), (Some(99), Some(99)));
+    assert_eq!((node.mode(file), node.mode(below)), (0o644, 0o2755));
+}
+
+#[test]
+fn a_write_that_clears_suid_clears_capabilities() {
+    let mut node = Node::new();
+    let file = node.make_in(Ino::ROOT, "f", NewNode::File, 0o6755);
+    node.set_xattr(file, "security.capability", vec![1, 2, 3]).expect("set");
+    let applied = node.main(Command::Operation(Operation::Write {
+        ino: file,
+        pieces: vec![piece(0, 5)],
+        append: false,
+        mtime: None,
+        clear_suid: true,
+        uploads: Vec::new(),
+    }));
+    assert_eq!((node.mode(file), node.xattr(file, "security.capability")), (0o755, None));
+    assert!(applied.effects.changes.contains(&Change::Attributes { ino: file }), "a mode is more than size and times");
+
+    let locking = node.make_in(Ino::ROOT, "g", NewNode::File, 0o6644);
+    node.set(locking, AttributeChanges { clear_suid: true, size: Some(1), ..Default::default() }).expect("truncate");
+    assert_eq!(node.mode(locking), 0o2644, "setgid without group execution meant locking and stays");
+}
+
+#[test]
+fn xattrs_have_limits() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    assert_eq!(node.set_xattr(file, "user.a", vec![0; limits::XATTR_VALUE_BYTES_MAX]), Ok(Reply::Done));
+    assert_eq!(node.set_xattr(file, "user.a", vec![0; limits::XATTR_VALUE_BYTES_MAX + 1]), Err(Errno::E2BIG));
+    let long = |number: usize| format!("user.{number:0250}");
+    // The names of 256 bytes each, zeros included, fill the list but for what the first one took.
+    let full = (0..300).position(|number| node.set_xattr(file, &long(number), vec![1]) == Err(Errno::ENOSPC));
+    assert_eq!(full, Some(limits::XATTR_LIST_BYTES_MAX / 256 - 1));
+    let names: usize = node.volume().xattrs(file).map(|(name, _)| name.as_bytes().len() + 1).sum();
+    assert!(names <= limits::XATTR_LIST_BYTES_MAX);
+    let digest = node.state.digest();
+    assert_eq!(State::from_rows(node.state.rows()).map(|state| state.digest()), Ok(digest));
+}
+
+#[test]
+fn an_inode_has_so_many_names_and_no_more() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    let mut link =
+        |number: u32| node.ask(Operation::Link { ino: file, parent: Ino::ROOT, name: name(&format!("l{number}")) });
+    let refused = (0..limits::LINKS_MAX).find(|number| link(*number).is_err());
+    assert_eq!(refused, Some(limits::LINKS_MAX - 1));
+    assert_eq!(link(limits::LINKS_MAX), Err(Errno::EMLINK));
+    assert_eq!(node.volume().inode(file).map(|inode| inode.nlink), Some(limits::LINKS_MAX));
+}
+
+#[test]
+fn files_end_at_sixteen_tebibytes() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    let end = limits::FILE_BYTES_MAX;
+    assert_eq!(node.write(file, end - 1, 1), Ok(Reply::Written { offset: end - 1, size: end }));
+    assert_eq!(node.write(file, end, 1), Err(Errno::EFBIG));
+    assert_eq!(node.write(file, u64::MAX, 1), Err(Errno::EFBIG));
+    let append = Operation::Write {
+        ino: file,
+        pieces: vec![piece(0, 1)],
+        append: true,
+        mtime: None,
+        clear_suid: false,
+        uploads: Vec::new(),
+    };
+    assert_eq!(node.ask(append), Err(Errno::EFBIG));
+    let insert = Operation::Allocate { ino: file, mode: AllocateMode::Insert, offset: 0, length: 4096 };
+    assert_eq!(node.ask(insert), Err(Errno::EFBIG));
+    assert_eq!(node.write(file, 0, limits::BLOCK_BYTES_MAX as u64 + 1), Err(Errno::EINVAL), "longer than any block");
+    assert_eq!(node.ask(write(file, vec![piece(0, 1); limits::PIECES_MAX + 1])), Err(Errno::EINVAL));
+    assert_eq!(node.volume().bytes_used(), 1);
+}
+
+#[test]
+fn a_full_quota_refuses_growth_and_nothing_else() {
+    let mut node = Node::with_quota(Some(1000));
+    let (file, other) = (node.file("f"), node.file("g"));
+    assert_eq!(node.write(file, 0, 1000), Ok(Reply::Written { offset: 0, size: 1000 }));
+    let before = (node.volume().attributes(other), node.volume().bytes_used());
+    assert_eq!(node.write(other, 0, 1), Err(Errno::EDQUOT));
+    assert_eq!((node.volume().attributes(other), node.volume().bytes_used()), before, "the tree is as it was");
+    let copy = Operation::CopyRange { from: file, from_offset: 0, to: other, to_offset: 0, length: 10 };
+    assert_eq!(node.ask(copy), Err(Errno::EDQUOT), "shared bytes count for each file");
+    assert_eq!(node.write(file, 500, 500), Ok(Reply::Written { offset: 500, size: 1000 }), "the same space again");
+    node.directory("names cost nothing");
+    node.set(file, AttributeChanges { size: Some(10), ..Default::default() }).expect("truncate");
+    assert_eq!(node.write(other, 0, 990), Ok(Reply::Written { offset: 0, size: 990 }));
+}
+
+#[test]
+fn a_range_is_put_in_and_taken_out_in_the_middle_of_an_extent() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    node.write(file, 0, 10_000).expect("write");
+    let allocate = |mode, offset, length| Operation::Allocate { ino: file, mode, offset, length };
+    node.ask(allocate(AllocateMode::Insert, 4096, 8192)).expect("insert");
+    let shape = |node: &Node| -> Vec<(u64, u64, u64)> {
+        let extents = node.volume().extents(file, 0, u64::MAX);
+        extents.map(|extent| (extent.offset, extent.length, extent.block_offset)).collect()
+    };
+    assert_eq!(shape(&node), [(0, 4096, 0), (12_288, 5904, 4096)]);
+    assert_eq!(node.volume().extents(file, 4000, 97).count(), 1);
+    assert_eq!(node.volume().extents(file, 4096, 8192).count(), 0, "the hole");
+    node.ask(allocate(AllocateMode::Collapse, 0, 4096)).expect("collapse");
+    assert_eq!(shape(&node), [(8192, 5904, 4096)]);
+    assert_eq!(node.ask(allocate(AllocateMode::Collapse, 8192, 8192)), Err(Errno::EINVAL), "not up to the end");
+    assert_eq!(node.ask(allocate(AllocateMode::Collapse, 1, 4096)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn an_unlinked_file_lives_until_it_is_reaped() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    node.write(file, 0, 100).expect("write");
+    node.set_xattr(file, "user.a", vec![1]).expect("set");
+    let applied = node.main(Command::Operation(Operation::Unlink { parent: Ino::ROOT, name: name("f") }));
+    assert!(applied.effects.changes.contains(&Change::Orphaned { ino: file }));
+    assert!(applied.effects.references.is_empty());
+    assert_eq!(node.volume().orphans().collect::<Vec<_>>(), [(file, LogIndex(node.index))]);
+    assert_eq!(node.write(file, 100, 50), Ok(Reply::Written { offset: 100, size: 150 }), "still open somewhere");
+    let link = Operation::Link { ino: file, parent: Ino::ROOT, name: name("again") };
+    assert_eq!(node.ask(link), Err(Errno::ENOENT));
+
+    let inodes = vec![file, Ino::ROOT, Ino(4711)];
+    let reaped = node.main(Command::ReapOrphans { inodes });
+    let gone = [BlockHash::of(&50_u64.to_be_bytes()), BlockHash::of(&100_u64.to_be_bytes())];
+    assert!(gone.iter().all(|block| reaped.effects.references.contains(&(*block, -1))));
+    assert_eq!(reaped.effects.changes, [Change::Freed { ino: file }]);
+    assert_eq!((node.volume().inode_count(), node.volume().bytes_used()), (1, 0));
+    assert_eq!(node.write(file, 0, 1), Err(Errno::ESTALE));
+    assert!(node.file("f") > file, "inode numbers are never used again");
+}
+
+#[test]
+fn a_removed_directory_takes_no_names() {
+    let mut node = Node::new();
+    let directory = node.directory("d");
+    node.ask(Operation::Rmdir { parent: Ino::ROOT, name: name("d") }).expect("rmdir");
+    assert_eq!(node.volume().inode(directory).map(|inode| inode.nlink), Some(0));
+    let make = |parent| Operation::Make { parent, name: name("x"), node: NewNode::File, mode: 0, uid: 0, gid: 0 };
+    assert_eq!(node.ask(make(directory)), Err(Errno::ENOENT));
+    node.main(Command::ReapOrphans { inodes: vec![directory] });
+    assert_eq!(node.ask(make(directory)), Err(Errno::ENOENT), "the same before and after it is reaped");
+}
+
+#[test]
+fn readdir_is_stable_while_the_directory_changes() {
+    let mut node = Node::new();
+    for name in ["a", "b", "c", "d"] {
+        node.file(name);
+    }
+    let listing = node.listing(Ino::ROOT, 0);
+    assert_eq!(listing.iter().map(|(cookie, _)| *cookie).collect::<Vec<_>>(), [3, 4, 5, 6]);
+    let behind = listing[1].0;
+    node.ask(Operation::Unlink { parent: Ino::ROOT, name: name("a") }).expect("unlink");
+    node.ask(Operation::Unlink { parent: Ino::ROOT, name: name("c") }).expect("unlink");
+    let rename = |from: &str, to: &str| Operation::Rename {
+        from: Ino::ROOT,
+        from_name: name(from),
+        to: Ino::ROOT,
+        to_name: name(to),
+        mode: RenameMode::Replace,
+    };
+    node.file("e");
+    node.ask(rename("e", "d")).expect("rename");
+    assert_eq!(node.listing(Ino::ROOT, behind), [(6, "d".to_owned())], "a replaced name keeps its place");
+    node.file("a");
+    assert_eq!(node.listing(Ino::ROOT, behind), [(6, "d".to_owned()), (8, "a".to_owned())], "places are not reused");
+}
+
+#[test]
+fn a_directory_moves_in_one_step_whatever_is_in_it() {
+    let mut node = Node::new();
+    let (from, to) = (node.directory("from"), node.directory("to"));
+    let moved = node.make_in(from, "moved", NewNode::Directory, 0o755);
+    for number in 0..500 {
+        node.make_in(moved, &format!("f{number}"), NewNode::File, 0o644);
+    }
+    let applied = node.main(Command::Operation(Operation::Rename {
+        from,
+        from_name: name("moved"),
+        to,
+        to_name: name("elsewhere"),
+        mode: RenameMode::Replace,
+    }));
+    assert_eq!(applied.outcome, Ok(Reply::Done));
+    assert!(applied.effects.rows.len() <= 6, "{} rows", applied.effects.rows.len());
+    assert_eq!(node.volume().parent(moved), Some(to));
+    let into_itself = Operation::Rename {
+        from: to,
+        from_name: name("elsewhere"),
+        to: moved,
+        to_name: name("x"),
+        mode: RenameMode::Replace,
+    };
+    assert_eq!(node.ask(into_itself), Err(Errno::EINVAL));
+}
+
+#[test]
+fn times_never_run_backwards_and_explicit_times_are_kept() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    let future = Timestamp { seconds: 4_000_000_000, nanoseconds: 999_999_999 };
+    let changes = AttributeChanges {
+        atime: Some(TimeChange::To(future)),
+        mtime: Some(TimeChange::To(future)),
+        ..Default::default()
+    };
+    node.set(file, changes).expect("utimes");
+    let times = |node: &Node| node.volume().inode(file).map(|inode| (inode.atime, inode.mtime)).expect("it exists");
+    assert_eq!(times(&node), (future, future));
+    node.write(file, 0, 1).expect("write");
+    assert_eq!(times(&node).1, Timestamp { seconds: 4_000_000_001, nanoseconds: 0 }, "one nanosecond later");
+    let past = Timestamp { seconds: -5, nanoseconds: 1 };
+    node.set(file, AttributeChanges { mtime: Some(TimeChange::To(past)), ..Default::default() }).expect("utimes");
+    assert_eq!(times(&node).1, past);
+    let late = Timestamp { seconds: 4_000_000_000, nanoseconds: 0 };
+    let flush = |mtime| Operation::Write {
+        ino: file,
+        pieces: vec![piece(0, 1)],
+        append: false,
+        mtime: Some(mtime),
+        clear_suid: false,
+        uploads: Vec::new(),
+    };
+    node.ask(flush(late)).expect("write");
+    assert_eq!(times(&node).1, late, "the time of the write is kept");
+    node.ask(flush(past)).expect("write");
+    assert_eq!(times(&node).1, late.next(), "but never backwards");
+    let nonsense = Timestamp { seconds: 0, nanoseconds: 1_000_000_000 };
+    assert_eq!(node.ask(flush(nonsense)), Err(Errno::EINVAL));
+}
+
+#[test]
+fn volumes_come_and_go() {
+    let mut node = Node::new();
+    let mut rows: std::collections::BTreeMap<_, _> = node.state.rows().collect();
+    let create = |name: &str| Command::CreateVolume { name: name.to_owned(), options: VolumeOptions::default() };
+    let mut both = |node: &mut Node, volume, command| {
+        let applied = node.apply(volume, (SessionId(0), Sequence(0)), command);
+        for row in &applied.effects.rows {
+            match &row.value {
+                Some(value) => drop(rows.insert(row.key.clone(), value.clone())),
+                None => assert!(rows.remove(&row.key).is_some()),
+            }
+        }
+        assert_eq!(node.state.rows().collect::<Vec<_>>(), rows.clone().into_iter().collect::<Vec<_>>());
+        let loaded = State::from_rows(node.state.rows()).expect("its own rows");
+        assert_eq!((loaded.digest(), loaded.applied()), (node.state.digest(), node.state.applied()));
+        applied
+    };
+    assert_eq!(both(&mut node, CLUSTER, create("shop")).outcome, Ok(Reply::Done));
+    assert_eq!(both(&mut node, CLUSTER, create("shop")).outcome, Err(Errno::EEXIST));
+    assert_eq!(both(&mut node, CLUSTER, create("no/such")).outcome, Err(Errno::EINVAL));
+    assert_eq!(both(&mut node, CLUSTER, create("")).outcome, Err(Errno::EINVAL));
+    let shop = node.state.volume_named("shop").map(Volume::id).expect("created");
+    assert_eq!(shop, VolumeId(2));
+
+    let make = Operation::Make { parent: Ino::ROOT, name: name("f"), node: NewNode::File, mode: 0o644, uid: 0, gid: 0 };
+    assert_eq!(both(&mut node, shop, Command::Operation(make.clone())).outcome, Ok(Reply::Made { ino: Ino(2) }));
+    let pieces = vec![piece(0, 7), piece(20, 7), piece(40, 9)];
+    both(&mut node, shop, Command::Operation(write(Ino(2), pieces)));
+    assert_eq!(node.state.references().values().sum::<u64>(), 3);
+
+    let deleted = both(&mut node, CLUSTER, Command::DeleteVolume { name: "shop".to_owned() });
+    let mut dropped = vec![(BlockHash::of(&7_u64.to_be_bytes()), -2), (BlockHash::of(&9_u64.to_be_bytes()), -1)];
+    dropped.sort_unstable();
+    assert_eq!(deleted.effects.references, dropped);
+    assert!(node.state.references().is_empty());
+    assert_eq!(both(&mut node, shop, Command::Operation(make)).outcome, Err(Errno::ENODEV));
+    let again = both(&mut node, CLUSTER, Command::DeleteVolume { name: "shop".to_owned() });
+    assert_eq!(again.outcome, Err(Errno::ENOENT));
+    both(&mut node, CLUSTER, create("shop"));
+    assert_eq!(node.state.volume_named("shop").map(Volume::id), Some(VolumeId(3)), "ids are never used again");
+
+    assert_eq!(both(&mut node, CLUSTER, Command::SetNode(node_info(3))).outcome, Ok(Reply::Done));
+    assert_eq!(both(&mut node, CLUSTER, Command::RemoveNode(NodeId(1))).outcome, Ok(Reply::Done));
+    assert_eq!(both(&mut node, CLUSTER, Command::RemoveNode(NodeId(1))).outcome, Err(Errno::ENOENT));
+    assert_eq!(node.state.nodes().map(|node| node.id).collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
+    assert_eq!(both(&mut node, CLUSTER, Command::RaiseFeatureLevel(3)).outcome, Ok(Reply::Done));
+    assert_eq!(both(&mut node, CLUSTER, Command::RaiseFeatureLevel(2)).outcome, Err(Errno::EINVAL));
+    assert_eq!(node.state.feature_level(), 3);
+    assert_eq!(both(&mut node, CLUSTER, Command::Noop).outcome, Ok(Reply::Done));
+    assert_eq!(both(&mut node, CLUSTER, Command::OpenSession { mount: MountId(1) }).outcome, Err(Errno::EINVAL));
+    assert_eq!(both(&mut node, MAIN, Command::RemoveNode(NodeId(2))).outcome, Err(Errno::EINVAL));
+}
+
+#[test]
+fn sessions_and_replies_are_bounded() {
+    let mut node = Node::new();
+    let first = node.main(Command::OpenSession { mount: MountId(0) }).session.expect("a session");
+    for mount in 1..limits::SESSIONS_MAX as u128 {
+        assert_eq!(node.main(Command::OpenSession { mount: MountId(mount) }).outcome, Ok(Reply::Done));
+    }
+    let refused = node.main(Command::OpenSession { mount: MountId(u128::MAX) });
+    assert_eq!((refused.outcome, refused.session), (Err(Errno::ENFILE), None));
+    assert_eq!(node.main(Command::OpenSession { mount: MountId(0) }).session, Some(first), "the one it has");
+
+    // A mount that never confirms an answer.
+    let stat = Operation::Unlink { parent: Ino::ROOT, name: name("missing") };
+    for sequence in 1..=2000 {
+        let applied = node.apply(MAIN, (first, Sequence(sequence)), Command::Operation(stat.clone()));
+        assert_eq!(applied.outcome, Err(Errno::ENOENT));
+    }
+    let held = |node: &Node| (1..=2000).filter(|n| node.volume().reply(first, Sequence(*n)).is_some()).count();
+    assert_eq!(held(&node), 4 * limits::SESSION_CALLS_MAX);
+    let old = node.apply(MAIN, (first, Sequence(1)), Command::Operation(stat.clone()));
+    assert_eq!((old.outcome, old.repeated), (Err(Errno::ESTALE), true), "over, and not carried out again");
+    let recent = node.apply(MAIN, (first, Sequence(2000)), Command::Operation(stat));
+    assert_eq!((recent.outcome, recent.repeated), (Err(Errno::ENOENT), true), "refusals are remembered too");
+
+    let digest = node.state.digest();
+    assert_eq!(State::from_rows(node.state.rows()).map(|state| state.digest()), Ok(digest));
+    node.main(Command::CloseSessions { sessions: vec![first] });
+    assert_eq!(held(&node), 0);
+    let reopened = node.main(Command::OpenSession { mount: MountId(0) }).session.expect("a session");
+    assert!(reopened.0 > limits::SESSIONS_MAX as u64, "never used again");
+}
+
+#[test]
+fn rows_of_a_newer_program_are_refused_by_name() {
+    let node = Node::new();
+    let mut rows: Vec<_> = node.state.rows().collect();
+    let at = rows.len() - 1;
+    let mut value = rows[at].1.to_vec();
+    value[0] = 2;
+    rows[at].1 = value.into();
+    assert!(matches!(State::from_rows(rows.clone()), Err(RowError::Version { found: 2, .. })));
+
+    // The reserved kinds: delegation and lock of volume 1.
+    for table in [10, 11] {
+        let mut rows: Vec<_> = node.state.rows().collect();
+        rows.push((vec![2, 0, 0, 0, 1, table, 0, 0, 0, 0, 0, 0, 0, 1].into(), vec![1].into()));
+        assert!(matches!(State::from_rows(rows), Err(RowError::Key { .. })));
+    }
+
+    // A counter that is about to run over would end in a panic later.
+    let mut rows: Vec<_> = node.state.rows().collect();
+    let root = rows.iter_mut().rev().find(|(key, _)| key.len() == 14 && key[5] == 3).expect("the root");
+    let mut value = root.1.to_vec();
+    assert_eq!(value.pop(), Some(3), "the next cookie comes last");
+    value.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
+    root.1 = value.into();
+    assert!(matches!(State::from_rows(rows), Err(RowError::Form { .. })));
+
+    assert_eq!(State::from_rows([]).map(|_| ()), Err(RowError::Missing { what: "the cluster" }));
+    assert!(matches!(Volume::from_rows([]), Err(RowError::Missing { .. })));
+}
+
+/// The row format of version 1, pinned: whoever changes it needs a new version and a way up from the old one.
+#[test]
+fn rows_of_version_one_stay_as_they_are() {
+    let mut node = Node::new();
+    let directory = node.directory("d");
+    let file = node.make_in(directory, "f", NewNode::File, 0o640);
+    node.make_in(directory, "s", NewNode::Symlink { target: Bytes::from_static(b"f") }, 0o777);
+    node.make_in(directory, "dev", NewNode::CharDevice { rdev: 0x103 }, 0o600);
+    node.ask(write(file, vec![piece(3, 9), piece(100, 8)])).expect("write");
+    node.set_xattr(file, "user.k", Bytes::from_static(b"value")).expect("set");
+    let session = node.main(Command::OpenSession { mount: MountId(6) }).session.expect("a session");
+    let unlink = Operation::Unlink { parent: directory, name: name("dev") };
+    node.apply(MAIN, (session, Sequence(1)), Command::Operation(unlink.clone()));
+    node.apply(MAIN, (session, Sequence(2)), Command::Operation(unlink));
+    assert_eq!(node.state.rows().count(), 20);
+    assert_eq!(format!("{:032x}", node.state.digest()), "5ad0886041a4c7917012719fb970158e");
+}
