@@ -162,6 +162,7 @@ fn live(
 ) -> Result<End, WorkerError> {
     // A directory of the mount as the working directory would keep it busy.
     std::env::set_current_dir("/")?;
+    abort_on_panic();
     let (events, queue) = mpsc::channel();
     watch_signals(events.clone())?;
     watch_holder(config.link.try_clone()?, events.clone());
@@ -274,6 +275,15 @@ fn flush(worker: &Worker, queue: &Receiver<Event>, end: &End) -> Result<(), Work
             Err(_) => return Err(WorkerError::NotFlushed(worker.unanswered())),
         }
     }
+}
+
+/// A thread that died would leave requests unanswered for ever; the holder deals with a worker that is gone.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// SIGTERM ends a worker in order, which is for those whose holder is elsewhere; Ctrl-C is the holder's.

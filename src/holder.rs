@@ -299,3 +299,58 @@ fn watch_worker(number: u64, link: Link, child: Option<Child>, events: Sender<Ev
         events.send(Event::Ended(number, status)).ok();
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds a mount for a worker that is a shell script; its end of the link is standard input.
+    fn hold(script: &str) -> (Result<(), HolderError>, Vec<Report>, bool) {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let arguments = ["-c", script].map(OsString::from).to_vec();
+        let mut reports = Vec::new();
+        let workers = Workers::Started { program: "/bin/sh".into(), arguments };
+        let result = run(directory.path().to_owned(), workers, &mut |report| reports.push(report));
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
+        let left = table.contains(&directory.path().display().to_string());
+        if left {
+            device::detach(directory.path()).expect("umount");
+        }
+        (result, reports, left)
+    }
+
+    #[test]
+    fn a_worker_that_ends_early_is_told() {
+        let (result, reports, left) = hold("exit 3");
+        assert!(matches!(result, Err(HolderError::EndedEarly(how)) if how == "exit status: 3"));
+        assert!(reports.is_empty() && !left);
+    }
+
+    #[test]
+    fn a_workers_reason_arrives_before_its_end() {
+        let (result, _, left) = hold(r#"printf '{"Failed":{"reason":"no such volume"}}' >&0"#);
+        assert!(matches!(result, Err(HolderError::Failed(reason)) if reason == "no such volume"));
+        assert!(!left);
+    }
+
+    #[test]
+    fn a_mount_ends_with_the_worker_that_asked_for_it() {
+        let ready = r#"printf '{"Ready":{"volume":"v","read_only":true}}' >&0"#;
+        // `head` waits for the packet that carries the descriptor.
+        let (result, _, left) = hold(&format!("{ready}; head -c 1 >/dev/null; kill -9 $$"));
+        assert!(matches!(&result, Err(HolderError::EndedEarly(how)) if how.contains("signal: 9")), "{result:?}");
+        assert!(!left, "nothing stays mounted");
+        let served = r#"printf '{"Serving":{"pid":7}}' >&0"#;
+        let (result, reports, left) = hold(&format!("{ready}; head -c 1 >/dev/null; {served}; exit 1"));
+        assert!(matches!(result, Err(HolderError::Died(_))), "{result:?}");
+        assert_eq!(reports, [Report::Serving { volume: "v".to_owned(), worker_pid: 7 }]);
+        assert!(!left, "nothing stays mounted");
+    }
+
+    #[test]
+    fn a_worker_that_was_unmounted_ends_the_holder_in_order() {
+        let (result, _, left) = hold(r#"printf '"Unmounted"' >&0"#);
+        assert!(matches!(result, Ok(())), "{result:?}");
+        assert!(!left);
+    }
+}
