@@ -1,5 +1,5 @@
 //! What a volume costs in memory: a sidecar holds all of it. In a test program of its own, so that nothing else
-//! counts; run with `-- --nocapture` to see the figures, with `MANYFS_FILES=1000000` for the large volume.
+//! counts; run with `-- --nocapture` to see the figures, with `MANYFS_FILES=1000000` for a large volume.
 
 use std::{fs, hint::black_box, time::Instant};
 
@@ -53,7 +53,7 @@ impl Builder {
 
 #[test]
 fn a_file_costs_less_than_its_share() {
-    let files: u64 = std::env::var("MANYFS_FILES").ok().and_then(|files| files.parse().ok()).unwrap_or(100_000);
+    let files: u64 = std::env::var("MANYFS_FILES").ok().and_then(|files| files.parse().ok()).unwrap_or(30_000);
     let volume = Volume::new(VolumeId(1), "main".to_owned(), VolumeOptions::default(), Stamp(1));
     let mut builder = Builder { volume, index: 0 };
     let before = resident_bytes();
