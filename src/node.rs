@@ -1,9 +1,394 @@
 //! One storage node as a pure core: replica, state and coordinator put together, with everything outside as inputs
 //! and outputs. The server shell and the simulator execute the same outputs.
+//!
+//! The replica says what is committed; it is applied here, in log order, and becomes rows for the store and work for
+//! the coordinator. Nothing waits for the state store: entries stay in the log until it has them.
 
+mod admin;
+mod apply;
 pub mod event;
+mod reports;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
 
 pub use event::{
     AdminAnswer, AdminError, AdminRequest, Input, LogBatch, LogEntry, NodeStatus, Output, PeerMessage, PeerStatus,
     Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
 };
+
+use self::{admin::Admin, reports::Reports, snapshots::Snapshots};
+use crate::{
+    coordinator::{self, Coordinator},
+    limits::{self, Timing},
+    namespace::{DecodeError, Entry, NodeInfo, State},
+    replica::{self, Replica, ReplicaError, Restart},
+    types::{ClusterId, Instant, LogIndex, NodeId, Term, VolumeId},
+};
+
+/// What a node is told once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    pub id: NodeId,
+    pub cluster: ClusterId,
+    pub timing: Timing,
+    /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
+    pub seed: u64,
+    /// Where peers and mounts find this node; the leader keeps it in the state. `None`: the state knows.
+    pub address: Option<NodeInfo>,
+}
+
+/// Why a node cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    #[error("the data is of cluster {found}, this node is of {expected}: give it its own data directory")]
+    Cluster { expected: ClusterId, found: ClusterId },
+    #[error("the data needs feature level {found}, this program knows {}: upgrade this node", limits::FEATURE_LEVEL)]
+    FeatureLevel { found: u16 },
+    #[error("log entry {index} cannot be read: {error}")]
+    Entry { index: LogIndex, error: DecodeError },
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+/// One storage node. Driven by a shell: `handle` everything that happens, then take outputs until there are none, then
+/// call again at `poll_timeout` at the latest (with `Input::Tick`). Several inputs handled before a poll share one
+/// batch of the log.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    now: Instant,
+    replica: Replica,
+    coordinator: Coordinator,
+    state: State,
+    /// The last entry in `state`, of whatever kind, and the membership as of it.
+    applied: (LogIndex, Term),
+    membership: Bytes,
+    /// What the last word about leadership was.
+    leader: Option<NodeId>,
+    leading: bool,
+    reports: Reports,
+    snapshots: Snapshots,
+    admin: Admin,
+    /// Addresses of peers as the shell was told them.
+    told_addresses: BTreeMap<NodeId, NodeInfo>,
+    /// An orderly stop is under way; it is given up at this time.
+    stopping: Option<Instant>,
+    /// `Fatal` was said: nothing is done any more.
+    failed: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Node {
+    /// Starts from what the disk holds.
+    ///
+    /// # Errors
+    /// `NodeError` where the data is another cluster's, of a newer program, or contradicts itself.
+    pub fn open(now: Instant, config: NodeConfig, recovered: Recovered) -> Result<Self, NodeError> {
+        let Recovered { hard_state, membership, state, state_index, state_term, entries, compacted } = recovered;
+        // A node that is to receive its first snapshot has no state yet.
+        if state_index > LogIndex(0) && state.cluster() != config.cluster {
+            return Err(NodeError::Cluster { expected: config.cluster, found: state.cluster() });
+        }
+        if state.feature_level() > limits::FEATURE_LEVEL {
+            return Err(NodeError::FeatureLevel { found: state.feature_level() });
+        }
+        let applied = (state_index, state_term);
+        let restart = Restart { hard_state, membership: membership.clone(), applied, entries, compacted };
+        let replica_config = replica::Config { id: config.id, timing: config.timing, seed: config.seed };
+        let replica = Replica::open(now, replica_config, restart)?;
+        let coordinator = remembering(&config, &replica, &state, compacted.0, state_index)?;
+        let mut node = Self {
+            reports: Reports::new(now, &config),
+            now,
+            replica,
+            coordinator,
+            state,
+            applied,
+            membership,
+            leader: None,
+            leading: false,
+            snapshots: Snapshots::default(),
+            admin: Admin::default(),
+            told_addresses: BTreeMap::new(),
+            stopping: None,
+            failed: false,
+            outputs: VecDeque::new(),
+            config,
+        };
+        node.tell_addresses();
+        Ok(node)
+    }
+
+    /// Takes notice of something. Never blocks, never fails.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::LogPersisted { number } => self.tell_replica(replica::Input::Persisted { number }),
+            Input::StatePersisted { index } => self.state_persisted(index),
+            Input::Peer { from, message } => self.peer_message(from, message),
+            Input::PeerLost { peer } => self.tell_replica(replica::Input::PeerLost { peer }),
+            Input::MountOpened { connection, volume, access } => {
+                self.tell_coordinator(coordinator::Input::Opened { connection, volume, access });
+            }
+            Input::Mount { connection, message } => {
+                self.tell_coordinator(coordinator::Input::Message { connection, message });
+            }
+            Input::MountClosed { connection } => self.tell_coordinator(coordinator::Input::Closed { connection }),
+            Input::Admin { ticket, request } => self.administer(ticket, request),
+            Input::Space(space) => self.own_space(space),
+            Input::WallClock(nanoseconds) => self.tell_coordinator(coordinator::Input::Clock(nanoseconds)),
+            Input::Stop => self.stop(),
+            Input::Tick => {}
+        }
+        self.pass_time();
+    }
+
+    /// What is to be carried out next, in this order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.settle();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When `handle` must be called again even if nothing happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.failed {
+            return None;
+        }
+        [
+            self.replica.poll_timeout(),
+            self.coordinator.poll_timeout(),
+            self.snapshots.poll_timeout(&self.config.timing),
+            self.admin.poll_timeout(),
+            self.stopping,
+            Some(self.reports.due_at()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What `status` shows, as of the last `handle`.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        let replica = self.replica.status();
+        let unknown = |id: NodeId| NodeInfo { id, peer_address: String::new(), client_address: String::new() };
+        let peer = |peer: replica::Peer| PeerStatus {
+            node: self.state.node(peer.id).cloned().unwrap_or_else(|| unknown(peer.id)),
+            voter: peer.voter,
+            matched: peer.matched,
+            reachable: peer.reachable,
+        };
+        let volume = |volume: &crate::namespace::Volume| VolumeStatus {
+            id: volume.id(),
+            name: volume.name().to_owned(),
+            inodes: volume.inode_count(),
+            bytes: volume.bytes_used(),
+            quota_bytes: volume.options().quota_bytes,
+            digest: volume.digest(),
+        };
+        let session = |report: coordinator::SessionReport| SessionStatus {
+            session: report.session,
+            volume: report.volume,
+            connected: report.connected,
+            in_roster: report.in_roster,
+            unacknowledged: report.unacknowledged,
+        };
+        NodeStatus {
+            id: self.config.id,
+            leader: self.leader,
+            term: replica.term,
+            applied: self.applied.0,
+            committed: replica.committed,
+            digest: self.state.digest(),
+            peers: replica.peers.into_iter().map(peer).collect(),
+            volumes: self.state.volumes().map(volume).collect(),
+            sessions: self.coordinator.sessions(self.now).map(session).collect(),
+        }
+    }
+
+    /// The state as of the last entry applied.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Lets the cores answer each other until all is quiet.
+    fn settle(&mut self) {
+        while !self.failed {
+            if let Some(output) = self.replica.poll_output() {
+                self.heed_replica(output);
+            } else if let Some(output) = self.coordinator.poll_output() {
+                self.heed_coordinator(output);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn tell_replica(&mut self, input: replica::Input) {
+        self.replica.handle(self.now, input);
+    }
+
+    fn tell_coordinator(&mut self, input: coordinator::Input) {
+        self.coordinator.handle(self.now, &self.state, input);
+    }
+
+    fn heed_replica(&mut self, output: replica::Output) {
+        match output {
+            replica::Output::Persist(batch) => self.outputs.push_back(Output::PersistLog(batch)),
+            replica::Output::Send { to, message } => self.outputs.push_back(Output::Peer { to, message }),
+            replica::Output::Committed(entries) => self.apply(entries),
+            replica::Output::Proposed { token, index, .. } => {
+                self.tell_coordinator(coordinator::Input::Proposed { token, index });
+            }
+            replica::Output::Dropped { token, .. } => self.tell_coordinator(coordinator::Input::Dropped { token }),
+            replica::Output::Leadership { leader, term, leading, attach_grace } => {
+                (self.leader, self.leading) = (leader, leading);
+                self.outputs.push_back(Output::Leadership { leader, term });
+                self.tell_coordinator(coordinator::Input::Leadership { leader, term, leading, attach_grace });
+                self.leadership_changed();
+            }
+            replica::Output::LeaseConfirmed { ticket } => {
+                self.tell_coordinator(coordinator::Input::LeaseConfirmed { ticket });
+            }
+            replica::Output::NeedSnapshot { from, index } => self.need_snapshot(from, index),
+            replica::Output::Refused { from, reason } => {
+                self.outputs.push_back(Output::Notice(format!("a message of node {from} was not taken: {reason}")));
+            }
+            replica::Output::Fatal(reason) => self.fail(reason),
+        }
+    }
+
+    fn heed_coordinator(&mut self, output: coordinator::Output) {
+        match output {
+            coordinator::Output::Propose { token, data } => self.tell_replica(replica::Input::Propose { token, data }),
+            coordinator::Output::ConfirmLease { ticket } => self.tell_replica(replica::Input::ConfirmLease { ticket }),
+            coordinator::Output::Send { connection, message } => {
+                self.outputs.push_back(Output::Mount { connection, message });
+            }
+            coordinator::Output::Close { connection } => self.outputs.push_back(Output::CloseMount { connection }),
+            coordinator::Output::Carried { ticket, outcome } => self.command_carried(ticket, outcome),
+            coordinator::Output::Lost { ticket } => self.command_lost(ticket),
+        }
+    }
+
+    fn peer_message(&mut self, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft(bytes) => self.tell_replica(replica::Input::Raft { from, bytes }),
+            PeerMessage::Heartbeat { term, round } => {
+                self.tell_replica(replica::Input::Heartbeat { from, term, round })
+            }
+            PeerMessage::HeartbeatAcknowledged { term, round } => {
+                self.tell_replica(replica::Input::HeartbeatAcknowledged { from, term, round });
+            }
+            PeerMessage::SnapshotRequest { index, after } => self.serve_snapshot(from, index, after),
+            PeerMessage::SnapshotPiece { index, term, membership, rows, last } => {
+                self.take_piece(from, index, term, membership, rows, last);
+            }
+            PeerMessage::Report { node, space } => self.take_report(from, node, space),
+        }
+    }
+
+    /// Everything that is due by the time alone.
+    fn pass_time(&mut self) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= self.now);
+        let (replica, coordinator) = (is_due(self.replica.poll_timeout()), is_due(self.coordinator.poll_timeout()));
+        if replica {
+            self.tell_replica(replica::Input::Tick);
+        }
+        if coordinator {
+            self.tell_coordinator(coordinator::Input::Tick);
+        }
+        self.ask_again_for_snapshot();
+        self.expire_admin();
+        if self.reports.due_at() <= self.now {
+            self.report();
+        }
+        if self.stopping.is_some_and(|until| until <= self.now) {
+            self.stopped();
+        }
+    }
+
+    /// The state store has everything up to this entry: what lies before may leave the log.
+    fn state_persisted(&mut self, index: LogIndex) {
+        self.snapshot_persisted(index);
+        if let Some((through, term)) = self.replica.compaction_point(index) {
+            self.tell_replica(replica::Input::Compact { through });
+            self.outputs.push_back(Output::CompactLog { through, term });
+        }
+    }
+
+    /// Hands leadership over, where there is somebody to hand it to.
+    fn stop(&mut self) {
+        let others = self.replica.status().peers.iter().any(|peer| peer.voter && peer.id != self.config.id);
+        if self.leading && others {
+            self.tell_replica(replica::Input::Transfer { to: None });
+            self.stopping = Some(self.now.after(2 * self.config.timing.election));
+        } else {
+            self.stopped();
+        }
+    }
+
+    fn stopped(&mut self) {
+        self.stopping = None;
+        self.outputs.push_back(Output::Stopped);
+    }
+
+    fn leadership_changed(&mut self) {
+        self.leadership_of_reports();
+        self.leadership_of_snapshots();
+        self.leadership_of_admin();
+        if self.stopping.is_some() && self.leader.is_some_and(|leader| leader != self.config.id) {
+            // Mounts are told who leads now before the process ends.
+            self.settle();
+            self.stopped();
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.failed = true;
+        self.outputs.push_back(Output::Fatal(reason));
+    }
+
+    /// Tells the shell where peers are, as far as it does not know.
+    fn tell_addresses(&mut self) {
+        for node in self.state.nodes().filter(|node| node.id != self.config.id) {
+            if self.told_addresses.get(&node.id) != Some(node) {
+                self.told_addresses.insert(node.id, node.clone());
+                self.outputs.push_back(Output::PeerAddress(node.clone()));
+            }
+        }
+    }
+}
+
+/// A coordinator that remembers the entries which the log still holds of what the state includes.
+fn remembering(
+    config: &NodeConfig,
+    replica: &Replica,
+    state: &State,
+    compacted: LogIndex,
+    applied: LogIndex,
+) -> Result<Coordinator, NodeError> {
+    let coordinator_config = coordinator::Config { cluster: config.cluster, timing: config.timing };
+    // The log may lie behind the state, where a snapshot was installed: then it holds nothing of use.
+    let Some(entries) = replica.entries(compacted.min(applied), applied) else {
+        return Ok(Coordinator::new(coordinator_config, state, applied));
+    };
+    let mut coordinator = Coordinator::new(coordinator_config, state, compacted.min(applied));
+    for (index, _, data) in entries.filter(|(_, _, data)| !data.is_empty()) {
+        let entry = Entry::decode(&data).map_err(|error| NodeError::Entry { index, error })?;
+        let volume = entry.header.volume;
+        if volume != VolumeId(0) && state.volume(volume).is_some() {
+            coordinator.recall(volume, index, data);
+        }
+    }
+    Ok(coordinator)
+}

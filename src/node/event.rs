@@ -262,6 +262,8 @@ pub enum Output {
         leader: Option<NodeId>,
         term: Term,
     },
+    /// A sentence for the log that an operator should see.
+    Notice(String),
     Stopped,
     /// The node cannot go on (an entry of a newer feature level, a log that contradicts itself): stop the process.
     Fatal(String),

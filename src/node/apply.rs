@@ -1,0 +1,101 @@
+//! Committed entries become state, rows for the store, and news for the coordinator.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{Node, Output, StateBatch, Unpinned};
+use crate::{
+    coordinator::{self, AppliedEntry},
+    namespace::{Applied, Command, Entry, Operation, RowChange},
+    replica::{self, CommittedEntry},
+    types::{BlockHash, LogIndex, Term, VolumeId},
+};
+
+/// What a run of entries leaves for the store: of a row its last value, of a block the sum of its changes.
+#[derive(Debug, Default)]
+struct Gathered {
+    membership: Option<Bytes>,
+    rows: BTreeMap<Bytes, Option<Bytes>>,
+    content: Vec<(BlockHash, Bytes)>,
+    references: BTreeMap<BlockHash, i64>,
+    unpinned: Vec<Unpinned>,
+}
+
+impl Node {
+    /// Applies what a majority has synced, in order.
+    pub(super) fn apply(&mut self, entries: Vec<CommittedEntry>) {
+        let mut gathered = Gathered::default();
+        let mut news = Vec::with_capacity(entries.len());
+        let mut cluster_changed = false;
+        // An installed snapshot may have brought some of them already.
+        let known = self.applied.0;
+        for committed in entries.into_iter().filter(|entry| entry.index > known) {
+            let CommittedEntry { index, term, data, membership } = committed;
+            if let Some(membership) = membership {
+                self.membership = membership.clone();
+                gathered.membership = Some(membership);
+            }
+            if !data.is_empty() {
+                let entry = match Entry::decode(&data) {
+                    Ok(entry) => entry,
+                    Err(error) => return self.fail(format!("log entry {index} cannot be applied: {error}")),
+                };
+                cluster_changed |= entry.header.volume == VolumeId(0);
+                let unpinned = self.unpinned_by(&entry);
+                let Applied { outcome, session, effects, .. } = self.state.apply(index, &entry);
+                gathered.rows.extend(effects.rows.into_iter().map(|RowChange { key, value }| (key, value)));
+                gathered.content.extend(effects.content);
+                for (hash, change) in effects.references {
+                    *gathered.references.entry(hash).or_default() += change;
+                }
+                gathered.unpinned.extend(unpinned.into_iter().filter(|_| outcome.is_ok()));
+                news.push(AppliedEntry { index, entry, bytes: data, outcome, session });
+            }
+            self.applied = (index, term);
+        }
+        let (index, term) = self.applied;
+        self.tell_replica(replica::Input::Applied { index });
+        if index == known {
+            return;
+        }
+        self.outputs.push_back(Output::PersistState(gathered.into_batch(index, term)));
+        self.tell_coordinator(coordinator::Input::Applied { term, entries: news });
+        if cluster_changed {
+            self.tell_addresses();
+        }
+    }
+
+    /// What the entry unpins if it succeeds.
+    fn unpinned_by(&self, entry: &Entry) -> Vec<Unpinned> {
+        let (volume, session) = (entry.header.volume, entry.header.session);
+        match &entry.command {
+            Command::Operation(Operation::Write { uploads, .. }) if !uploads.is_empty() => {
+                vec![Unpinned::Uploads { volume, session, uploads: uploads.clone() }]
+            }
+            Command::CloseSessions { sessions } => {
+                sessions.iter().map(|&session| Unpinned::Session { volume, session }).collect()
+            }
+            Command::DeleteVolume { name } => {
+                let deleted = self.state.volume_named(name).map(crate::namespace::Volume::id);
+                deleted.map(|volume| Unpinned::Volume { volume }).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Gathered {
+    fn into_batch(self, index: LogIndex, term: Term) -> StateBatch {
+        StateBatch {
+            index,
+            term,
+            membership: self.membership,
+            reset: false,
+            rows: self.rows.into_iter().map(|(key, value)| RowChange { key, value }).collect(),
+            content: self.content,
+            references: self.references.into_iter().filter(|(_, change)| *change != 0).collect(),
+            unpinned: self.unpinned,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+use super::*;
+
+#[test]
+fn three_nodes_agree_and_both_mounts_follow() {
+    let mut world = World::elected(3);
+    let (a, b) = (world.mount(1), world.mount(2));
+    for n in 1..=20 {
+        let who = if n % 2 == 0 { a } else { b };
+        world.change(who, n, mkdir(&format!("d{n}")));
+    }
+    world.agree();
+    assert_eq!(world.nodes.len(), 3);
+}
+
+#[test]
+fn the_death_of_the_leader_costs_a_writer_less_than_two_seconds_and_no_call() {
+    for beside in [false, true] {
+        let mut world = World::elected(3);
+        let (a, b) = (world.mount(1), world.mount(2));
+        world.change(a, 1, mkdir("d1"));
+        let leader = world.leader().expect("elected");
+        world.kill(leader);
+        world.clients[b].is_stopped = beside;
+        let took = world.change(a, 2, mkdir("d2"));
+        assert!(took < Duration::from_secs(2), "with a mount dead beside it ({beside}): {took:?}");
+        world.start(leader);
+        world.change(a, 3, mkdir("d3"));
+        world.agree();
+    }
+}
+
+#[test]
+fn a_living_mount_keeps_its_lease_over_the_death_of_the_leader() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let leader = world.leader().expect("elected");
+    world.run(Duration::from_millis(330));
+    world.kill(leader);
+    let until = world.now.after(Duration::from_secs(3));
+    while world.now < until {
+        world.step(until);
+        assert!(world.clients[a].lease_until > world.now, "its caches were lost {:?}", world.now);
+    }
+}
+
+#[test]
+fn the_death_of_a_follower_is_not_noticed() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let follower = world.nodes.keys().copied().find(|id| Some(*id) != world.leader()).expect("two of them");
+    world.kill(follower);
+    for n in 1..=20 {
+        assert_eq!(world.change(a, n, mkdir(&format!("d{n}"))), Duration::ZERO);
+    }
+    world.start(follower);
+    world.agree();
+}
+
+#[test]
+fn a_leader_that_is_cut_off_renews_no_lease_and_answers_nothing() {
+    let mut world = World::elected(3);
+    let (a, b) = (world.mount(1), world.mount(2));
+    let old = world.leader().expect("elected");
+    world.isolate(old);
+    // b leaves the old leader, a stays with it.
+    let connection = world.clients[b].connection.expect("connected");
+    world.clients[b].lose_connection();
+    world.handle(old, Input::MountClosed { connection });
+    let lease = world.clients[a].lease_until;
+    world.call(a, 1, mkdir("lost or not"));
+    world.change(b, 2, mkdir("d"));
+    let new = world.leader().expect("another");
+    assert_ne!(new, old);
+    assert!(world.now >= lease, "the new leader waited until a's lease had ended");
+    world.cut.clear();
+    world.run_until("the answer from the new leader", |world| world.clients[a].answers.contains_key(&Sequence(1)));
+    world.agree();
+}
+
+#[test]
+fn without_a_quorum_nothing_is_answered_and_all_goes_on_when_it_is_back() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let leader = world.leader().expect("elected");
+    let others: Vec<NodeId> = world.nodes.keys().copied().filter(|id| *id != leader).collect();
+    others.iter().for_each(|id| world.kill(*id));
+    world.call(a, 1, mkdir("d"));
+    world.ask(leader, 7, AdminRequest::CreateVolume { name: "x".to_owned(), options: VolumeOptions::default() });
+    world.run(T.write_timeout + T.lease);
+    assert!(world.clients[a].answers.is_empty());
+    assert!(world.clients[a].lease_until <= world.now);
+    assert_eq!(world.admin[&7], Err(AdminError::TimedOut));
+    others.iter().for_each(|id| world.start(*id));
+    world.run_until("the answer", |world| world.clients[a].answers.contains_key(&Sequence(1)));
+    world.agree();
+}
+
+#[test]
+fn an_orderly_stop_hands_over_and_a_writer_pauses_for_200_ms_at_most() {
+    let mut world = World::elected(3);
+    let (a, _) = (world.mount(1), world.mount(2));
+    world.change(a, 1, mkdir("d1"));
+    let leader = world.leader().expect("elected");
+    world.handle(leader, Input::Stop);
+    world.run_until("the end", |world| world.stopped.contains(&leader));
+    world.kill(leader);
+    let took = world.change(a, 2, mkdir("d2"));
+    assert!(took <= Duration::from_millis(200), "{took:?}");
+    assert_ne!(world.leader(), Some(leader));
+}
+
+#[test]
+fn a_follower_stops_at_once() {
+    let mut world = World::elected(3);
+    let follower = world.nodes.keys().copied().find(|id| Some(*id) != world.leader()).expect("two of them");
+    world.handle(follower, Input::Stop);
+    assert!(world.stopped.contains(&follower));
+}
+
+#[test]
+fn leadership_goes_where_it_is_told_to() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let leader = world.leader().expect("elected");
+    let target = world.nodes.keys().copied().find(|id| *id != leader).expect("two of them");
+    world.ask(target, 1, AdminRequest::TransferLeader { to: Some(target) });
+    let address = info(leader.0).client_address;
+    assert_eq!(world.admin[&1], Err(AdminError::NotLeader { leader: Some(address) }));
+    world.ask(leader, 2, AdminRequest::TransferLeader { to: Some(NodeId(9)) });
+    assert!(matches!(world.admin[&2], Err(AdminError::Refused(_))));
+    world.ask(leader, 3, AdminRequest::TransferLeader { to: Some(leader) });
+    assert_eq!(world.admin[&3], Ok(AdminAnswer::Done));
+    world.ask(leader, 4, AdminRequest::TransferLeader { to: Some(target) });
+    world.run_until("the transfer", |world| world.admin.contains_key(&4));
+    assert_eq!(world.admin[&4], Ok(AdminAnswer::Done));
+    world.run_until("the new leader", |world| world.leader() == Some(target));
+    world.change(a, 1, mkdir("d"));
+    world.agree();
+}
+
+#[test]
+fn a_transfer_to_a_dead_node_is_told_to_have_failed_and_leases_come_back() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let leader = world.leader().expect("elected");
+    let target = world.nodes.keys().copied().find(|id| *id != leader).expect("two of them");
+    world.kill(target);
+    world.ask(leader, 1, AdminRequest::TransferLeader { to: Some(target) });
+    world.run_until("the answer", |world| world.admin.contains_key(&1));
+    assert!(matches!(world.admin[&1], Err(AdminError::Refused(_))), "{:?}", world.admin[&1]);
+    let now = world.now;
+    world.run_until("a lease granted since", |world| world.clients[a].lease_until > now.after(T.lease));
+    world.change(a, 1, mkdir("d"));
+}
+
+#[test]
+fn a_new_address_comes_into_the_state_and_to_the_peers() {
+    let mut world = World::elected(3);
+    let leader = world.leader().expect("elected");
+    for moved in [leader, NodeId(leader.0 % 3 + 1)] {
+        world.kill(moved);
+        let address = NodeInfo { client_address: "moved:1".to_owned(), ..info(moved.0) };
+        world.start_at(moved, Some(address.clone()));
+        world.run_until("the address", |world| {
+            world.nodes.values().all(|node| node.state.node(moved) == Some(&address))
+        });
+        for peer in world.nodes.keys().filter(|id| **id != moved) {
+            assert_eq!(world.addresses[&(*peer, moved)], address);
+        }
+    }
+    world.run(Duration::from_secs(5));
+    world.agree();
+}
+
+#[test]
+fn mounts_are_told_the_space_of_a_majority() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let told = |space| move |world: &World| world.clients[a].space == space;
+    world.run_until("the second largest", told(Space { total: 2 << 40, available: 2 << 30 }));
+    world.handle(NodeId(3), Input::Space(Space { total: 3 << 40, available: 0 }));
+    world.run_until("without the full one", told(Space { total: 1 << 40, available: 1 << 30 }));
+    world.handle(NodeId(2), Input::Space(Space { total: 2 << 40, available: 0 }));
+    world.run_until("nothing", |world| world.clients[a].space.available == 0);
+    world.call(a, 1, mkdir("d"));
+    world.run_until("an answer", |world| world.clients[a].answers.contains_key(&Sequence(1)));
+    assert_eq!(world.clients[a].answers[&Sequence(1)], Err(Errno::ENOSPC));
+}
+
+#[test]
+fn equal_inputs_give_equal_outputs() {
+    let run = || {
+        let mut world = World::new(3);
+        world.is_recording = true;
+        let (a, b) = (world.mount(1), world.mount(2));
+        for n in 1..=10 {
+            world.change(if n % 2 == 0 { a } else { b }, n, mkdir(&format!("d{n}")));
+        }
+        let leader = world.leader().expect("elected");
+        world.kill(leader);
+        world.change(a, 11, mkdir("d11"));
+        world.start(leader);
+        world.run(Duration::from_secs(3));
+        world.trace
+    };
+    let (first, second) = (run(), run());
+    assert!(first.len() > 500, "{}", first.len());
+    assert_eq!(first, second);
+}
