@@ -1,6 +1,10 @@
 //! The mount against a scripted leader that holds a real volume, stores that hold real blocks, and a kernel that locks
 //! what Linux locks: in virtual time, without a thread.
 
+mod coherence;
+mod content;
 mod leader;
+mod model;
 mod scene;
+mod session;
 mod tree;

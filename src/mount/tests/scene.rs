@@ -38,9 +38,18 @@ pub(super) struct Side {
     pub(super) fetches: u64,
 }
 
+/// What happened, in order, for tests that care about the order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    Told(usize, Notification),
+    Answered(usize, u64),
+    Acknowledged(usize, LogIndex),
+}
+
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) now: Instant,
+    pub(super) journal: Vec<Step>,
     pub(super) leader: Leader,
     pub(super) sides: Vec<Side>,
     next_unique: u64,
@@ -85,7 +94,7 @@ impl Scene {
                 fetches: 0,
             })
             .collect();
-        let mut scene = Self { now, leader: Leader::new(), sides, next_unique: 1 };
+        let mut scene = Self { now, journal: Vec::new(), leader: Leader::new(), sides, next_unique: 1 };
         scene.settle();
         scene.pass(Timing::DEFAULT.heartbeat * 3);
         for side in &scene.sides {
@@ -106,6 +115,21 @@ impl Scene {
         self.sides[side].mount.handle(self.now, Input::Request { unique, caller, request });
         self.settle();
         unique
+    }
+
+    /// Hands the request over and does nothing more: others may come before it gets anywhere.
+    pub(super) fn post(&mut self, side: usize, request: Request) -> u64 {
+        let unique = self.next_unique;
+        self.next_unique += 1;
+        self.sides[side].unanswered.insert(unique, request.clone());
+        self.sides[side].mount.handle(self.now, Input::Request { unique, caller: CALLER, request });
+        unique
+    }
+
+    pub(super) fn forget(&mut self, side: usize, ino: Ino, count: u64) {
+        let request = Request::Forget { inodes: vec![(ino, count)] };
+        self.sides[side].mount.handle(self.now, Input::Request { unique: 0, caller: CALLER, request });
+        self.settle();
     }
 
     pub(super) fn answer(&self, side: usize, unique: u64) -> Option<Result<Response, Errno>> {
@@ -194,6 +218,7 @@ impl Scene {
             Output::Answer { unique, result } => {
                 assert!(side.unanswered.remove(&unique).is_some(), "{unique} is answered twice, or was never asked");
                 side.answers.insert(unique, result);
+                self.journal.push(Step::Answered(index, unique));
             }
             Output::Notify { ticket, notifications } => {
                 side.tickets.insert(ticket, notifications.into());
@@ -212,6 +237,9 @@ impl Scene {
             Output::Send { connection, message } => {
                 if side.connection == Some(connection) {
                     let is_end = message == ToLeader::Leave;
+                    if let ToLeader::Acknowledge { entries, .. } = &message {
+                        self.journal.extend(entries.iter().map(|entry| Step::Acknowledged(index, *entry)));
+                    }
                     self.leader.message(index, connection, message);
                     if is_end {
                         side.connection = None;
@@ -268,6 +296,7 @@ impl Scene {
                     queue.push_front(notification);
                     break;
                 }
+                self.journal.push(Step::Told(index, notification.clone()));
                 side.notified.push(notification);
             }
             if queue.is_empty() {
@@ -369,7 +398,13 @@ impl Scene {
         self.sides[side].tickets.len()
     }
 
+    /// Where in the journal the step is.
+    pub(super) fn position(&self, step: &Step) -> usize {
+        self.journal.iter().position(|done| done == step).unwrap_or_else(|| panic!("{step:?} never happened"))
+    }
+
     pub(super) fn forget_notified(&mut self) {
+        self.journal.clear();
         for side in &mut self.sides {
             side.notified.clear();
         }

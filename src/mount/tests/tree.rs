@@ -179,11 +179,7 @@ fn attributes_are_cached_only_where_the_kernel_compares_versions() {
     assert_eq!(scene.getattr(1, ino).1, LONG);
     assert_eq!(entry_ttls(scene.call(1, lookup("a"))), (LONG, LONG));
     scene.call(1, Request::Open { ino, flags: OpenFlags::default() }).expect("it opens");
-    scene.sides[1].mount.handle(
-        scene.now,
-        Input::Request { unique: 9_999, caller: CALLER, request: Request::Forget { inodes: vec![(ino, 4)] } },
-    );
-    scene.settle();
+    scene.forget(1, ino, 4);
     assert_eq!(entry_ttls(scene.call(1, lookup("a"))), (LONG, Duration::ZERO), "the kernel's inode is a new one");
 }
 

@@ -1,0 +1,516 @@
+//! What the kernel is told to forget, in which order, and what waits for it: PROTOCOL R2, R3, R8, R15, R22, R23 and the
+//! lease.
+
+use std::time::Duration;
+
+use super::{
+    super::*,
+    scene::{Scene, Step, config, name},
+};
+use crate::{
+    limits::Timing,
+    namespace::{NewNode, RenameMode},
+    types::{AttributeChanges, Attributes},
+};
+
+const LONG: Duration = Timing::DEFAULT.cache;
+
+fn name_of(parent: Ino, text: &str) -> Notification {
+    Notification::Name { parent, name: name(text) }
+}
+
+fn listing_of(ino: Ino) -> Notification {
+    Notification::Pages { ino, offset: 0, length: 0 }
+}
+
+fn attributes_of(ino: Ino) -> Notification {
+    Notification::Attributes { ino }
+}
+
+fn mkdir_request(parent: Ino, text: &str) -> Request {
+    Request::Make { parent, name: name(text), node: NewNode::Directory, mode: 0o755 }
+}
+
+fn unlink_request(text: &str) -> Request {
+    Request::Unlink { parent: Ino::ROOT, name: name(text) }
+}
+
+fn rename_request(from: &str, to: &str, mode: RenameMode) -> Request {
+    Request::Rename { from: Ino::ROOT, from_name: name(from), to: Ino::ROOT, to_name: name(to), mode }
+}
+
+fn lookup_request(text: &str) -> Request {
+    Request::Lookup { parent: Ino::ROOT, name: name(text) }
+}
+
+fn entry_ttl(answer: Result<Response, Errno>) -> Duration {
+    match answer {
+        Ok(Response::Entry { entry_ttl, .. } | Response::Missing { ttl: entry_ttl }) => entry_ttl,
+        other => panic!("not an entry: {other:?}"),
+    }
+}
+
+#[test]
+fn a_foreign_change_tells_the_name_its_directory_and_its_children_in_this_order() {
+    let mut scene = Scene::new(2);
+    let (file, _) = scene.create(0, "a");
+    let (victim, _) = scene.create(0, "b");
+    for text in ["a", "b"] {
+        scene.lookup(1, Ino::ROOT, text);
+    }
+    scene.forget_notified();
+    assert_eq!(scene.call(0, rename_request("a", "b", RenameMode::Replace)), Ok(Response::Done));
+    let told = &scene.sides[1].notified;
+    let at = |n: &Notification| told.iter().position(|told| told == n).unwrap_or_else(|| panic!("{n:?} is not told"));
+    for text in ["a", "b"] {
+        assert!(at(&name_of(Ino::ROOT, text)) < at(&listing_of(Ino::ROOT)));
+    }
+    assert!(at(&listing_of(Ino::ROOT)) < at(&attributes_of(victim)).min(at(&attributes_of(file))));
+    assert_eq!(scene.sides[0].notified, [], "the kernel that asked for it knows");
+}
+
+#[test]
+fn nothing_is_told_about_what_the_kernel_does_not_have() {
+    let mut scene = Scene::new(2);
+    let directory = scene.mkdir(0, Ino::ROOT, "d");
+    scene.forget_notified();
+    let inner = scene.mkdir(0, directory, "inner");
+    assert_eq!(scene.sides[1].notified, []);
+    assert_eq!(scene.lookup(1, Ino::ROOT, "d"), Some(directory));
+    scene.mkdir(0, directory, "second");
+    assert_eq!(scene.sides[1].notified, [name_of(directory, "second"), listing_of(directory)]);
+    scene.forget(1, directory, 1);
+    scene.forget_notified();
+    assert_eq!(scene.call(0, Request::Rmdir { parent: directory, name: name("second") }), Ok(Response::Done));
+    assert_eq!(scene.sides[1].notified, []);
+    assert_eq!(scene.lookup(1, directory, "inner"), Some(inner));
+}
+
+#[test]
+fn an_entry_is_acknowledged_when_the_kernel_has_forgotten_and_completes_then() {
+    let mut scene = Scene::new(2);
+    assert_eq!(entry_ttl(scene.call(1, lookup_request("a"))), LONG);
+    scene.sides[1].is_stalled = true;
+    let unique = scene.send(0, Scene::create_request("a"));
+    assert_eq!(scene.answer(0, unique), None);
+    let index = scene.leader.volume.applied();
+    assert!(!scene.acknowledged(1).contains(&index));
+    assert!(scene.acknowledged(0).contains(&index), "its own entry waits for nothing");
+    assert_eq!(entry_ttl(scene.call(1, lookup_request("a"))), Duration::ZERO, "fenced: the new state, but not kept");
+    let Ok(Response::Opened(opened)) = scene.call(1, Request::Opendir { ino: Ino::ROOT }) else { panic!("opendir") };
+    assert!(!opened.cache_dir && !opened.keep_cache);
+    assert_eq!(scene.getattr(1, Ino::ROOT).1, Duration::ZERO);
+    scene.sides[1].is_stalled = false;
+    scene.settle();
+    assert!(scene.acknowledged(1).contains(&index));
+    assert!(matches!(scene.answer(0, unique), Some(Ok(Response::Created { .. }))));
+    assert_eq!(entry_ttl(scene.call(1, lookup_request("a"))), LONG);
+    assert_eq!(scene.getattr(1, Ino::ROOT).1, LONG);
+}
+
+#[test]
+fn changed_bytes_are_told_by_range_behind_the_attributes() {
+    let mut scene = Scene::new(2);
+    let file = scene.file(0, "a", &[7; 50_000]);
+    scene.lookup(1, Ino::ROOT, "a");
+    scene.open(1, file, OpenFlags::default());
+    let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    scene.write(0, file, fh, 8192, &[1; 100]);
+    scene.write(0, file, fh, 40_000, &[2; 10]);
+    scene.forget_notified();
+    scene.sides[1].is_stalled = true;
+    let unique = scene.send(0, Request::Flush { ino: file, fh });
+    assert!(!scene.open(1, file, OpenFlags::default()).keep_cache, "its pages are on their way out");
+    scene.sides[1].is_stalled = false;
+    scene.settle();
+    assert_eq!(scene.answer(0, unique), Some(Ok(Response::Done)));
+    let pages = |offset, length| Notification::Pages { ino: file, offset, length };
+    assert_eq!(scene.sides[1].notified, [attributes_of(file), pages(8192, 100), pages(40_000, 10)]);
+    assert!(scene.open(1, file, OpenFlags::default()).keep_cache);
+    assert_eq!(scene.sides[0].notified, []);
+}
+
+#[test]
+fn pages_locked_by_a_read_that_waits_are_not_waited_for() {
+    for read_first in [true, false] {
+        let mut scene = Scene::new(2);
+        let file = scene.file(0, "a", &vec![7; 1 << 20]);
+        scene.lookup(1, Ino::ROOT, "a");
+        for store in scene.leader.stores.values_mut() {
+            store.hangs = true;
+        }
+        let read = Request::Read { ino: file, fh: 0, offset: 4096, length: 8192 };
+        let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+        scene.write(0, file, fh, 0, &[1; 100]);
+        scene.write(0, file, fh, 5000, &[2; 10]);
+        scene.write(0, file, fh, 30_000, &[3; 10]);
+        let mut unique = 0;
+        if read_first {
+            unique = scene.send(1, read.clone());
+        }
+        scene.sides[1].is_stalled = true;
+        let flush = scene.send(0, Request::Flush { ino: file, fh });
+        assert_eq!(scene.answer(0, flush), None);
+        if !read_first {
+            // The kernel locks the pages while the notification is on its way.
+            unique = scene.send(1, read);
+        }
+        scene.forget_notified();
+        scene.sides[1].is_stalled = false;
+        scene.settle();
+        assert_eq!(scene.answer(1, unique), None, "its block is not here");
+        assert_eq!(scene.answer(0, flush), Some(Ok(Response::Done)), "and nobody waits for it");
+        let told = &scene.sides[1].notified;
+        assert!(told.contains(&Notification::Pages { ino: file, offset: 0, length: 100 }));
+        assert!(
+            told.contains(&Notification::Pages { ino: file, offset: 30_000, length: 10 }),
+            "pages behind it are told"
+        );
+        assert!(scene.hanging(1) > 0);
+        assert!(!scene.open(1, file, OpenFlags::default()).keep_cache, "fenced until the last page is told");
+        for store in scene.leader.stores.values_mut() {
+            store.hangs = false;
+        }
+        scene.pass(Duration::from_millis(300));
+        let Some(Ok(Response::Data(parts))) = scene.answer(1, unique) else { panic!("the read is not answered") };
+        assert_eq!(parts.concat()[5000 - 4096..][..10], [2; 10], "it shows the entry that was applied meanwhile");
+        assert_eq!(scene.hanging(1), 0);
+    }
+}
+
+#[test]
+fn two_mounts_that_change_one_directory_at_once_do_not_wait_for_each_other() {
+    for with_epoch in [false, true] {
+        let mut scene = if with_epoch { Scene::with_epoch(2) } else { Scene::new(2) };
+        let directory = scene.mkdir(0, Ino::ROOT, "d");
+        scene.lookup(1, Ino::ROOT, "d");
+        let texts = ["x", "y"];
+        for side in 0..2 {
+            for text in texts {
+                assert_eq!(scene.lookup(side, directory, text), None);
+            }
+        }
+        scene.forget_notified();
+        let requests: Vec<u64> = (0..2).map(|side| scene.post(side, mkdir_request(directory, texts[side]))).collect();
+        scene.settle();
+        for side in 0..2 {
+            let answer = scene.answer(side, requests[side]);
+            assert!(matches!(answer, Some(Ok(Response::Entry { .. }))), "{answer:?}");
+            let other = name_of(directory, texts[1 - side]);
+            let told = &scene.sides[side].notified;
+            assert_eq!(told.contains(&Notification::AllNames), with_epoch);
+            assert!(with_epoch || told.contains(&other), "the name is told once the lock is free: {told:?}");
+            assert!(told.contains(&listing_of(directory)));
+            assert_eq!(scene.hanging(side), 0);
+            let lookup = Request::Lookup { parent: directory, name: name(texts[1 - side]) };
+            assert_eq!(entry_ttl(scene.call(side, lookup)), LONG, "no fence is left behind");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_locks_a_directory_frees_entries_that_wait_for_its_names() {
+    for with_epoch in [false, true] {
+        let mut scene = if with_epoch { Scene::with_epoch(3) } else { Scene::new(3) };
+        scene.mkdir(0, Ino::ROOT, "other");
+        for side in [1, 2] {
+            scene.lookup(side, Ino::ROOT, "other");
+        }
+        scene.sides[1].is_stalled = true;
+        let first = scene.send(0, mkdir_request(Ino::ROOT, "x"));
+        let entry = scene.leader.volume.applied();
+        // Mount 2 keeps the next change incomplete, so mount 1's lock stays.
+        scene.sides[2].is_stalled = true;
+        let second = scene.send(1, mkdir_request(Ino::ROOT, "y"));
+        scene.sides[1].is_stalled = false;
+        scene.settle();
+        assert_eq!(scene.answer(1, second), None);
+        assert!(scene.acknowledged(1).contains(&entry), "the name is stopped by mount 1's own request");
+        let told = &scene.sides[1].notified;
+        assert!(told.contains(&listing_of(Ino::ROOT)), "what is not stopped is told before: {told:?}");
+        assert_eq!(told.contains(&Notification::AllNames), with_epoch);
+        scene.sides[2].is_stalled = false;
+        scene.settle();
+        for (side, unique) in [(0, first), (1, second)] {
+            assert!(matches!(scene.answer(side, unique), Some(Ok(Response::Entry { .. }))));
+        }
+        assert!(scene.sides[1].notified.contains(&name_of(Ino::ROOT, "x")));
+        assert_eq!(scene.hanging(1), 0);
+    }
+}
+
+#[test]
+fn epochs_are_sent_a_few_times_a_second_and_the_fallback_takes_over() {
+    let mut scene = Scene::with_epoch(2);
+    scene.forget_notified();
+    for number in 0..20 {
+        let requests: Vec<u64> =
+            (0..2).map(|side| scene.post(side, mkdir_request(Ino::ROOT, &format!("{side}-{number}")))).collect();
+        scene.settle();
+        for (side, unique) in requests.iter().enumerate() {
+            assert!(matches!(scene.answer(side, *unique), Some(Ok(Response::Entry { .. }))));
+        }
+    }
+    for side in &scene.sides {
+        let epochs = side.notified.iter().filter(|n| **n == Notification::AllNames).count();
+        assert_eq!(epochs, 4);
+    }
+}
+
+/// PROTOCOL S2-22: the kernel moves the entry that it believes in.
+#[test]
+fn a_rename_that_collides_is_answered_only_after_every_name_is_stale() {
+    let mut scene = Scene::with_epoch(2);
+    let (a, _) = scene.create(0, "a");
+    let (c, _) = scene.create(0, "c");
+    for text in ["a", "c"] {
+        scene.lookup(1, Ino::ROOT, text);
+    }
+    scene.forget_notified();
+    // The exchange is ordered first.
+    let exchange = scene.post(0, rename_request("a", "c", RenameMode::Exchange));
+    let rename = scene.post(1, rename_request("a", "b", RenameMode::Replace));
+    scene.settle();
+    assert_eq!(scene.answer(0, exchange), Some(Ok(Response::Done)));
+    assert_eq!(scene.answer(1, rename), Some(Ok(Response::Done)));
+    assert!(
+        scene.position(&Step::Told(1, Notification::AllNames)) < scene.position(&Step::Answered(1, rename)),
+        "{:?}",
+        scene.journal
+    );
+    assert_eq!(scene.lookup(1, Ino::ROOT, "b"), Some(c));
+    assert_eq!(scene.lookup(1, Ino::ROOT, "c"), Some(a));
+}
+
+#[test]
+fn without_epochs_a_colliding_rename_is_followed_by_its_names_before_the_other_completes() {
+    let mut scene = Scene::new(2);
+    scene.create(0, "a");
+    scene.create(0, "c");
+    for text in ["a", "c"] {
+        scene.lookup(1, Ino::ROOT, text);
+    }
+    scene.forget_notified();
+    let exchange = scene.post(0, rename_request("a", "c", RenameMode::Exchange));
+    let rename = scene.post(1, rename_request("a", "b", RenameMode::Replace));
+    scene.settle();
+    assert_eq!(scene.answer(0, exchange), Some(Ok(Response::Done)));
+    assert_eq!(scene.answer(1, rename), Some(Ok(Response::Done)));
+    let answered = scene.position(&Step::Answered(1, rename));
+    let completed = scene.position(&Step::Answered(0, exchange));
+    for text in ["a", "b"] {
+        let told = scene.position(&Step::Told(1, name_of(Ino::ROOT, text)));
+        assert!(answered < told && told < completed, "{:?}", scene.journal);
+    }
+}
+
+#[test]
+fn a_file_unlinked_elsewhere_lives_as_long_as_it_is_open_here() {
+    let mut scene = Scene::new(2);
+    let file = scene.file(0, "a", b"still here");
+    scene.lookup(1, Ino::ROOT, "a");
+    let fh = scene.open(1, file, OpenFlags::default()).fh;
+    assert_eq!(scene.call(0, unlink_request("a")), Ok(Response::Done));
+    assert!(scene.leader.referenced[&1].contains(&file));
+    scene.leader.reap();
+    scene.settle();
+    assert_eq!(scene.read(1, file, 0, 100), b"still here");
+    assert_eq!(scene.getattr(1, file).0.nlink, 0);
+    // What is open can be opened once more (/proc/self/fd).
+    let second = scene.open(1, file, OpenFlags::default()).fh;
+    for handle in [fh, second] {
+        assert!(scene.leader.referenced[&1].contains(&file));
+        assert_eq!(scene.call(1, Request::Release { ino: file, fh: handle }), Ok(Response::Done));
+    }
+    assert!(scene.leader.referenced[&1].is_empty());
+    scene.leader.reap();
+    scene.settle();
+    assert_eq!(scene.call(1, Request::Getattr { ino: file }), Err(Errno::ENOENT));
+}
+
+#[test]
+fn a_new_leader_learns_of_open_orphans_and_a_directory_lives_while_the_kernel_holds_it() {
+    let mut scene = Scene::new(2);
+    let directory = scene.mkdir(0, Ino::ROOT, "d");
+    scene.lookup(1, Ino::ROOT, "d");
+    let file = scene.file(0, "a", b"x");
+    scene.lookup(1, Ino::ROOT, "a");
+    let fh = scene.open(1, file, OpenFlags::default()).fh;
+    assert_eq!(scene.call(0, unlink_request("a")), Ok(Response::Done));
+    assert_eq!(scene.call(0, Request::Rmdir { parent: Ino::ROOT, name: name("d") }), Ok(Response::Done));
+    scene.leader.referenced.clear();
+    scene.disconnect(1);
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.leader.referenced[&1].iter().copied().collect::<Vec<_>>(), [directory, file]);
+    scene.forget(1, directory, 1);
+    assert_eq!(scene.leader.referenced[&1].iter().copied().collect::<Vec<_>>(), [file]);
+    assert_eq!(scene.call(1, Request::Release { ino: file, fh }), Ok(Response::Done));
+    assert!(scene.leader.referenced[&1].is_empty());
+}
+
+#[test]
+fn a_file_created_here_and_unlinked_elsewhere_before_the_answer_stays_open() {
+    let mut scene = Scene::new(3);
+    for side in [1, 2] {
+        assert_eq!(scene.lookup(side, Ino::ROOT, "a"), None);
+    }
+    scene.sides[2].is_stalled = true;
+    let create = scene.send(0, Scene::create_request("a"));
+    let file = scene.lookup(1, Ino::ROOT, "a").expect("applied, though not complete");
+    scene.send(1, unlink_request("a"));
+    assert!(scene.leader.referenced[&0].contains(&file));
+    scene.leader.reap();
+    scene.sides[2].is_stalled = false;
+    scene.settle();
+    let Some(Ok(Response::Created { attributes, entry_ttl, opened, .. })) = scene.answer(0, create) else {
+        panic!("{:?}", scene.answer(0, create))
+    };
+    assert_eq!((attributes.ino, attributes.nlink, entry_ttl), (file, 0, Duration::ZERO));
+    scene.write(0, file, opened.fh, 0, b"scratch");
+    assert_eq!(scene.read(0, file, 0, 100), b"scratch");
+    scene.close(0, file, opened.fh);
+    assert!(scene.leader.referenced[&0].is_empty());
+}
+
+fn cached_state(scene: &mut Scene) -> (Ino, Attributes) {
+    let file = scene.file(0, "a", b"before");
+    assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(file));
+    assert_eq!(scene.lookup(1, Ino::ROOT, "missing"), None);
+    let (attributes, ttl) = scene.getattr(1, file);
+    assert_eq!(ttl, LONG);
+    scene.forget_notified();
+    (file, attributes)
+}
+
+#[test]
+fn a_mount_that_is_cut_off_keeps_reading_and_its_kernel_keeps_nothing() {
+    for with_epoch in [false, true] {
+        let mut scene = if with_epoch { Scene::with_epoch(2) } else { Scene::new(2) };
+        let (file, attributes) = cached_state(&mut scene);
+        scene.cut_off(1);
+        scene.pass(Timing::DEFAULT.lease / 2);
+        assert!(scene.sides[1].mount.status().lease_held);
+        assert_eq!(scene.sides[1].notified, []);
+        scene.pass(Timing::DEFAULT.lease / 2);
+        assert!(!scene.sides[1].mount.status().lease_held);
+        let told = &scene.sides[1].notified;
+        assert!(told.contains(&attributes_of(file)) && told.contains(&attributes_of(Ino::ROOT)));
+        assert_eq!(told.contains(&Notification::AllNames), with_epoch);
+        for text in ["a", "missing"] {
+            assert_eq!(told.contains(&name_of(Ino::ROOT, text)), !with_epoch, "{told:?}");
+        }
+        assert!(scene.sides[1].notices.iter().any(|notice| notice.contains("lease has ended")));
+        assert_eq!(entry_ttl(scene.call(1, lookup_request("a"))), Duration::ZERO);
+        assert_eq!(entry_ttl(scene.call(1, lookup_request("missing"))), Duration::ZERO);
+        assert_eq!(scene.getattr(1, file), (attributes, Duration::ZERO));
+        assert_eq!(scene.read(1, file, 0, 100), b"before");
+    }
+}
+
+#[test]
+fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
+    for by_snapshot in [false, true] {
+        let mut scene = Scene::new(2);
+        let (file, _) = cached_state(&mut scene);
+        let (gone, _) = scene.create(0, "gone");
+        let directory = scene.mkdir(0, Ino::ROOT, "d");
+        scene.lookup(1, Ino::ROOT, "gone");
+        scene.lookup(1, Ino::ROOT, "d");
+        scene.cut_off(1);
+        scene.pass(Timing::DEFAULT.lease);
+        let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+        scene.write(0, file, fh, 0, b"after!");
+        scene.close(0, file, fh);
+        scene.mkdir(0, Ino::ROOT, "missing");
+        scene.mkdir(0, directory, "inner");
+        assert_eq!(scene.call(0, unlink_request("gone")), Ok(Response::Done));
+        assert_eq!(scene.read(1, file, 0, 100), b"before");
+        scene.forget_notified();
+        scene.leader.sends_snapshots = by_snapshot;
+        scene.sides[1].is_stalled = true;
+        scene.sides[1].is_cut_off = false;
+        scene.pass(Timing::DEFAULT.lease);
+        assert_eq!(scene.read(1, file, 0, 100), b"after!", "the replica is there, the kernel not yet");
+        assert!(!scene.sides[1].mount.status().lease_held);
+        assert_eq!(scene.getattr(1, file).1, Duration::ZERO);
+        scene.sides[1].is_stalled = false;
+        scene.settle();
+        scene.pass(Timing::DEFAULT.heartbeat * 2);
+        let told = &scene.sides[1].notified;
+        assert!(told.contains(&name_of(Ino::ROOT, "missing")) && told.contains(&name_of(Ino::ROOT, "gone")));
+        assert!(told.contains(&name_of(directory, "inner")), "{told:?}");
+        assert!(told.contains(&listing_of(Ino::ROOT)) && told.contains(&attributes_of(gone)));
+        assert!(told.iter().any(|n| matches!(n, Notification::Pages { ino, offset: 0, .. } if *ino == file)));
+        assert!(scene.sides[1].mount.status().lease_held);
+        assert_eq!(scene.getattr(1, file).1, LONG);
+        assert_eq!(scene.leader.volume.digest(), scene.sides[1].mount.status().digest);
+    }
+}
+
+#[test]
+fn a_lease_that_lasts_over_a_new_connection_costs_the_kernel_nothing() {
+    let mut scene = Scene::new(2);
+    let (file, _) = cached_state(&mut scene);
+    scene.disconnect(1);
+    scene.pass(Duration::from_millis(500));
+    assert!(scene.sides[1].mount.status().lease_held);
+    assert_eq!(scene.sides[1].notified, []);
+    assert_eq!(scene.getattr(1, file).1, LONG);
+    assert_eq!(scene.sides[1].mount.status().counters.leases_lost, 0);
+}
+
+#[test]
+fn a_leader_that_grants_no_lease_leaves_nothing_cached() {
+    let mut scene = Scene::new(1);
+    scene.leader.grants_leases = false;
+    let file = scene.file(0, "a", b"x");
+    scene.pass(Timing::DEFAULT.lease);
+    assert_eq!(scene.getattr(0, file).1, Duration::ZERO);
+    assert_eq!(entry_ttl(scene.call(0, lookup_request("a"))), Duration::ZERO);
+    scene.leader.grants_leases = true;
+    scene.pass(Timing::DEFAULT.lease * 3);
+    assert_eq!(scene.getattr(0, file).1, LONG);
+}
+
+#[test]
+fn what_was_given_up_here_and_happens_all_the_same_is_told_like_a_foreign_change() {
+    let mut scene = Scene::new(1);
+    assert_eq!(entry_ttl(scene.call(0, lookup_request("d"))), LONG);
+    scene.leader.answers_nothing = true;
+    let unique = scene.send(0, mkdir_request(Ino::ROOT, "d"));
+    scene.forget_notified();
+    scene.pass(Timing::DEFAULT.write_timeout);
+    assert_eq!(scene.answer(0, unique), Some(Err(Errno::EIO)));
+    assert!(
+        scene.sides[0].notified.contains(&name_of(Ino::ROOT, "d")),
+        "the kernel believes that there is no such name"
+    );
+    assert!(scene.lookup(0, Ino::ROOT, "d").is_some());
+}
+
+#[test]
+fn attributes_changed_elsewhere_are_told() {
+    let mut scene = Scene::new(2);
+    let (file, attributes) = cached_state(&mut scene);
+    let changes = AttributeChanges { mode: Some(0o400), ..AttributeChanges::default() };
+    assert!(scene.call(0, Request::Setattr { ino: file, changes }).is_ok());
+    assert_eq!(scene.sides[1].notified, [attributes_of(file)]);
+    let (after, ttl) = scene.getattr(1, file);
+    assert_eq!((after.mode, ttl), (0o400, LONG));
+    assert!(after.ctime > attributes.ctime && after.mtime == attributes.mtime);
+}
+
+#[test]
+fn mounts_need_not_have_the_same_kernel() {
+    let kernel = KernelFeatures { inc_epoch: true };
+    let mut scene = Scene::with(vec![config(0), Config { kernel, ..config(1) }]);
+    for number in 0..10 {
+        let requests: Vec<u64> =
+            (0..2).map(|side| scene.post(side, mkdir_request(Ino::ROOT, &format!("{side}-{number}")))).collect();
+        scene.settle();
+        for (side, unique) in requests.iter().enumerate() {
+            assert!(matches!(scene.answer(side, *unique), Some(Ok(Response::Entry { .. }))));
+        }
+    }
+    assert_eq!(scene.hanging(0) + scene.hanging(1), 0);
+}
