@@ -8,10 +8,15 @@ use std::{
 
 use super::BenchError;
 
-/// Sums of these counters over all sources.
-const UPCALLS: &str = "manyfs_fuse_requests_total";
+/// Counters on the pages of mounts and storage nodes.
+const UPCALLS: &str = "manyfs_fuse_upcalls_total";
 const ENTRIES: &str = "manyfs_log_entries_total";
-const SYNCS: &str = "manyfs_syncs_total";
+const SYNCS: [&str; 4] = [
+    "manyfs_log_syncs_total",
+    "manyfs_state_syncs_total",
+    "manyfs_pack_syncs_total",
+    "manyfs_directory_syncs_total",
+];
 
 /// How long a metrics page may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +48,7 @@ impl Counters {
             Ok(Self {
                 upcalls: sum.upcalls + total(&page, UPCALLS),
                 entries: sum.entries.max(total(&page, ENTRIES)),
-                syncs: sum.syncs + total(&page, SYNCS),
+                syncs: sum.syncs + SYNCS.iter().map(|name| total(&page, name)).sum::<u64>(),
             })
         })
     }
@@ -111,9 +116,9 @@ mod tests {
 
     #[test]
     fn label_sets_are_summed_and_other_names_left_out() {
-        let page = "# TYPE manyfs_syncs counter\nmanyfs_syncs_total{kind=\"log\"} 3\nmanyfs_syncs_total{kind=\"pack\"} 4\n\
-                    manyfs_syncs_total_other 9\n# EOF\n";
-        assert_eq!(total(page, SYNCS), 7);
-        assert_eq!(total(page, UPCALLS), 0);
+        let page = "# TYPE manyfs_fuse_upcalls counter\nmanyfs_fuse_upcalls_total{kind=\"read\"} 3\n\
+                    manyfs_fuse_upcalls_total{kind=\"write\"} 4\nmanyfs_fuse_upcalls_total_other 9\n# EOF\n";
+        assert_eq!(total(page, UPCALLS), 7);
+        assert_eq!(total(page, ENTRIES), 0);
     }
 }
