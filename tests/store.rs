@@ -2,5 +2,11 @@
 
 #[path = "store/facade.rs"]
 mod facade;
+#[path = "store/log_crash.rs"]
+mod log_crash;
+#[path = "store/packs_crash.rs"]
+mod packs_crash;
+#[path = "store/recorder.rs"]
+mod recorder;
 #[path = "store/support.rs"]
 mod support;

@@ -41,6 +41,8 @@ use crate::{
 pub struct PackOptions {
     /// A pack is closed before it gets longer; default `limits::PACK_BYTES`.
     pub pack_bytes: u64,
+    /// Space is reserved in steps of this, so that most writes do not change the file's length; default 4 MiB.
+    pub reserve_bytes: u64,
     /// Space that uploads leave free for log, state and compaction.
     pub keep_free_bytes: u64,
     /// The pack that is being written is compacted only from this length on; default 8 MiB.
@@ -49,7 +51,12 @@ pub struct PackOptions {
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self { pack_bytes: limits::PACK_BYTES, keep_free_bytes: 0, compact_bytes_min: 8 * 1024 * 1024 }
+        Self {
+            pack_bytes: limits::PACK_BYTES,
+            reserve_bytes: 4 * 1024 * 1024,
+            keep_free_bytes: 0,
+            compact_bytes_min: 8 * 1024 * 1024,
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
 };
 
 use super::Log;
 use crate::{
     node::LogBatch,
-    storage::{StorageError, StorageEvent, health::Health},
+    storage::{OnEvent, StorageError, StorageEvent, health::Health},
     types::{LogIndex, Term},
 };
 
@@ -47,6 +48,18 @@ impl LogWriter {
     pub(crate) fn new(state_persisted: LogIndex) -> Self {
         let queue = Queue { state_persisted, ..Queue::default() };
         Self { shared: Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() }) }
+    }
+
+    /// Starts a thread that writes to `log` until it fails or the process ends, apart from any state.
+    ///
+    /// # Errors
+    /// `Io` where there can be no thread.
+    pub fn start(log: Log, on_event: OnEvent) -> Result<(Self, JoinHandle<()>), StorageError> {
+        let writer = Self::new(LogIndex(u64::MAX));
+        let health = Health::new(on_event);
+        let (own, shared) = (writer.clone(), Arc::clone(&health));
+        let thread = health.spawn("log", move || own.run(log, &shared))?;
+        Ok((writer, thread))
     }
 
     /// Queues the batch and returns. All batches that wait are written together and synced once; then `LogPersisted`.

@@ -33,6 +33,9 @@ pub(crate) fn recover(
     counters: &Counters,
 ) -> Result<Recovered, StorageError> {
     remove_unfinished(directory)?;
+    // A killed process may have named a pack and not synced the name.
+    counters.directory_syncs.add(1);
+    directory.sync().map_err(|error| StorageError::io("synced", directory.path(), error))?;
     let mut index = Index::default();
     let mut newest = 0;
     for sequence in PACK.list(directory)? {

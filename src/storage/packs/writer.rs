@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Shared,
+    PackOptions, Shared,
     catalog::CatalogChange,
     index::{Location, PackUse},
     pack::Pack,
@@ -22,8 +22,6 @@ use crate::{
 
 /// Bytes that are written and synced as one group at most, unless one request alone has more.
 pub(crate) const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// Space is reserved in steps of this, so that most writes do not change the file's length.
-const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What the writer is asked to do. All are answered once they are synced.
 #[derive(Debug)]
@@ -246,7 +244,7 @@ impl Writer {
 
     /// The current pack, with space reserved behind its last record; a new one where that would get too long.
     fn room_for(&mut self, bytes: u64) -> Result<&mut Current, StorageError> {
-        let pack_bytes = self.shared.options.pack_bytes;
+        let PackOptions { pack_bytes, reserve_bytes, .. } = self.shared.options;
         if let Some(current) =
             self.current.take_if(|current| current.position > HEADER_BYTES && current.position + bytes > pack_bytes)
         {
@@ -260,7 +258,7 @@ impl Writer {
         if end > current.reserved {
             let path = &current.pack.path;
             let reserve = |end| current.pack.file.reserve(current.reserved, end - current.reserved).map(|()| end);
-            let reserved = reserve(end.next_multiple_of(RESERVE_BYTES)).or_else(|error| match error.kind() {
+            let reserved = reserve(end.next_multiple_of(reserve_bytes)).or_else(|error| match error.kind() {
                 io::ErrorKind::StorageFull => reserve(end),
                 _ => Err(error),
             });
@@ -274,7 +272,7 @@ impl Writer {
 
     fn begin_pack(&mut self, bytes: u64) -> Result<Current, StorageError> {
         let number = self.next_number;
-        let reserved = (HEADER_BYTES + bytes).min(RESERVE_BYTES);
+        let reserved = (HEADER_BYTES + bytes).min(self.shared.options.reserve_bytes);
         let pack = Pack::create(&*self.shared.directory, number, reserved)?;
         self.next_number += 1;
         self.shared.counters.pack_syncs.add(1);
