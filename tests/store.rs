@@ -2,6 +2,8 @@
 
 #[path = "store/facade.rs"]
 mod facade;
+#[path = "store/kill.rs"]
+mod kill;
 #[path = "store/log_crash.rs"]
 mod log_crash;
 #[path = "store/packs_crash.rs"]

@@ -5,8 +5,7 @@ use std::{path::Path, sync::mpsc, time::Duration};
 use bytes::Bytes;
 use manyfs::{
     namespace::{
-        AllocateMode, Command, Entry, EntryHeader, NewNode, NodeInfo, Operation, State, VolumeOptions, XattrMode,
-        entry::Founding,
+        Command, Entry, EntryHeader, NewNode, NodeInfo, Operation, State, VolumeOptions, XattrMode, entry::Founding,
     },
     node::{LogBatch, LogEntry, Recovered, StateBatch, Unpinned},
     storage::{self, Options, Storage, StorageError, StorageEvent},
@@ -99,35 +98,23 @@ pub(crate) fn log_batch(number: u64, entries: Vec<LogEntry>) -> LogBatch {
 pub(crate) struct Machine {
     pub(crate) state: State,
     pub(crate) index: LogIndex,
-    sequence: u64,
     pub(crate) session: SessionId,
 }
 
 impl Machine {
     /// Founded, with one session open; and the batch that brought the session.
     pub(crate) fn new() -> (Self, StateBatch) {
-        let mut machine =
-            Self { state: State::found(&founding()), index: LogIndex(1), sequence: 0, session: SessionId(0) };
+        let mut machine = Self { state: State::found(&founding()), index: LogIndex(1), session: SessionId(0) };
         let batch = machine.apply(VOLUME, Command::OpenSession { mount: MountId(7) });
         machine.session = machine.state.volume(VOLUME).expect("main").session_of(MountId(7)).expect("opened");
         (machine, batch)
     }
 
-    /// Goes on from what a store gave back.
-    pub(crate) fn resume(recovered: &Recovered) -> Self {
-        let volume = recovered.state.volume(VOLUME).expect("main");
-        let session = volume.session_of(MountId(7)).expect("opened before");
-        // Far beyond all that were used.
-        let sequence = recovered.state_index.0 << 20;
-        Self { state: recovered.state.clone(), index: recovered.state_index, sequence, session }
-    }
-
     pub(crate) fn apply(&mut self, volume: VolumeId, command: Command) -> StateBatch {
         self.index = self.index.next();
         let is_operation = matches!(command, Command::Operation(_));
-        if is_operation {
-            self.sequence += 1;
-        }
+        // The index, so that the same entries always come out the same.
+        let sequence = self.index.0;
         let unpinned = match &command {
             Command::Operation(Operation::Write { uploads, .. }) if !uploads.is_empty() => {
                 vec![Unpinned::Uploads { volume, session: self.session, uploads: uploads.clone() }]
@@ -141,8 +128,8 @@ impl Machine {
             feature_level: 1,
             volume,
             session: if is_operation { self.session } else { SessionId(0) },
-            sequence: Sequence(if is_operation { self.sequence } else { 0 }),
-            answered: if is_operation { vec![Sequence(self.sequence - 1)] } else { Vec::new() },
+            sequence: Sequence(if is_operation { sequence } else { 0 }),
+            answered: if is_operation { vec![Sequence(sequence - 1)] } else { Vec::new() },
             stamp: Stamp(self.index.0 * 1000),
         };
         let applied = self.state.apply(self.index, &Entry { header, command });
@@ -200,10 +187,6 @@ impl Machine {
 
     pub(crate) fn remove_xattr(&mut self, ino: Ino, name: &str) -> StateBatch {
         self.operate(Operation::RemoveXattr { ino, name: XattrName::new(name.as_bytes()).expect("a name") })
-    }
-
-    pub(crate) fn punch(&mut self, ino: Ino, length: u64) -> StateBatch {
-        self.operate(Operation::Allocate { ino, mode: AllocateMode::Punch, offset: 0, length })
     }
 
     /// Everything the state is, as a node gives it to its store after it installed a snapshot.
