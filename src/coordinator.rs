@@ -65,6 +65,8 @@ pub struct Coordinator {
     reaping: BTreeSet<VolumeId>,
     confirmation: Confirmation,
     space: Space,
+    /// Nothing is proposed meanwhile.
+    held: bool,
     /// When sessions and orphans are looked through next.
     sweep_at: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -134,6 +136,7 @@ impl Coordinator {
             reaping: BTreeSet::new(),
             confirmation: Confirmation::default(),
             space: Space::default(),
+            held: false,
             sweep_at: None,
             outputs: VecDeque::new(),
         }
@@ -160,6 +163,7 @@ impl Coordinator {
             Input::Dropped { token } => self.take_back(now, token),
             Input::LeaseConfirmed { ticket } => self.lease_confirmed(now, state, ticket),
             Input::Command { ticket, command } => self.command(ticket, command),
+            Input::Hold(held) => self.held = held,
             Input::Clock(nanoseconds) => self.proposals.set_clock(nanoseconds),
             Input::Space(space) => self.space = space,
             Input::Tick => {}
@@ -175,13 +179,14 @@ impl Coordinator {
     /// When `handle` must be called again even if nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let offer = self.proposals.poll_timeout().filter(|_| !self.held);
         let lapse =
             self.completion.blockers().filter_map(|key| self.members.get(&key)).map(member::Member::bound_until).min();
         let patience = match self.role {
             Role::Following { .. } => self.connections.values().map(|connection| connection.patience_until).min(),
             _ => None,
         };
-        [self.sweep_at, self.proposals.poll_timeout(), lapse, patience].into_iter().flatten().min()
+        [self.sweep_at, offer, lapse, patience].into_iter().flatten().min()
     }
 
     /// Whether this node leads and has applied everything its predecessors committed.
@@ -211,7 +216,9 @@ impl Coordinator {
         if self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now, state);
         }
-        self.offer(now);
+        if !self.held {
+            self.offer(now);
+        }
     }
 
     /// Gives the replica what waits for it.

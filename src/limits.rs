@@ -42,6 +42,8 @@ pub const VOTERS_MAX: usize = 7;
 pub const LOG_RETAINED_BYTES: usize = 32 * 1024 * 1024;
 /// Entries that are proposed and not yet committed, in bytes; beyond it the leader pushes back.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of applied entries that the state store has not synced yet; beyond it the leader pushes back.
+pub const STATE_BACKLOG_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Bytes of one preallocated segment of the log.
 pub const LOG_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes after which a pack is closed and the next one begun.

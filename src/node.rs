@@ -74,6 +74,9 @@ pub struct Node {
     reports: Reports,
     snapshots: Snapshots,
     admin: Admin,
+    /// What the state store was given and has not synced: the last entry of each batch and its bytes.
+    backlog: VecDeque<(LogIndex, usize)>,
+    backlog_bytes: usize,
     /// Addresses of peers as the shell was told them.
     told_addresses: BTreeMap<NodeId, NodeInfo>,
     /// An orderly stop is under way; it is given up at this time.
@@ -114,6 +117,8 @@ impl Node {
             leading: false,
             snapshots: Snapshots::default(),
             admin: Admin::default(),
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
             told_addresses: BTreeMap::new(),
             stopping: None,
             failed: false,
@@ -320,10 +325,22 @@ impl Node {
     /// The state store has everything up to this entry: what lies before may leave the log.
     fn state_persisted(&mut self, index: LogIndex) {
         self.snapshot_persisted(index);
+        while self.backlog.front().is_some_and(|(last, _)| *last <= index) {
+            self.backlog_bytes -= self.backlog.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        self.tell_coordinator(coordinator::Input::Hold(self.backlog_bytes > limits::STATE_BACKLOG_BYTES_MAX));
         if let Some((through, term)) = self.replica.compaction_point(index) {
             self.tell_replica(replica::Input::Compact { through });
             self.outputs.push_back(Output::CompactLog { through, term });
         }
+    }
+
+    /// Gives the state store a batch. Where too much is on its way, new calls wait.
+    fn persist_state(&mut self, batch: StateBatch, bytes: usize) {
+        self.backlog.push_back((batch.index, bytes));
+        self.backlog_bytes += bytes;
+        self.outputs.push_back(Output::PersistState(batch));
+        self.tell_coordinator(coordinator::Input::Hold(self.backlog_bytes > limits::STATE_BACKLOG_BYTES_MAX));
     }
 
     /// Hands leadership over, where there is somebody to hand it to.

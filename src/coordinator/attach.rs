@@ -104,7 +104,8 @@ impl Coordinator {
         // A session opened since this leadership began has never had a lease.
         let member = self.members.entry(key).or_insert_with(|| Member::new(now, Instant(0)));
         if member.closing {
-            return self.refuse(connection, Refusal::SessionExpired, format!("session {session} is being ended"));
+            // Its end is on its way into the log; whoever asks is answered behind it.
+            return;
         }
         if !member.admits(hello.generation) {
             let reason = format!("a connection of this mount newer than generation {} exists", hello.generation);

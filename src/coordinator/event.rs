@@ -79,6 +79,8 @@ pub enum Input {
         ticket: Option<u64>,
         command: Command,
     },
+    /// Whether calls have to wait: the state store is too far behind.
+    Hold(bool),
     /// Wall clock, nanoseconds since 1970.
     Clock(u64),
     /// Space of a majority of stores.

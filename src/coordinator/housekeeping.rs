@@ -127,6 +127,9 @@ impl Coordinator {
             }
         }
         self.reconsider(now, key);
+        for connection in self.connections_where(|phase| matches!(phase, Phase::Waiting(_))) {
+            self.greet(now, state, connection);
+        }
     }
 
     fn forget_deleted_volumes(&mut self, now: Instant, state: &State) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Node, Output, StateBatch, Unpinned};
+use super::{Node, StateBatch, Unpinned};
 use crate::{
     coordinator::{self, AppliedEntry},
     namespace::{Applied, Command, Entry, Operation, RowChange},
@@ -28,6 +28,7 @@ impl Node {
         let mut gathered = Gathered::default();
         let mut news = Vec::with_capacity(entries.len());
         let mut cluster_changed = false;
+        let mut bytes = 0;
         // An installed snapshot may have brought some of them already.
         let known = self.applied.0;
         for committed in entries.into_iter().filter(|entry| entry.index > known) {
@@ -37,6 +38,7 @@ impl Node {
                 gathered.membership = Some(membership);
             }
             if !data.is_empty() {
+                bytes += data.len();
                 let entry = match Entry::decode(&data) {
                     Ok(entry) => entry,
                     Err(error) => return self.fail(format!("log entry {index} cannot be applied: {error}")),
@@ -59,7 +61,7 @@ impl Node {
         if index == known {
             return;
         }
-        self.outputs.push_back(Output::PersistState(gathered.into_batch(index, term)));
+        self.persist_state(gathered.into_batch(index, term), bytes);
         self.tell_coordinator(coordinator::Input::Applied { term, entries: news });
         if cluster_changed {
             self.tell_addresses();

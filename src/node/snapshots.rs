@@ -170,7 +170,8 @@ impl Node {
                 return self.outputs.push_back(Output::Notice(sentence));
             }
         };
-        self.outputs.push_back(Output::PersistState(StateBatch {
+        // Only a follower installs snapshots: there is nobody to hold back for their bytes.
+        let batch = StateBatch {
             index,
             term,
             membership: Some(membership.clone()),
@@ -179,7 +180,8 @@ impl Node {
             content: Vec::new(),
             references: Vec::new(),
             unpinned: Vec::new(),
-        }));
+        };
+        self.persist_state(batch, 0);
         self.state = state;
         self.applied = (index, term);
         self.membership = membership.clone();

@@ -123,7 +123,11 @@ struct World {
     nodes: BTreeMap<NodeId, Node>,
     disks: BTreeMap<NodeId, Disk>,
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
+    inbox: VecDeque<(NodeId, Input)>,
+    is_handling: bool,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose state stores write and do not sync, and up to where each has written.
+    unsynced: BTreeMap<NodeId, LogIndex>,
     /// Of the pieces of snapshots, those that get lost.
     lose_pieces: usize,
     clients: Vec<Client>,
@@ -148,7 +152,10 @@ impl World {
             nodes: BTreeMap::new(),
             disks: ids.iter().map(|id| (*id, Disk::founded(&ids))).collect(),
             network: VecDeque::new(),
+            inbox: VecDeque::new(),
+            is_handling: false,
             cut: BTreeSet::new(),
+            unsynced: BTreeMap::new(),
             lose_pieces: 0,
             clients: Vec::new(),
             connections: 0,
@@ -204,15 +211,24 @@ impl World {
         self.nodes.values().filter(leads).max_by_key(|node| node.status().term).map(|node| node.config.id)
     }
 
+    /// Gives the node the input; what follows from it at once is done when this returns.
     fn handle(&mut self, id: NodeId, input: Input) {
-        let now = self.now;
-        let clock = self.epoch + now.0;
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        node.handle(now, Input::WallClock(clock));
-        node.handle(now, input);
-        while let Some(output) = self.nodes.get_mut(&id).and_then(Node::poll_output) {
-            self.carry_out(id, output);
+        self.inbox.push_back((id, input));
+        if self.is_handling {
+            return;
         }
+        self.is_handling = true;
+        while let Some((id, input)) = self.inbox.pop_front() {
+            let now = self.now;
+            let clock = self.epoch + now.0;
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            node.handle(now, Input::WallClock(clock));
+            node.handle(now, input);
+            while let Some(output) = self.nodes.get_mut(&id).and_then(Node::poll_output) {
+                self.carry_out(id, output);
+            }
+        }
+        self.is_handling = false;
     }
 
     fn carry_out(&mut self, id: NodeId, output: Output) {
@@ -228,7 +244,10 @@ impl World {
             Output::PersistState(batch) => {
                 let index = batch.index;
                 self.disks.get_mut(&id).expect("each node has a disk").write_state(batch);
-                self.handle(id, Input::StatePersisted { index });
+                match self.unsynced.get_mut(&id) {
+                    Some(written) => *written = index,
+                    None => self.handle(id, Input::StatePersisted { index }),
+                }
             }
             Output::CompactLog { through, term } => {
                 let disk = self.disks.get_mut(&id).expect("each node has a disk");

@@ -206,3 +206,19 @@ fn volumes_do_not_wait_for_each_other() {
     assert!(bench.answer(a).is_some());
     assert_eq!(bench.entries(b), []);
 }
+
+#[test]
+fn a_mount_that_asks_while_its_session_ends_is_answered_behind_the_end() {
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    bench.say(a.connection, ToLeader::Leave);
+    let (named, unnamed) = (bench.connect(), bench.connect());
+    let hello = Hello { session: Some(a.session), generation: Generation(2), ..Bench::hello(1) };
+    bench.say(named, ToLeader::Hello(hello));
+    bench.say(unnamed, ToLeader::Hello(Hello { generation: Generation(3), ..Bench::hello(1) }));
+    assert_eq!((bench.take(named), bench.take(unnamed)), (None, None));
+    bench.commit();
+    assert_eq!(bench.refusal(named), Refusal::SessionExpired);
+    let Some(ToMount::Welcome(welcome)) = bench.take(unnamed) else { panic!("no new session") };
+    assert_ne!(welcome.session, a.session);
+}

@@ -151,3 +151,30 @@ fn an_entry_of_a_newer_program_stops_the_node() {
     assert!(matches!(outputs.last(), Some(Output::Fatal(reason)) if reason.contains("newer")), "{outputs:?}");
     assert_eq!(node.poll_timeout(), None);
 }
+
+#[test]
+fn calls_wait_while_the_state_store_is_too_far_behind() {
+    let mut world = World::elected(1);
+    let a = world.mount(1);
+    world.unsynced.insert(NodeId(1), LogIndex(0));
+    let before = world.nodes[&NodeId(1)].applied.0;
+    for n in 1..=1000 {
+        world.call(a, n, set_xattr(&format!("{}", n % 7), 60_000));
+        if n % 200 == 0 {
+            world.run(T.heartbeat);
+        }
+        let sent = world.clients[a].calls.len();
+        if sent > limits::SESSION_CALLS_MAX - 1 {
+            break;
+        }
+    }
+    world.run(Duration::from_secs(1));
+    let applied = (world.nodes[&NodeId(1)].applied.0.0 - before.0) as usize;
+    let expected = limits::STATE_BACKLOG_BYTES_MAX / 60_000;
+    assert!((expected - 10..expected + 200).contains(&applied), "{applied}, about {expected}");
+    assert!(!world.clients[a].calls.is_empty());
+    assert!(world.clients[a].lease_until > world.now, "leases go on");
+    let index = world.unsynced.remove(&NodeId(1)).expect("just put there");
+    world.handle(NodeId(1), Input::StatePersisted { index });
+    world.run_until("all answers", |world| world.clients[a].calls.is_empty());
+}
