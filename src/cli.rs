@@ -1,34 +1,63 @@
 //! The command line: one file per command. Each command says in `--help` what it does, with an example and its
 //! defaults, answers programs with `--json`, and ends with 0 only when it did what it was asked.
+//!
+//! Exit codes: 0 done; 1 refused or failed, with a sentence on standard error; 2 the command line itself is wrong.
 
+mod address;
+mod admin;
+mod bench;
+mod check;
+mod cluster;
+mod credential;
+mod demo;
 mod hold;
+mod inspect;
 mod mount;
 mod mountpoint;
+mod report;
 mod runfile;
+mod serve;
+mod status;
 mod unmount;
+mod volume;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::telemetry;
+use crate::{config::Config, telemetry};
 
 /// A replicated file system for many pods on one tree.
 #[derive(Debug, Parser)]
 #[command(name = "manyfs", version, max_term_width = 100)]
 struct Cli {
-    /// error, warn, info, debug, trace, or directives such as 'info,manyfs::fuse=debug'.
+    /// error, warn, info, debug, trace, or directives such as 'info,manyfs::server=debug'.
     #[arg(long, global = true, env = "MANYFS_LOG", default_value = "info", value_name = "LEVEL")]
     log: String,
+    /// Settings in TOML; a flag or MANYFS_* variable goes over them [default: /etc/manyfs/manyfs.toml if it exists]
+    #[arg(long, global = true, env = "MANYFS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
+    #[command(subcommand)]
+    Volume(volume::Volume),
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
+    Status(status::Status),
     Mount(mount::Mount),
     Unmount(unmount::Unmount),
     Hold(hold::Hold),
+    Inspect(inspect::Inspect),
+    Check(check::Check),
+    Bench(bench::Bench),
+    Demo(demo::Demo),
 }
 
 /// Why a command did not do what it was asked: one sentence, with what to do about it.
@@ -37,17 +66,142 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(Refusal::Usage(error)) => error.exit(),
+        Err(Refusal::Config(failure)) => return fail(&*failure),
+    };
     let result = telemetry::init_log(&cli.log).map_err(Failure::from).and_then(|()| match cli.command {
+        Command::Serve(command) => command.run(),
+        Command::Cluster(command) => command.run(),
+        Command::Volume(command) => command.run(),
+        Command::Credential(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Mount(command) => command.run(),
         Command::Unmount(command) => command.run(),
         Command::Hold(command) => command.run(),
+        Command::Inspect(command) => command.run(),
+        Command::Check(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Demo(command) => command.run(),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("manyfs: {failure}");
-            ExitCode::FAILURE
+        Err(failure) => fail(&*failure),
+    }
+}
+
+fn fail(failure: &dyn std::error::Error) -> ExitCode {
+    eprintln!("manyfs: {failure}");
+    ExitCode::FAILURE
+}
+
+enum Refusal {
+    Usage(clap::Error),
+    Config(Failure),
+}
+
+/// Reads the command line over the environment over the config file over the defaults.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, Refusal> {
+    let named = config_named(&arguments).or_else(|| std::env::var_os("MANYFS_CONFIG"));
+    let config = Config::load(named.map(PathBuf::from).as_deref()).map_err(|error| Refusal::Config(error.into()))?;
+    let mut command = Cli::command();
+    for (path, flag, value) in config.flag_defaults() {
+        command = with_default(command, path, flag, value);
+    }
+    let matches = command.try_get_matches_from(arguments).map_err(Refusal::Usage)?;
+    Cli::from_arg_matches(&matches).map_err(Refusal::Usage)
+}
+
+/// The file that `--config` names: it is needed before the command line can be read.
+fn config_named(arguments: &[OsString]) -> Option<OsString> {
+    let mut arguments = arguments.iter().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--config") => return arguments.next().cloned(),
+            Some("--") => return None,
+            Some(text) => {
+                if let Some(path) = text.strip_prefix("--config=") {
+                    return Some(path.into());
+                }
+            }
+            None => {}
         }
+    }
+    None
+}
+
+fn with_default(command: clap::Command, path: &[&'static str], flag: &'static str, value: String) -> clap::Command {
+    match path {
+        // Settings for commands that this program does not have are none of its business.
+        [first, ..] if command.find_subcommand(first).is_none() => command,
+        [first, rest @ ..] => command.mut_subcommand(*first, |sub| with_default(sub, rest, flag, value)),
+        [] if !command.get_arguments().any(|argument| argument.get_id() == flag) => command,
+        // Lives as long as the command line, which is as long as the process.
+        [] => command.mut_arg(flag, |argument| argument.default_value(&*value.leak())),
+    }
+}
+
+/// A runtime for commands that talk to storage nodes.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("threads cannot be started: {error}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_setting_of_the_file_has_its_flag() {
+        let config = Config {
+            log: Some("x".to_owned()),
+            serve: crate::config::ServeSection {
+                authority: Some("x".into()),
+                data: Some("x".into()),
+                listen_client: Some("x".to_owned()),
+                listen_peer: Some("x".to_owned()),
+                listen_http: Some("x".to_owned()),
+                advertise: Some("x".to_owned()),
+            },
+            mount: crate::config::MountSection {
+                credential: Some("x".into()),
+                content_cache: Some(1),
+                squash: Some("1:1".to_owned()),
+                write_timeout: Some(1),
+                threads: Some(1),
+                kernel_mask: Some(vec!["x".to_owned()]),
+                listen_http: Some("x".to_owned()),
+            },
+            admin: crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) },
+        };
+        for (path, flag, _) in config.flag_defaults() {
+            let mut command = Cli::command();
+            command.build();
+            for name in path {
+                command = command.find_subcommand(name).unwrap_or_else(|| panic!("no command {path:?}")).clone();
+            }
+            assert!(
+                command.get_arguments().any(|argument| argument.get_id() == flag),
+                "manyfs {} has no --{flag}",
+                path.join(" ")
+            );
+        }
+    }
+
+    #[test]
+    fn the_config_file_is_found_before_the_rest_is_read() {
+        let find = |line: &str| config_named(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(find("manyfs serve --config a"), Some("a".into()));
+        assert_eq!(find("manyfs --config=b serve"), Some("b".into()));
+        assert_eq!(find("manyfs serve"), None);
+        assert_eq!(find("manyfs serve -- --config a"), None);
     }
 }

@@ -32,6 +32,8 @@ pub const SNAPSHOT_PIECE_BYTES: usize = 512 * 1024;
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Sessions of a cluster.
 pub const SESSIONS_MAX: usize = 1024;
+/// Bytes of a volume's name.
+pub const VOLUME_NAME_BYTES_MAX: usize = 63;
 /// Volumes of a cluster.
 pub const VOLUMES_MAX: usize = 1024;
 /// Voters of a cluster.

@@ -27,10 +27,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pki", &["limits", "types"]),
     ("config", &["limits", "types"]),
     ("storage", &["limits", "types", "namespace", "node", "telemetry"]),
-    // Towards its peers a node is a client: it dials them as mounts dial it.
+    // Towards its peers a node is a client: it dials them as mounts dial it. The replica tells it how given voters begin.
     (
         "server",
-        &["limits", "types", "namespace", "node", "storage", "wire", "pki", "config", "clock", "telemetry", "client"],
+        &[
+            "limits",
+            "types",
+            "namespace",
+            "replica",
+            "node",
+            "storage",
+            "wire",
+            "pki",
+            "config",
+            "clock",
+            "telemetry",
+            "client",
+        ],
     ),
     ("holder", &["limits", "types"]),
     ("fuse", &["limits", "types", "namespace", "mount", "client", "holder", "pki", "clock", "telemetry"]),

@@ -11,12 +11,8 @@ use super::BenchError;
 /// Counters on the pages of mounts and storage nodes.
 const UPCALLS: &str = "manyfs_fuse_upcalls_total";
 const ENTRIES: &str = "manyfs_log_entries_total";
-const SYNCS: [&str; 4] = [
-    "manyfs_log_syncs_total",
-    "manyfs_state_syncs_total",
-    "manyfs_pack_syncs_total",
-    "manyfs_directory_syncs_total",
-];
+const SYNCS: [&str; 4] =
+    ["manyfs_log_syncs_total", "manyfs_state_syncs_total", "manyfs_pack_syncs_total", "manyfs_directory_syncs_total"];
 
 /// How long a metrics page may take.
 const TIMEOUT: Duration = Duration::from_secs(5);

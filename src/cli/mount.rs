@@ -198,7 +198,7 @@ impl Announcement {
             path: self.directory.clone(),
             pid: std::process::id(),
             worker_pid,
-            start: start()?,
+            start: runfile::start()?,
             volume,
             control: self.control.as_ref().map(std::path::absolute).transpose()?,
         };
@@ -222,13 +222,6 @@ impl Drop for Announcement {
             fs::remove_file(path).ok();
         }
     }
-}
-
-/// The arguments that start this process again, with the program's full path.
-fn start() -> io::Result<Vec<String>> {
-    let program = std::env::current_exe()?.into_os_string();
-    let all = std::iter::once(program).chain(std::env::args_os().skip(1));
-    Ok(all.map(|argument| argument.to_string_lossy().into_owned()).collect())
 }
 
 /// The holder goes last when memory is short. Returns the score of before, for the worker.

@@ -5,10 +5,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// One storage node, as `--run-file` shows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct NodeRun {
+    pub(super) pid: u32,
+    /// The arguments that start it again.
+    pub(super) start: Vec<String>,
+}
+
+impl NodeRun {
+    pub(super) fn of_this_process() -> io::Result<Self> {
+        Ok(Self { pid: std::process::id(), start: start()? })
+    }
+
+    /// Replaces the file at once: nobody reads half of it.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        replace(path, &serde_json::to_string(self)?)
+    }
+}
 
 /// One mount, as `--run-file` and `--json` show it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct RunFile {
     /// The mount point.
     pub(super) path: PathBuf,
@@ -26,16 +45,41 @@ pub(super) struct RunFile {
 impl RunFile {
     /// Replaces the file at once: nobody reads half of it.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(".new");
-        fs::write(&draft, self.to_json()? + "\n")?;
-        fs::rename(&draft, path)
+        replace(path, &self.to_json()?)
     }
 
     /// One line.
     pub(super) fn to_json(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
     }
+}
+
+/// What the process that wrote the file said; `None` where there is no such file, or not of ours.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+/// Whether the process `pid` lives and was started with these arguments (others may follow): a number alone may be
+/// another process's by now.
+pub(super) fn is_alive(pid: u32, start: &[String]) -> bool {
+    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    // A process that ended and was not waited for has none.
+    let arguments: Vec<_> = line.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+    start.len() > 1 && arguments.len() >= start.len() && arguments.iter().zip(start).skip(1).all(|(a, b)| a == b)
+}
+
+/// The arguments that start this process again, with the program's full path.
+pub(super) fn start() -> io::Result<Vec<String>> {
+    let program = std::env::current_exe()?.into_os_string();
+    let all = std::iter::once(program).chain(std::env::args_os().skip(1));
+    Ok(all.map(|argument| argument.to_string_lossy().into_owned()).collect())
+}
+
+fn replace(path: &Path, line: &str) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    fs::write(&draft, format!("{line}\n"))?;
+    fs::rename(&draft, path)
 }
 
 /// Where the mount with this run file tells how it does, unless it was told another place.
@@ -62,6 +106,21 @@ mod tests {
             serde_json::from_str(&fs::read_to_string(&path).expect("readable")).expect("JSON");
         assert_eq!((json["path"].as_str(), json["pid"].as_u64()), (Some("/srv/a"), Some(1)));
         assert_eq!((json["worker_pid"].as_u64(), json["start"][1].as_str()), (Some(2), Some("mount")));
+        assert_eq!(read::<RunFile>(&path).map(|run| run.pid), Some(1));
+        assert_eq!(read::<RunFile>(&directory.path().join("none")), None);
         assert!(json["control"].as_str().is_some_and(|path| path.ends_with("mount-1.json.sock")));
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_arguments() {
+        let me = start().expect("arguments");
+        assert_eq!(is_alive(std::process::id(), &me), me.len() > 1);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+        let sleep = |seconds: &str| vec!["sleep".to_owned(), seconds.to_owned()];
+        assert!(is_alive(child.id(), &sleep("60")));
+        assert!(!is_alive(child.id(), &sleep("61")));
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+        assert!(!is_alive(child.id(), &sleep("60")));
     }
 }

@@ -66,13 +66,35 @@ pub fn sentence_of(address: &str, error: &(dyn Error + 'static)) -> String {
             return sentence;
         }
     }
+    let all = chain(error);
+    // Under HTTP/2 only the words of the cause are left.
+    if ["UnknownCA", "BadCertificate", "CertificateUnknown", "DecryptError", "CertificateRequired"]
+        .iter()
+        .any(|alert| all.contains(&format!("received fatal alert: {alert}")))
+    {
+        return not_accepted(address);
+    }
+    // The refusal of a certificate comes behind the handshake, and what was asked meanwhile may be told first.
+    if all.contains("operation was canceled") {
+        return format!(
+            "{address} closed the connection before it answered: it is stopping, or does not accept our certificate; \
+             its log says which"
+        );
+    }
     // A status that came from the other end is a sentence already; one made here tells of a broken connection.
     match causes().find_map(|cause| cause.downcast_ref::<Status>()) {
         Some(status) if status.source().is_none() && !matches!(status.code(), Code::Unknown | Code::Internal) => {
             format!("{address}: {}", status.message())
         }
-        _ => format!("{address}: {}", chain(error)),
+        _ => format!("{address}: {all}"),
     }
+}
+
+fn not_accepted(address: &str) -> String {
+    format!(
+        "the server at {address} does not accept our certificate: it is not by its authority; use a credential of that \
+         cluster"
+    )
 }
 
 /// The next cause. An `io::Error` that wraps another names that one's cause and not itself.
@@ -102,10 +124,7 @@ fn tls_sentence(address: &str, error: &rustls::Error) -> String {
             | Alert::DecryptError
             | Alert::CertificateRequired
             | Alert::AccessDenied,
-        ) => format!(
-            "the server at {address} does not accept our certificate: it is not by its authority; use a credential of \
-             that cluster"
-        ),
+        ) => not_accepted(address),
         Tls::InvalidMessage(_) => {
             format!("what answers at {address} does not speak TLS; check the port (7440 for mounts and administration)")
         }

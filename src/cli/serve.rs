@@ -1,0 +1,78 @@
+//! `manyfs serve`: a storage node.
+
+use std::path::PathBuf;
+
+use super::{Failure, runfile::NodeRun, runtime};
+use crate::{
+    limits::Timing,
+    pki::Authority,
+    server::{self, ServeConfig},
+};
+
+/// Run a storage node.
+///
+/// A node with a blank data directory waits until `manyfs cluster init` founds the cluster with it. SIGTERM stops it in
+/// order: leadership is handed over first.
+///
+/// Example: manyfs serve --authority authority.toml --data /var/lib/manyfs --advertise node1
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// The cluster's authority file, made by `manyfs cluster authority`.
+    #[arg(long, env = "MANYFS_AUTHORITY", value_name = "FILE", default_value = "/etc/manyfs/authority.toml")]
+    authority: PathBuf,
+    /// The data directory: one of its own for each node, on the block device that is to hold the data.
+    #[arg(long, env = "MANYFS_DATA", value_name = "DIR", default_value = "/var/lib/manyfs")]
+    data: PathBuf,
+    /// Where mounts and administrators are listened for.
+    #[arg(long, env = "MANYFS_LISTEN_CLIENT", value_name = "ADDRESS", default_value = "0.0.0.0:7440")]
+    listen_client: String,
+    /// Where other storage nodes are listened for.
+    #[arg(long, env = "MANYFS_LISTEN_PEER", value_name = "ADDRESS", default_value = "0.0.0.0:7441")]
+    listen_peer: String,
+    /// Where metrics and health are served over HTTP: /metrics, /healthz, /readyz.
+    #[arg(long, env = "MANYFS_LISTEN_HTTP", value_name = "ADDRESS", default_value = "0.0.0.0:7442")]
+    listen_http: String,
+    /// The host by which mounts and other nodes reach this one [default: as `cluster init --nodes` names it]
+    #[arg(long, env = "MANYFS_ADVERTISE", value_name = "HOST", value_parser = host)]
+    advertise: Option<String>,
+    /// For `manyfs demo`: write the process here, so that `status` finds it.
+    #[arg(long, value_name = "FILE", hide = true)]
+    run_file: Option<PathBuf>,
+    /// For tests: all times of the protocol in hundredths of their length.
+    #[arg(long, env = "MANYFS_TIME_SCALE", default_value_t = 100, hide = true,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    time_scale: u32,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let authority = Authority::load(&self.authority)?;
+        let start = NodeRun::of_this_process()?;
+        if let Some(path) = &self.run_file {
+            start.write(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        }
+        let config = ServeConfig {
+            authority,
+            data: self.data,
+            listen_client: self.listen_client,
+            listen_peer: self.listen_peer,
+            listen_http: self.listen_http,
+            advertise: self.advertise,
+            timing: Timing::DEFAULT.scaled(self.time_scale),
+            start: start.start,
+        };
+        let result = runtime()?.block_on(server::serve(config));
+        result.map_err(|error| {
+            tracing::error!("{error}");
+            error.into()
+        })
+    }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    let bracketed = text.starts_with('[') && text.ends_with(']');
+    if text.is_empty() || text.contains([' ', '/']) || (text.contains(':') && !bracketed) {
+        return Err("a host name or address without a port; IPv6 in brackets".to_owned());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,193 @@
+//! `manyfs volume`: making, listing and deleting volumes.
+
+use serde::Serialize;
+
+use super::{
+    Failure,
+    admin::{Change, Target},
+    report::{Format, size, table},
+    runtime,
+    status::{ClusterView, VolumeView},
+};
+use crate::{namespace::VolumeOptions, pki::check_volume_name};
+
+/// Make, list and delete volumes: trees of their own, with a root and credentials each.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Volume {
+    Create(Create),
+    List(List),
+    Delete(Delete),
+}
+
+/// Make an empty volume.
+///
+/// Example: manyfs volume create site2 --authority authority.toml --servers node1,node2,node3
+#[derive(Debug, clap::Args)]
+pub(super) struct Create {
+    /// Its name: letters, digits, '-', '_' and '.', at most 63.
+    #[arg(value_parser = name)]
+    name: String,
+    /// User and group of its root directory, as numbers.
+    #[arg(long, value_name = "UID:GID", default_value = "33:33", value_parser = owner)]
+    owner: (u32, u32),
+    /// Permission bits of its root directory, octal.
+    #[arg(long, value_name = "MODE", default_value = "755", value_parser = mode)]
+    mode: u16,
+    /// Bytes of content it may hold, with K, M, G or T for powers of 1024 [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    quota: Option<u64>,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// List the volumes of a cluster.
+///
+/// Example: manyfs volume list --authority authority.toml --servers node1,node2,node3
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Delete a volume and everything in it, for good.
+///
+/// Example: manyfs volume delete site2 --yes --authority authority.toml --servers node1,node2,node3
+#[derive(Debug, clap::Args)]
+pub(super) struct Delete {
+    #[arg(value_parser = name)]
+    name: String,
+    /// Yes, all files in it.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    volume: String,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    volumes: Vec<VolumeView>,
+}
+
+impl Volume {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Create(command) => command.run(),
+            Self::List(command) => command.run(),
+            Self::Delete(command) => command.run(),
+        }
+    }
+}
+
+impl Create {
+    fn run(self) -> Result<(), Failure> {
+        let options = VolumeOptions { uid: self.owner.0, gid: self.owner.1, mode: self.mode, quota_bytes: self.quota };
+        let change = Change::CreateVolume { name: self.name.clone(), options };
+        runtime()?.block_on(async { self.target.administrator()?.change(&change).await })?;
+        self.format.print(&Changed { volume: self.name }, |made| {
+            format!(
+                "volume {} is made; `manyfs credential create --volume {}` lets it be mounted",
+                made.volume, made.volume
+            )
+        })
+    }
+}
+
+impl List {
+    fn run(self) -> Result<(), Failure> {
+        let view = runtime()?.block_on(async {
+            let administrator = self.target.administrator()?;
+            let view = ClusterView::of(&administrator.ask_all().await, None);
+            if view.is_silent() { Err(view.silence()) } else { Ok(view) }
+        })?;
+        self.format.print(&Listed { volumes: view.volumes }, |listed| volumes(&listed.volumes))
+    }
+}
+
+impl Delete {
+    fn run(self) -> Result<(), Failure> {
+        if !self.yes {
+            return Err(format!(
+                "this deletes all files of volume {} for good; say so with --yes; nothing was changed",
+                self.name
+            )
+            .into());
+        }
+        let change = Change::DeleteVolume { name: self.name.clone() };
+        runtime()?.block_on(async { self.target.administrator()?.change(&change).await })?;
+        self.format.print(&Changed { volume: self.name }, |gone| format!("volume {} is deleted", gone.volume))
+    }
+}
+
+/// Volumes for people.
+pub(super) fn volumes(volumes: &[VolumeView]) -> String {
+    table(
+        ["VOLUME", "ID", "FILES", "CONTENT", "QUOTA"],
+        volumes.iter().map(|volume| {
+            [
+                volume.name.clone(),
+                volume.id.to_string(),
+                volume.inodes.to_string(),
+                size(volume.bytes),
+                volume.quota_bytes.map_or_else(|| "-".to_owned(), size),
+            ]
+        }),
+    )
+}
+
+fn name(text: &str) -> Result<String, String> {
+    check_volume_name(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    numbers.ok_or_else(|| "a user and a group as numbers, such as 33:33".to_owned())
+}
+
+fn mode(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+        .ok_or_else(|| "permission bits in octal, such as 755".to_owned())
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        Some((at, 'T' | 't')) => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let number: Option<u64> = digits.parse().ok().filter(|number| *number > 0);
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| "a number of bytes above 0, or one with K, M, G or T such as 20G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_people_write_them() {
+        assert_eq!(owner("33:34"), Ok((33, 34)));
+        assert!(owner("www-data").is_err() && owner("1").is_err() && owner("-1:0").is_err());
+        assert_eq!(mode("2775"), Ok(0o2775));
+        assert!(mode("888").is_err() && mode("17777").is_err() && mode("").is_err());
+        assert_eq!(bytes("20G"), Ok(20 << 30));
+        assert_eq!(bytes("512"), Ok(512));
+        assert!(bytes("0").is_err() && bytes("G").is_err() && bytes("99999999T").is_err() && bytes("").is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! The service of administrators.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    listener::Caller,
+    running::Running,
+    stage::{FoundingError, Stage},
+};
+use crate::{
+    namespace::{VolumeOptions, entry::Founding},
+    node::{AdminAnswer, AdminError, AdminRequest},
+    pki::check_volume_name,
+    types::{NodeId, Principal},
+    wire::{
+        admin::{Phase, Process, Report, change_response},
+        proto::{self, admin_server::Admin},
+    },
+};
+
+pub(super) struct AdminService {
+    pub(super) stage: Arc<Stage>,
+    pub(super) process: Process,
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
+        admit(&request)?;
+        let phase = match self.stage.running() {
+            Ok(running) => Phase::Running(Box::new(status_of(&running).await?)),
+            Err(_) => self.stage.phase(),
+        };
+        let report = Report { cluster: self.stage.cluster(), phase, process: self.process.clone() };
+        Ok(Response::new(report.into()))
+    }
+
+    async fn prepare(
+        &self,
+        request: Request<proto::PrepareRequest>,
+    ) -> Result<Response<proto::PrepareResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        let node = NodeId(request.node);
+        let founding = request.founding.ok_or_else(|| Status::invalid_argument("a founding is missing"))?;
+        let founding = Founding::try_from(founding).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let stage = self.stage.clone();
+        let prepared = tokio::task::spawn_blocking(move || stage.prepare(node, founding)).await;
+        prepared.map_err(|error| Status::internal(error.to_string()))?.map_err(refuse)?;
+        tracing::info!("prepared as node {node}; the node takes part once all founding nodes are prepared");
+        Ok(Response::new(proto::PrepareResponse {}))
+    }
+
+    async fn begin(&self, request: Request<proto::BeginRequest>) -> Result<Response<proto::BeginResponse>, Status> {
+        admit(&request)?;
+        self.stage.begin().map_err(refuse)?;
+        self.stage.wait_until_running().await.map_err(refuse)?;
+        Ok(Response::new(proto::BeginResponse {}))
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<proto::CreateVolumeRequest>,
+    ) -> Result<Response<proto::ChangeResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        check_volume_name(&request.name).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let options = match request.options {
+            Some(options) => options
+                .try_into()
+                .map_err(|error: crate::wire::WireError| Status::invalid_argument(error.to_string()))?,
+            None => VolumeOptions::default(),
+        };
+        self.change(AdminRequest::CreateVolume { name: request.name, options }).await
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<proto::DeleteVolumeRequest>,
+    ) -> Result<Response<proto::ChangeResponse>, Status> {
+        admit(&request)?;
+        self.change(AdminRequest::DeleteVolume { name: request.into_inner().name }).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::ChangeResponse>, Status> {
+        admit(&request)?;
+        self.change(AdminRequest::TransferLeader { to: request.into_inner().to.map(NodeId) }).await
+    }
+}
+
+impl AdminService {
+    async fn change(&self, request: AdminRequest) -> Result<Response<proto::ChangeResponse>, Status> {
+        let running = self.stage.running()?;
+        Ok(Response::new(change_response(running.ask(request).await)))
+    }
+}
+
+async fn status_of(running: &Running) -> Result<crate::node::NodeStatus, Status> {
+    match running.ask(AdminRequest::Status).await {
+        Ok(AdminAnswer::Status(status)) => Ok(*status),
+        Ok(AdminAnswer::Done) => Err(Status::internal("the node answered a question for its status with 'done'")),
+        Err(AdminError::Refused(sentence)) => Err(Status::unavailable(sentence)),
+        Err(error) => Err(Status::unavailable(error.to_string())),
+    }
+}
+
+fn admit<T>(request: &Request<T>) -> Result<(), Status> {
+    match &*Caller::of(request)?.principal {
+        Principal::Admin | Principal::Storage => Ok(()),
+        Principal::Mount { .. } => Err(Status::permission_denied(
+            "a credential for a volume administers nothing; use the cluster's authority file",
+        )),
+    }
+}
+
+fn refuse(error: FoundingError) -> Status {
+    let sentence = error.to_string();
+    match error {
+        FoundingError::Senseless(_) => Status::invalid_argument(sentence),
+        FoundingError::Busy | FoundingError::Stopping => Status::unavailable(sentence),
+        _ => Status::failed_precondition(sentence),
+    }
+}

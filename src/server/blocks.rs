@@ -1,0 +1,107 @@
+//! The service of blocks: keeps them durably for uploads, gives them to whoever knows their names.
+
+use std::sync::Arc;
+
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use tonic::{Request, Response, Status};
+
+use super::{listener::Caller, running::Running, stage::Stage};
+use crate::{
+    storage::StorageError,
+    types::{Access, Principal, VolumeId},
+    wire::{
+        Put, WireError, hash_from_bytes,
+        proto::{self, block_server::Block},
+    },
+};
+
+/// Answers from the node's packs.
+pub(super) struct BlockService {
+    pub(super) stage: Arc<Stage>,
+    pub(super) metrics: BlockMetrics,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct BlockMetrics {
+    put_bytes: Counter,
+    get_bytes: Counter,
+    missing: Counter,
+}
+
+impl BlockMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("block_put_bytes", "Bytes of blocks that were sent to this store", self.put_bytes.clone());
+        registry.register("block_get_bytes", "Bytes of blocks that this store gave", self.get_bytes.clone());
+        registry.register("block_misses", "Blocks that were asked for and are not here", self.missing.clone());
+    }
+}
+
+#[tonic::async_trait]
+impl Block for BlockService {
+    async fn put(&self, request: Request<proto::PutRequest>) -> Result<Response<proto::PutResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let running = self.stage.running()?;
+        let put = Put::try_from(request.into_inner()).map_err(invalid)?;
+        may_write(&caller.principal, put.pin.volume, &running)?;
+        let bytes = put.content.len() as u64;
+        let pin = (put.pin.volume, put.pin.session, put.pin.upload);
+        let packs = running.packs().clone();
+        let stored = tokio::task::spawn_blocking(move || packs.put(vec![(put.hash, put.content)], Some(pin)));
+        stored.await.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| match error {
+            StorageError::WrongHash { .. } | StorageError::BlockSize { .. } => {
+                Status::invalid_argument(error.to_string())
+            }
+            StorageError::Full { .. } => Status::resource_exhausted(error.to_string()),
+            other => Status::unavailable(other.to_string()),
+        })?;
+        self.metrics.put_bytes.inc_by(bytes);
+        Ok(Response::new(proto::PutResponse { node: running.node().0 }))
+    }
+
+    /// A block's name is 256 bits that only its bytes give: who knows it has the bytes, or was told by a volume that
+    /// may be read. So every credential may ask.
+    async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
+        Caller::of(&request)?;
+        let running = self.stage.running()?;
+        let hash = hash_from_bytes("GetRequest", &request.into_inner().hash).map_err(invalid)?;
+        let packs = running.packs().clone();
+        let found = tokio::task::spawn_blocking(move || packs.get(&hash))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        match found {
+            Ok(Some(content)) => {
+                self.metrics.get_bytes.inc_by(content.len() as u64);
+                Ok(Response::new(proto::GetResponse { content }))
+            }
+            Ok(None) => {
+                self.metrics.missing.inc();
+                Err(Status::not_found(format!("node {} does not have block {hash}", running.node())))
+            }
+            Err(error) => {
+                // P8: never served, counted by the store; the asker goes to another store.
+                tracing::error!("a block cannot be read: {error}");
+                Err(Status::unavailable(error.to_string()))
+            }
+        }
+    }
+}
+
+fn may_write(principal: &Principal, volume: VolumeId, running: &Running) -> Result<(), Status> {
+    match principal {
+        Principal::Storage => Ok(()),
+        Principal::Admin => Err(Status::permission_denied("an administrator's certificate stores no blocks")),
+        Principal::Mount { access: Access::ReadOnly, volume } => {
+            Err(Status::permission_denied(format!("the credential for volume {volume} is read-only")))
+        }
+        Principal::Mount { access: Access::ReadWrite, volume: name } => match running.view().volumes.get(name) {
+            Some(id) if *id == volume => Ok(()),
+            Some(_) => Err(Status::permission_denied(format!("the credential is for volume {name} alone"))),
+            // A follower may not have applied the volume's creation yet.
+            None => Err(Status::unavailable(format!("this node does not know volume {name}, or not yet"))),
+        },
+    }
+}
+
+fn invalid(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}

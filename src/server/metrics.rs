@@ -1,0 +1,118 @@
+//! What a storage node counts, under the names that docs, dashboards and `manyfs bench` know.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::Registry,
+};
+
+use crate::{
+    storage::Counters,
+    types::{LogIndex, NodeId, Term},
+};
+
+/// Of the node's core.
+#[derive(Clone, Default)]
+pub(super) struct NodeMetrics {
+    pub(super) inputs: Counter,
+    leads: Gauge,
+    has_leader: Gauge,
+    term: Gauge,
+    applied: Gauge,
+    connections: Gauge,
+    leader_changes: Counter,
+}
+
+impl NodeMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register("node_inputs", "Inputs that the node's core has handled", self.inputs.clone());
+        registry.register("node_leads", "1 while this node leads", self.leads.clone());
+        registry.register("node_has_leader", "1 while this node knows a leader", self.has_leader.clone());
+        registry.register("raft_term", "The term this node is in", self.term.clone());
+        registry.register("applied_index", "The last log entry in this node's state", self.applied.clone());
+        registry.register("mounts_connected", "Mounts that have a stream to this node", self.connections.clone());
+        registry.register("leader_changes", "Leaders this node has seen come or go", self.leader_changes.clone());
+    }
+
+    pub(super) fn leadership(&self, node: NodeId, leader: Option<NodeId>, term: Term) {
+        self.leads.set(i64::from(leader == Some(node)));
+        self.has_leader.set(i64::from(leader.is_some()));
+        self.term.set(signed(term.0));
+        self.leader_changes.inc();
+    }
+
+    pub(super) fn published(&self, applied: LogIndex, connections: usize) {
+        self.applied.set(signed(applied.0));
+        self.connections.set(signed(connections as u64));
+    }
+}
+
+/// The store's own counters, read when the metrics are; nothing before the node takes part.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StoreCollector(Arc<OnceLock<Arc<Counters>>>);
+
+impl StoreCollector {
+    pub(super) fn watch(&self, counters: Arc<Counters>) {
+        // A process opens one store.
+        let _ = self.0.set(counters);
+    }
+}
+
+impl Collector for StoreCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let Some(counters) = self.0.get() else { return Ok(()) };
+        let syncs = [&counters.log_syncs, &counters.state_syncs, &counters.pack_syncs, &counters.directory_syncs];
+        let all_syncs = syncs.iter().map(|counter| counter.get()).sum();
+        let totals: [(&str, &str, u64); 18] = [
+            ("syncs", "Syncs of all kinds", all_syncs),
+            ("log_syncs", "Syncs of the log", counters.log_syncs.get()),
+            ("state_syncs", "Syncs of the state store", counters.state_syncs.get()),
+            ("pack_syncs", "Syncs of packs", counters.pack_syncs.get()),
+            ("directory_syncs", "Syncs of directories", counters.directory_syncs.get()),
+            ("log_entries", "Entries written to the log", counters.log_entries.get()),
+            (
+                "log_batches",
+                "Batches written to the log; per sync of the log, the gain of group commit",
+                counters.log_batches.get(),
+            ),
+            ("log_bytes", "Bytes written to the log", counters.log_bytes.get()),
+            ("state_batches", "Batches written to the state store", counters.state_batches.get()),
+            ("state_rows", "Rows written to the state store", counters.state_rows.get()),
+            ("state_bytes", "Bytes of rows written to the state store", counters.state_bytes.get()),
+            ("pack_bytes", "Bytes written to packs", counters.pack_bytes.get()),
+            ("blocks_stored", "Blocks that were new to the packs", counters.blocks_stored.get()),
+            ("blocks_read", "Blocks read from the packs and verified", counters.blocks_read.get()),
+            ("block_bytes_read", "Bytes of blocks read from the packs", counters.block_bytes_read.get()),
+            ("packs_compacted", "Packs whose space was given back", counters.packs_compacted.get()),
+            (
+                "compaction_bytes",
+                "Bytes of live blocks copied to give packs back",
+                counters.compaction_bytes_copied.get(),
+            ),
+            ("damages", "Damaged blocks and records that were found", counters.damages.get()),
+        ];
+        for (name, help, value) in totals {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let gauges = [
+            ("pack_live_bytes", "Bytes of blocks that something names or pins", counters.pack_live_bytes.get()),
+            ("pack_dead_bytes", "Bytes of blocks that nothing names, until compaction", counters.pack_dead_bytes.get()),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(signed(value));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,297 @@
+//! How far a node is on its way into a cluster: blank, prepared, running. An empty disk never founds anything: only
+//! `Prepare` does, and only `Begin`, or a peer that has begun, lets a prepared node vote.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::{ServeError, running::Running};
+use crate::{
+    limits::VOTERS_MAX,
+    namespace::{VolumeOptions, entry::Founding},
+    node::{Input, Recovered},
+    replica::Replica,
+    storage::{self, OnEvent, Storage, StorageError, StorageEvent},
+    types::{ClusterId, LogIndex, NodeId},
+    wire::admin::Phase,
+};
+
+/// A node's store, open, with what its disk gave back and what its threads report.
+pub(super) struct Opened {
+    pub(super) storage: Storage,
+    pub(super) recovered: Recovered,
+    pub(super) events: Arc<StoreEvents>,
+}
+
+/// Where the store's threads report to.
+pub(super) struct StoreEvents {
+    /// Nothing is submitted to the store, and so nothing reported, before the node is there.
+    running: OnceLock<Running>,
+    failed: watch::Sender<Option<StorageError>>,
+}
+
+impl StoreEvents {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { running: OnceLock::new(), failed: watch::Sender::new(None) })
+    }
+
+    /// The node that is told from now on.
+    pub(super) fn lead_to(&self, running: Running) {
+        // A store has one node.
+        let _ = self.running.set(running);
+    }
+
+    /// Waits until the store has failed.
+    pub(super) async fn failure(&self) -> StorageError {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.map(|failed| failed.clone()) {
+            Ok(Some(error)) => error,
+            _ => StorageError::Closed,
+        }
+    }
+
+    fn report(&self, event: StorageEvent) {
+        let input = match event {
+            StorageEvent::LogPersisted(number) => Input::LogPersisted { number },
+            StorageEvent::StatePersisted(index) => Input::StatePersisted { index },
+            StorageEvent::Failed(error) => {
+                self.failed.send_replace(Some(error));
+                return;
+            }
+        };
+        if let Some(running) = self.running.get() {
+            running.tell(input);
+        }
+    }
+}
+
+/// What the services share of the way into the cluster.
+pub(super) struct Stage {
+    cluster: ClusterId,
+    data: PathBuf,
+    place: Mutex<Place>,
+    /// Set once, when the node is to take part.
+    begun: watch::Sender<bool>,
+    running: watch::Sender<Option<Running>>,
+}
+
+enum Place {
+    Blank,
+    /// Someone prepares the node now.
+    Preparing,
+    Prepared {
+        node: NodeId,
+        founding: Founding,
+        opened: Box<Opened>,
+    },
+    /// The store was taken by whoever starts the node.
+    Begun(NodeId),
+}
+
+/// Why a node could not be founded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FoundingError {
+    #[error("this node is blank and waits to be founded; `manyfs cluster init` does that")]
+    Blank,
+    #[error("this node is being prepared by another `cluster init`; let that one finish")]
+    Busy,
+    #[error("this node is node {node} of the cluster already; `cluster init` is for blank nodes")]
+    Used { node: NodeId },
+    #[error("this node was prepared as node {node} for another founding; wipe its data directory to found it anew")]
+    Other { node: NodeId },
+    #[error(
+        "this node's authority is of cluster {here}, the founding is of cluster {there}; use the same authority file"
+    )]
+    Cluster { here: ClusterId, there: ClusterId },
+    #[error("the founding makes no sense: {0}")]
+    Senseless(String),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+impl Stage {
+    /// Looks at the data directory, and opens the store if there is one.
+    ///
+    /// # Errors
+    /// What is wrong with the directory; nothing was changed.
+    pub(super) fn find(cluster: ClusterId, data: PathBuf) -> Result<Self, ServeError> {
+        let stage = Self {
+            cluster,
+            data,
+            place: Mutex::new(Place::Blank),
+            begun: watch::Sender::new(false),
+            running: watch::Sender::new(None),
+        };
+        if let Some(identity) = storage::inspect_identity(&stage.data)? {
+            identity.expect(&stage.data, Some(cluster), None)?;
+            let opened = stage.open()?;
+            let has_begun = has_begun(&opened.recovered);
+            stage.settle(identity.node, opened);
+            if has_begun {
+                stage.begun.send_replace(true);
+            }
+        }
+        Ok(stage)
+    }
+
+    pub(super) const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// The node's identity, once it has one.
+    pub(super) fn node(&self) -> Option<NodeId> {
+        match &*self.place() {
+            Place::Blank | Place::Preparing => None,
+            Place::Prepared { node, .. } | Place::Begun(node) => Some(*node),
+        }
+    }
+
+    /// What to report of a node that does not run.
+    pub(super) fn phase(&self) -> Phase {
+        match &*self.place() {
+            Place::Prepared { node, founding, .. } => Phase::Prepared { node: *node, founding: founding.clone() },
+            _ => Phase::Blank,
+        }
+    }
+
+    /// The node that takes part, for services that need one.
+    pub(super) fn running(&self) -> Result<Running, Status> {
+        self.running.borrow().clone().ok_or_else(|| Status::unavailable(FoundingError::Blank.to_string()))
+    }
+
+    /// Writes the founding. Blocks on the disk. The same again is a success.
+    ///
+    /// # Errors
+    /// Why not; nothing was changed then.
+    pub(super) fn prepare(&self, node: NodeId, founding: Founding) -> Result<(), FoundingError> {
+        check(self.cluster, node, &founding)?;
+        {
+            let mut place = self.place();
+            match &*place {
+                Place::Blank => *place = Place::Preparing,
+                Place::Preparing => return Err(FoundingError::Busy),
+                Place::Prepared { node: known, founding: same, .. } => {
+                    let same = *known == node && *same == founding;
+                    return if same { Ok(()) } else { Err(FoundingError::Other { node: *known }) };
+                }
+                Place::Begun(node) => return Err(FoundingError::Used { node: *node }),
+            }
+        }
+        let voters: Vec<NodeId> = founding.nodes.iter().map(|info| info.id).collect();
+        let opened = storage::create(&self.data, &founding, node, &Replica::membership_of(&voters))
+            .map_err(FoundingError::from)
+            .and_then(|()| self.open().map_err(FoundingError::from));
+        match opened {
+            Ok(opened) => {
+                *self.place() = Place::Prepared { node, founding, opened: Box::new(opened) };
+                Ok(())
+            }
+            Err(error) => {
+                *self.place() = Place::Blank;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets a prepared node take part; a success where it does already.
+    ///
+    /// # Errors
+    /// `Blank` or `Busy`.
+    pub(super) fn begin(&self) -> Result<(), FoundingError> {
+        match &*self.place() {
+            Place::Blank => return Err(FoundingError::Blank),
+            Place::Preparing => return Err(FoundingError::Busy),
+            Place::Prepared { .. } | Place::Begun(_) => {}
+        }
+        self.begun.send_replace(true);
+        Ok(())
+    }
+
+    /// Waits for `begin` and takes the store. For the one who starts the node.
+    pub(super) async fn wait_until_begun(&self) -> Option<(NodeId, Opened)> {
+        self.begun.subscribe().wait_for(|begun| *begun).await.ok()?;
+        let mut place = self.place();
+        match std::mem::replace(&mut *place, Place::Blank) {
+            Place::Prepared { node, opened, .. } => {
+                *place = Place::Begun(node);
+                Some((node, *opened))
+            }
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn set_running(&self, running: Running) {
+        self.running.send_replace(Some(running));
+    }
+
+    /// Waits until the node that was begun runs.
+    pub(super) async fn wait_until_running(&self) -> Result<Running, FoundingError> {
+        let mut running = self.running.subscribe();
+        let running = running.wait_for(Option::is_some).await.map_err(|_| FoundingError::Stopping)?;
+        running.clone().ok_or(FoundingError::Stopping)
+    }
+
+    fn open(&self) -> Result<Opened, StorageError> {
+        let events = StoreEvents::new();
+        let listener = events.clone();
+        let on_event: OnEvent = Box::new(move |event| listener.report(event));
+        let (storage, recovered) = storage::open(&self.data, on_event)?;
+        Ok(Opened { storage, recovered, events })
+    }
+
+    fn settle(&self, node: NodeId, opened: Opened) {
+        let founding = founding_of(&opened.recovered);
+        *self.place() = Place::Prepared { node, founding, opened: Box::new(opened) };
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        // Every change is one assignment.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the node has taken part before: it has voted or has entries, or has no peer to wait for.
+fn has_begun(recovered: &Recovered) -> bool {
+    recovered.hard_state.is_some()
+        || !recovered.entries.is_empty()
+        || recovered.state_index > LogIndex(1)
+        || recovered.state.nodes().count() == 1
+}
+
+/// The founding that a prepared node's state was made from.
+fn founding_of(recovered: &Recovered) -> Founding {
+    let state = &recovered.state;
+    Founding {
+        cluster: state.cluster(),
+        nodes: state.nodes().cloned().collect(),
+        stamp: state.last_stamp(),
+        main: state.volumes().next().map_or_else(VolumeOptions::default, |volume| *volume.options()),
+    }
+}
+
+fn check(cluster: ClusterId, node: NodeId, founding: &Founding) -> Result<(), FoundingError> {
+    if founding.cluster != cluster {
+        return Err(FoundingError::Cluster { here: cluster, there: founding.cluster });
+    }
+    let count = founding.nodes.len();
+    if count.is_multiple_of(2) || count > VOTERS_MAX {
+        return Err(FoundingError::Senseless(format!("a cluster begins with 1, 3, 5 or 7 nodes, not {count}")));
+    }
+    // Identities from 1 on, in order: also proves that none is there twice, and that `State` lists them as given.
+    let in_order = founding.nodes.iter().enumerate().all(|(at, info)| info.id.0 == at as u64 + 1);
+    if !in_order || !founding.nodes.iter().any(|info| info.id == node) {
+        return Err(FoundingError::Senseless(format!(
+            "its nodes are not 1 to {count}, or node {node} is not among them"
+        )));
+    }
+    Ok(())
+}

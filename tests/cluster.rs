@@ -1,0 +1,391 @@
+//! Clusters of real processes: founded, killed, restarted and steered through the command line alone.
+
+#[path = "cluster/support.rs"]
+mod support;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use manyfs::{
+    client::transport::Transport,
+    mount::{Input, Output},
+    pki::{self, Authority, Credential},
+    types::{
+        Access, BlockHash, ClusterId, ConnectionId, Generation, LogIndex, MountId, NodeId, UploadId,
+        message::{Hello, ProtocolRange, ToLeader, ToMount},
+    },
+};
+use support::{Cluster, listing, path, refuse, succeed, wait_for};
+
+#[test]
+fn one_node_is_a_cluster() {
+    let mut cluster = Cluster::founded(1);
+    assert_eq!(cluster.leader(|_| true), 0);
+    assert_eq!(cluster.volumes(), ["main"]);
+    cluster.succeed(&["volume", "create", "site2", "--owner", "1000:1000", "--mode", "2775", "--quota", "1G"]);
+    assert_eq!(cluster.volumes(), ["main", "site2"]);
+
+    // Whatever was answered outlives a kill.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.leader(|_| true);
+    assert_eq!(cluster.volumes(), ["main", "site2"]);
+    assert_eq!(cluster.nodes[0].stop(), Some(0), "{}", cluster.nodes[0].log());
+}
+
+#[test]
+fn a_blank_node_waits_and_founds_nothing_by_itself() {
+    let mut cluster = Cluster::blank(1);
+    assert!(!cluster.nodes[0].data.exists(), "a blank node made its directory");
+    let status = cluster.status().expect("answers");
+    assert_eq!(status["leader"], serde_json::Value::Null);
+    assert_eq!(status["quorum"], false);
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    wait_for("the node to be blank again", || cluster.status().filter(|status| status["nodes"][0]["state"] == "blank"));
+    assert_eq!(cluster.nodes[0].stop(), Some(0));
+}
+
+#[test]
+fn founding_can_be_repeated_and_does_not_touch_what_is_founded() {
+    let mut cluster = Cluster::founded(3);
+    let servers = cluster.servers();
+    let init = ["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &servers];
+    succeed(&init);
+    cluster.agreed();
+
+    let two = format!("{},{}", cluster.nodes[0].client, cluster.nodes[1].client);
+    let sentence = refuse(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &two]);
+    assert!(sentence.contains("1, 3, 5 or 7"), "{sentence}");
+    let sentence =
+        refuse(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &cluster.nodes[2].client]);
+    assert!(sentence.contains("node 3 of a cluster of 3 already"), "{sentence}");
+
+    // A node that lost its disk must not come back as if it had never voted.
+    cluster.nodes[1].kill();
+    fs::remove_dir_all(&cluster.nodes[1].data).expect("deleted");
+    cluster.nodes[1].start();
+    let sentence = wait_for("the blank node to answer", || {
+        let sentence = refuse(&init);
+        sentence.contains("blank").then_some(sentence)
+    });
+    assert!(sentence.contains("the cluster runs already"), "{sentence}");
+    assert!(!cluster.nodes[1].data.exists());
+}
+
+#[test]
+fn the_leader_is_killed_and_another_leads() {
+    let mut cluster = Cluster::founded(3);
+    let first = cluster.leader(|_| true);
+    cluster.succeed(&["volume", "create", "before"]);
+
+    cluster.nodes[first].kill();
+    let killed_at = Instant::now();
+    let second = cluster.leader(|leader| leader != first);
+    // Two seconds are the promise to mounts; here a process is started for each look.
+    assert!(killed_at.elapsed() < Duration::from_secs(5), "another led only after {:?}", killed_at.elapsed());
+    cluster.succeed(&["volume", "create", "between"]);
+    let status = cluster.status().expect("answers");
+    assert!(status["nodes"][first]["pid"].is_null());
+    assert_eq!(status["nodes"][second]["leader"], true);
+
+    cluster.nodes[first].start();
+    wait_for("the killed node to follow", || {
+        cluster.status().filter(|status| status["nodes"][first]["state"] == "follower")
+    });
+    cluster.agreed();
+    assert_eq!(cluster.volumes(), ["main", "before", "between"]);
+}
+
+#[test]
+fn without_a_majority_nothing_changes_and_status_still_answers() {
+    let mut cluster = Cluster::founded(3);
+    let leader = cluster.leader(|_| true);
+    let others: Vec<_> = (0..3).filter(|node| *node != leader).collect();
+    for node in &others {
+        cluster.nodes[*node].kill();
+    }
+    wait_for("the leader to step down", || {
+        cluster.status().filter(|status| status["quorum"] == false && status["leader"].is_null())
+    });
+    let sentence = cluster.refuse(&["volume", "create", "lost"]);
+    assert!(sentence.contains("nothing was changed"), "{sentence}");
+
+    for node in &others {
+        cluster.nodes[*node].start();
+    }
+    cluster.leader(|_| true);
+    cluster.agreed();
+    assert_eq!(cluster.volumes(), ["main"]);
+}
+
+#[test]
+fn everything_is_killed_and_comes_back() {
+    let mut cluster = Cluster::founded(3);
+    cluster.succeed(&["volume", "create", "kept"]);
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.leader(|_| true);
+    cluster.agreed();
+    assert_eq!(cluster.volumes(), ["main", "kept"]);
+}
+
+#[test]
+fn leadership_is_handed_over_when_asked_and_at_a_stop() {
+    let mut cluster = Cluster::founded(3);
+    let first = cluster.leader(|_| true);
+    let second = (first + 1) % 3;
+    cluster.succeed(&["cluster", "transfer-leader", "--to", &(second + 1).to_string()]);
+    assert_eq!(cluster.leader(|_| true), second);
+    let sentence = cluster.refuse(&["cluster", "transfer-leader", "--to", "9"]);
+    assert!(sentence.contains('9'), "{sentence}");
+
+    assert_eq!(cluster.nodes[second].stop(), Some(0), "{}", cluster.nodes[second].log());
+    let log = cluster.nodes[second].log();
+    assert!(!log.contains("ERROR") && log.contains("handing leadership over"), "{log}");
+    cluster.leader(|leader| leader != second);
+}
+
+#[test]
+fn volumes_are_made_once_and_deleted_for_good() {
+    let cluster = Cluster::founded(1);
+    cluster.succeed(&["volume", "create", "a"]);
+    let sentence = cluster.refuse(&["volume", "create", "a"]);
+    assert!(sentence.contains("manyfs: "), "{sentence}");
+    let sentence = cluster.refuse(&["volume", "delete", "a"]);
+    assert!(sentence.contains("--yes"), "{sentence}");
+    assert_eq!(cluster.volumes().len(), 2);
+    cluster.succeed(&["volume", "delete", "a", "--yes"]);
+    assert_eq!(cluster.volumes(), ["main"]);
+    cluster.refuse(&["volume", "delete", "a", "--yes"]);
+}
+
+#[test]
+fn a_data_directory_belongs_to_one_process_and_one_cluster() {
+    let mut cluster = Cluster::founded(1);
+    let data = cluster.nodes[0].data.clone();
+    let ports: Vec<_> = support::free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let serve = |authority: &str| {
+        refuse(&[
+            "serve",
+            "--authority",
+            authority,
+            "--data",
+            path(&data),
+            "--listen-client",
+            &ports[0],
+            "--listen-peer",
+            &ports[1],
+            "--listen-http",
+            &ports[2],
+        ])
+    };
+    let sentence = serve(path(&cluster.authority));
+    assert!(sentence.contains(&cluster.nodes[0].pid().to_string()), "{sentence}");
+    cluster.leader(|_| true);
+
+    assert_eq!(cluster.nodes[0].stop(), Some(0));
+    let before = listing(&data);
+    let foreign = cluster.dir.path().join("foreign.toml");
+    succeed(&["cluster", "authority", "--out", path(&foreign)]);
+    let sentence = serve(path(&foreign));
+    assert!(sentence.contains("belongs to cluster"), "{sentence}");
+    assert_eq!(listing(&data), before);
+
+    // Offline tools read it now.
+    let inspected = succeed(&["inspect", path(&data), "--json"]);
+    assert!(inspected.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{inspected}");
+    assert!(inspected.contains("\"what\":\"identity\""), "{inspected}");
+    let checked = succeed(&["check", path(&data)]);
+    assert!(checked.trim_end().ends_with("whole"), "{checked}");
+}
+
+#[test]
+fn probes_and_scrapers_are_answered() {
+    let cluster = Cluster::blank(1);
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(&cluster.nodes[0].http).expect("listens");
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    };
+    assert!(get("/healthz").starts_with("HTTP/1.0 200"));
+    assert!(get("/readyz").starts_with("HTTP/1.0 503"));
+    succeed(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &cluster.servers()]);
+    wait_for("the node to be ready", || get("/readyz").starts_with("HTTP/1.0 200").then_some(()));
+    let page = get("/metrics");
+    for name in ["manyfs_syncs_total", "manyfs_log_entries_total", "manyfs_node_leads 1", "manyfs_raft_term"] {
+        assert!(page.contains(name), "{name} is missing: {page}");
+    }
+}
+
+/// A mount's end of the wire, without a mount.
+struct Caller {
+    mount: MountId,
+    transport: Transport,
+    inputs: mpsc::Receiver<Input>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Caller {
+    fn new(credential: &Credential) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+        let (sender, inputs) = mpsc::channel();
+        let sender = std::sync::Mutex::new(sender);
+        let deliver = move |input| drop(sender.lock().expect("no panic").send(input));
+        let transport = Transport::new(credential, runtime.handle().clone(), Arc::new(deliver));
+        Self { mount: MountId(pki::random().expect("random numbers")), transport, inputs, _runtime: runtime }
+    }
+
+    fn execute(&self, output: Output) {
+        assert_eq!(self.transport.execute(output), None);
+    }
+
+    fn next(&self) -> Input {
+        self.inputs.recv_timeout(support::LIMIT).expect("an input")
+    }
+
+    /// Attaches at `address` as a new mount; what the node says to that.
+    fn attach(&self, connection: u64, address: &str, cluster: ClusterId) -> Result<ToMount, String> {
+        let connection = ConnectionId(connection);
+        self.execute(Output::Connect { connection, address: address.to_owned() });
+        match self.next() {
+            Input::Connected { .. } => {}
+            Input::Disconnected { reason, .. } => return Err(reason),
+            other => panic!("{other:?}"),
+        }
+        let hello = Hello {
+            cluster,
+            protocol: ProtocolRange { min: 1, max: 1 },
+            features: 0,
+            mount: self.mount,
+            session: None,
+            generation: Generation(connection.0),
+            applied: LogIndex(0),
+            orphans: Vec::new(),
+        };
+        self.execute(Output::Send { connection, message: ToLeader::Hello(hello) });
+        match self.next() {
+            Input::Message { message, .. } => Ok(message),
+            Input::Disconnected { reason, .. } => Err(reason),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn store(&self, address: &str, bytes: &'static [u8], hash: BlockHash) -> Result<(), String> {
+        self.execute(Output::StoreBlock {
+            ticket: 1,
+            store: NodeId(1),
+            address: address.to_owned(),
+            hash,
+            bytes: bytes.into(),
+            upload: UploadId(1),
+        });
+        loop {
+            if let Input::BlockStored { result, .. } = self.next() {
+                return result.map_err(|error| error.to_string());
+            }
+        }
+    }
+
+    fn fetch(&self, address: &str, hash: BlockHash) -> Result<Vec<u8>, String> {
+        self.execute(Output::FetchBlock { ticket: 2, store: NodeId(1), address: address.to_owned(), hash });
+        loop {
+            if let Input::BlockFetched { result, .. } = self.next() {
+                return result.map(|bytes| bytes.to_vec()).map_err(|error| error.to_string());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_credential_opens_its_own_volume_of_its_own_cluster_and_no_more() {
+    let cluster = Cluster::founded(1);
+    let address = cluster.nodes[0].client.as_str();
+    let out = cluster.dir.path().join("main.toml");
+    succeed(&[
+        "credential",
+        "create",
+        "--authority",
+        path(&cluster.authority),
+        "--servers",
+        address,
+        "--out",
+        path(&out),
+    ]);
+    let credential = Credential::load(&out).expect("a credential");
+    let authority = Authority::load(&cluster.authority).expect("an authority");
+    let issue = |volume, access| authority.issue_mount(volume, access, vec![address.to_owned()]).expect("issued");
+    let cluster_id = authority.cluster();
+
+    let caller = Caller::new(&credential);
+    let ToMount::Welcome(welcome) = caller.attach(1, address, cluster_id).expect("attached") else {
+        panic!("no welcome")
+    };
+    let bytes = b"some bytes";
+    let hash = BlockHash::of(bytes);
+    assert_eq!(caller.fetch(address, hash), Err("the store does not have the block".to_owned()));
+    assert_eq!(caller.store(address, bytes, hash), Ok(()));
+    assert_eq!(caller.fetch(address, hash).as_deref(), Ok(bytes.as_slice()));
+    let refused = caller.store(address, b"other bytes", hash).expect_err("a wrong name");
+    assert!(refused.contains("block"), "{refused}");
+
+    // Another cluster in the hello, with the right certificate.
+    match Caller::new(&credential).attach(1, address, ClusterId(1)) {
+        Ok(ToMount::Refused { .. }) | Err(_) => {}
+        other => panic!("{other:?}"),
+    }
+    // A volume that does not exist.
+    match Caller::new(&issue("nowhere", Access::ReadWrite)).attach(1, address, cluster_id) {
+        Ok(ToMount::Refused { reason, .. }) => assert!(reason.contains("nowhere"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    // Reading only: blocks are given and not taken.
+    let reader = Caller::new(&issue("main", Access::ReadOnly));
+    assert!(matches!(reader.attach(1, address, cluster_id), Ok(ToMount::Welcome(_))));
+    assert_eq!(reader.fetch(address, hash).as_deref(), Ok(bytes.as_slice()));
+    let refused = reader.store(address, b"more", BlockHash::of(b"more")).expect_err("read-only");
+    assert!(refused.contains("read-only"), "{refused}");
+    // Another volume's credential stores nothing for this one.
+    cluster.succeed(&["volume", "create", "other"]);
+    let other = Caller::new(&issue("other", Access::ReadWrite));
+    let Ok(ToMount::Welcome(elsewhere)) = other.attach(1, address, cluster_id) else { panic!("no welcome") };
+    assert_ne!(elsewhere.volume, welcome.volume);
+
+    // Another authority, even with this cluster's id in its file.
+    let foreign = Authority::create().expect("an authority");
+    let mut foreign = foreign.issue_mount("main", Access::ReadWrite, vec![address.to_owned()]).expect("issued");
+    let refused = Caller::new(&foreign).attach(1, address, cluster_id).expect_err("a foreign authority");
+    assert!(refused.contains("belongs to another cluster"), "{refused}");
+    // It trusts our authority, but ours does not trust it.
+    foreign.identity.authority = credential.identity.authority.clone();
+    let refused = Caller::new(&foreign).attach(1, address, cluster_id).expect_err("a foreign certificate");
+    assert!(refused.contains("does not accept our certificate"), "{refused}");
+    wait_for("the refusal to be logged", || cluster.nodes[0].log().contains("refused a connection").then_some(()));
+
+    // A mount administers nothing.
+    let admin = cluster.dir.path().join("not-an-authority.toml");
+    fs::copy(&out, &admin).expect("copied");
+    let sentence = refuse(&["status", "--authority", path(&admin), "--servers", address]);
+    assert!(sentence.contains("is not the authority of a cluster"), "{sentence}");
+}
+
+#[test]
+fn a_node_of_another_cluster_is_told_apart() {
+    let cluster = Cluster::blank(1);
+    let foreign = cluster.dir.path().join("foreign.toml");
+    succeed(&["cluster", "authority", "--out", path(&foreign)]);
+    let sentence = refuse(&["cluster", "init", "--authority", path(&foreign), "--nodes", &cluster.nodes[0].client]);
+    assert!(sentence.contains("belongs to another cluster") && sentence.contains("nothing was changed"), "{sentence}");
+    assert!(!cluster.nodes[0].data.exists());
+}

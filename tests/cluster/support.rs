@@ -1,0 +1,269 @@
+//! Storage nodes as real processes, steered through the command line.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_manyfs");
+/// What anything may take; far above what it takes.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits until `done` gives something.
+pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {} s in vain for {what}", LIMIT.as_secs());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The program, untouched by settings of this machine.
+pub(crate) fn manyfs(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MANYFS_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    manyfs(arguments).output().expect("the program starts")
+}
+
+/// Runs a command that must succeed; what it wrote to standard output.
+pub(crate) fn succeed(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "manyfs {}: {}", arguments.join(" "), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a command that must be refused; its sentence.
+pub(crate) fn refuse(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(1), "manyfs {} was not refused", arguments.join(" "));
+    let sentence = text(&output.stderr);
+    assert!(sentence.lines().any(|line| line.starts_with("manyfs: ")), "no sentence: {sentence}");
+    sentence
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub(crate) fn path(path: &Path) -> &str {
+    path.to_str().expect("test paths are text")
+}
+
+/// Ports that are free now.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<_> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")).collect();
+    held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
+}
+
+/// One storage node.
+pub(crate) struct Node {
+    pub(crate) client: String,
+    pub(crate) http: String,
+    pub(crate) data: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    pub(crate) fn new(dir: &Path, name: &str, authority: &Path) -> Self {
+        let ports = free_ports(3);
+        let listen = |port: u16| format!("127.0.0.1:{port}");
+        let data = dir.join(name);
+        let arguments = [
+            "serve",
+            "--authority",
+            path(authority),
+            "--data",
+            path(&data),
+            "--listen-client",
+            &listen(ports[0]),
+            "--listen-peer",
+            &listen(ports[1]),
+            "--listen-http",
+            &listen(ports[2]),
+        ];
+        Self {
+            client: listen(ports[0]),
+            http: listen(ports[2]),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            log: dir.join(format!("{name}.log")),
+            data,
+            child: None,
+        }
+    }
+
+    pub(crate) fn start(&mut self) {
+        assert!(self.child.is_none(), "the node runs already");
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log");
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        let mut command = manyfs(&arguments);
+        command.stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("the program starts"));
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("the node runs");
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+    }
+
+    /// SIGTERM; its exit code.
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("the node runs");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
+        child.wait().expect("waited for").code()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let mut text = String::new();
+        File::open(&self.log).expect("a log").read_to_string(&mut text).expect("readable");
+        text
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A cluster in a directory of its own.
+pub(crate) struct Cluster {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) authority: PathBuf,
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Blank nodes that run and listen.
+    pub(crate) fn blank(count: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let authority = dir.path().join("authority.toml");
+        succeed(&["cluster", "authority", "--out", path(&authority)]);
+        let nodes: Vec<_> =
+            (1..=count).map(|node| Node::new(dir.path(), &format!("node-{node}"), &authority)).collect();
+        let mut cluster = Self { dir, authority, nodes };
+        for node in &mut cluster.nodes {
+            node.start();
+        }
+        wait_for("all nodes to listen", || {
+            let status = cluster.status()?;
+            let nodes = status["nodes"].as_array()?;
+            nodes.iter().all(|node| node["state"] == "blank").then_some(())
+        });
+        cluster
+    }
+
+    /// A cluster that was founded through the command line and has a leader.
+    pub(crate) fn founded(count: usize) -> Self {
+        let cluster = Self::blank(count);
+        let nodes = cluster.servers();
+        succeed(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &nodes]);
+        cluster
+    }
+
+    pub(crate) fn servers(&self) -> String {
+        self.nodes.iter().map(|node| node.client.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// A command for this cluster, with its authority and servers behind it.
+    pub(crate) fn arguments<'a>(&'a self, command: &[&'a str], servers: &'a str) -> Vec<&'a str> {
+        let mut arguments = command.to_vec();
+        arguments.extend(["--authority", path(&self.authority), "--servers", servers]);
+        arguments
+    }
+
+    pub(crate) fn succeed(&self, command: &[&str]) -> String {
+        succeed(&self.arguments(command, &self.servers()))
+    }
+
+    pub(crate) fn refuse(&self, command: &[&str]) -> String {
+        refuse(&self.arguments(command, &self.servers()))
+    }
+
+    /// What `status --json` says; `None` while no node answers.
+    pub(crate) fn status(&self) -> Option<Value> {
+        let servers = self.servers();
+        let output = run(&self.arguments(&["status", "--json"], &servers));
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("one line of JSON"))
+    }
+
+    /// Waits for a leader that `is_wanted`; its position in `nodes`.
+    pub(crate) fn leader(&self, is_wanted: impl Fn(usize) -> bool) -> usize {
+        wait_for("a leader", || {
+            let status = self.status()?;
+            let leader = status["leader"].as_str()?.parse::<usize>().expect("a number") - 1;
+            (status["quorum"] == true && is_wanted(leader)).then_some(leader)
+        })
+    }
+
+    /// Waits until all nodes that run are equally far and have the same state.
+    pub(crate) fn agreed(&self) {
+        wait_for("equal digests", || {
+            let status = self.status()?;
+            let digests: Vec<_> = status["nodes"]
+                .as_array()?
+                .iter()
+                .filter(|node| !node["pid"].is_null())
+                .map(|node| (node["applied"].clone(), node["digest"].clone()))
+                .collect();
+            digests.windows(2).all(|pair| pair[0] == pair[1] && pair[0].1.is_string()).then_some(())
+        });
+    }
+
+    pub(crate) fn volumes(&self) -> Vec<String> {
+        let listed: Value =
+            serde_json::from_str(&self.succeed(&["volume", "list", "--json"])).expect("one line of JSON");
+        let name = |volume: &Value| volume["name"].as_str().expect("a name").to_owned();
+        listed["volumes"].as_array().expect("a list").iter().map(name).collect()
+    }
+}
+
+/// All files below `dir` with their lengths.
+pub(crate) fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("readable") {
+            let entry = entry.expect("readable");
+            let about = entry.metadata().expect("readable");
+            if about.is_dir() {
+                dirs.push(entry.path());
+            }
+            found.push((entry.path(), about.len()));
+        }
+    }
+    found.sort();
+    found
+}
