@@ -29,9 +29,9 @@ pub(super) struct AdminService {
 impl Admin for AdminService {
     async fn status(&self, request: Request<proto::StatusRequest>) -> Result<Response<proto::StatusResponse>, Status> {
         admit(&request)?;
-        let phase = match self.stage.running() {
-            Ok(running) => Phase::Running(Box::new(status_of(&running).await?)),
-            Err(_) => self.stage.phase(),
+        let phase = match self.stage.running_if_begun().await.map_err(refuse)? {
+            Some(running) => Phase::Running(Box::new(status_of(&running).await?)),
+            None => self.stage.phase(),
         };
         let report = Report { cluster: self.stage.cluster(), phase, process: self.process.clone() };
         Ok(Response::new(report.into()))

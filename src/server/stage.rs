@@ -160,6 +160,13 @@ impl Stage {
         }
     }
 
+    /// The node, where it is to take part: a node that is still on its way is waited for, because it is neither blank
+    /// nor prepared. `None` before it is begun.
+    pub(super) async fn running_if_begun(&self) -> Result<Option<Running>, FoundingError> {
+        let begun = *self.begun.borrow();
+        if begun { self.wait_until_running().await.map(Some) } else { Ok(None) }
+    }
+
     /// The node that takes part, for services that need one.
     pub(super) fn running(&self) -> Result<Running, Status> {
         self.running.borrow().clone().ok_or_else(|| Status::unavailable(FoundingError::Blank.to_string()))
@@ -294,4 +301,31 @@ fn check(cluster: ClusterId, node: NodeId, founding: &Founding) -> Result<(), Fo
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{namespace::NodeInfo, types::Stamp};
+
+    fn founding() -> Founding {
+        let node = NodeInfo { id: NodeId(1), peer_address: "a:1".to_owned(), client_address: "a:2".to_owned() };
+        Founding { cluster: ClusterId(7), nodes: vec![node], stamp: Stamp(1), main: Default::default() }
+    }
+
+    /// `manyfs demo` was started again on nodes that were opening their stores: they were taken for blank ones, and the
+    /// demo ended because they refused to be founded anew.
+    #[tokio::test]
+    async fn a_node_on_its_way_is_waited_for_and_not_reported_as_blank() {
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Stage::find(ClusterId(7), dir.path().join("data")).unwrap();
+        assert!(stage.running_if_begun().await.unwrap().is_none(), "a blank node has nothing to wait for");
+        stage.prepare(NodeId(1), founding()).unwrap();
+        stage.begin().unwrap();
+        let _store = stage.wait_until_begun().await.unwrap();
+        let waited = tokio::time::timeout(Duration::from_millis(50), stage.running_if_begun()).await;
+        assert!(waited.is_err(), "it was begun and does not run yet, so there is nothing true to report");
+    }
 }
