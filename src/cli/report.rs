@@ -52,6 +52,9 @@ pub(super) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<
     for row in rows {
         table.add_row(row);
     }
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
     // Rows end where their text does.
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }

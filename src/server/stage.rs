@@ -169,7 +169,15 @@ impl Stage {
 
     /// The node that takes part, for services that need one.
     pub(super) fn running(&self) -> Result<Running, Status> {
-        self.running.borrow().clone().ok_or_else(|| Status::unavailable(FoundingError::Blank.to_string()))
+        self.running.borrow().clone().ok_or_else(|| {
+            Status::unavailable(match self.phase() {
+                _ if *self.begun.borrow() => "this node is starting".to_owned(),
+                Phase::Prepared { .. } => {
+                    "this node waits until `manyfs cluster init` has prepared the others".to_owned()
+                }
+                _ => FoundingError::Blank.to_string(),
+            })
+        })
     }
 
     /// Writes the founding. Blocks on the disk. The same again is a success.
