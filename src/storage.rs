@@ -97,8 +97,23 @@ impl Default for Options {
 /// `AlreadyCreated`, `NotBlank`, `InUse`, `Access`, `ReadOnly`, `Full`, `Io`; the directory is then no node's, and an
 /// interrupted creation can be repeated.
 pub fn create(dir: &Path, founding: &Founding, node: NodeId, membership: &Bytes) -> Result<(), StorageError> {
-    let meta = Meta { index: LogIndex(1), term: Term(1), membership: membership.clone() };
-    create_with(dir, Identity { cluster: founding.cluster, node }, Some(&State::found(founding)), &meta)
+    create_with(dir, Options::default(), founding, node, membership)
+}
+
+/// As `create`, with other sizes.
+///
+/// # Errors
+/// As `create`.
+pub fn create_with(
+    dir: &Path,
+    options: Options,
+    founding: &Founding,
+    node: NodeId,
+    membership: &Bytes,
+) -> Result<(), StorageError> {
+    let state = State::found(founding);
+    let meta = Meta { index: LogIndex(1), term: Term(1), digest: state.digest(), membership: membership.clone() };
+    create_node(dir, options, Identity { cluster: founding.cluster, node }, Some(&state), &meta)
 }
 
 /// Prepares a blank or missing directory for a node that will receive a snapshot: no state, an empty log.
@@ -106,10 +121,16 @@ pub fn create(dir: &Path, founding: &Founding, node: NodeId, membership: &Bytes)
 /// # Errors
 /// As `create`.
 pub fn create_empty(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
-    create_with(dir, Identity { cluster, node }, None, &Meta::default())
+    create_node(dir, Options::default(), Identity { cluster, node }, None, &Meta::default())
 }
 
-fn create_with(dir: &Path, identity: Identity, state: Option<&State>, meta: &Meta) -> Result<(), StorageError> {
+fn create_node(
+    dir: &Path,
+    options: Options,
+    identity: Identity,
+    state: Option<&State>,
+    meta: &Meta,
+) -> Result<(), StorageError> {
     let creation = Creation::begin(dir, identity)?;
     let counters = Arc::new(Counters::default());
     let (database, _) = Database::open(&dir.join("state"), Arc::clone(&counters))?;
@@ -117,7 +138,7 @@ fn create_with(dir: &Path, identity: Identity, state: Option<&State>, meta: &Met
     drop(database);
     sync_all(&dir.join("state"))?;
     let log: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
-    Log::create(log, limits::LOG_SEGMENT_BYTES, (meta.index, meta.term), counters)?;
+    Log::create(log, options.log_segment_bytes, (meta.index, meta.term), counters)?;
     for part in ["log", "packs"] {
         sync_directory(&dir.join(part))?;
     }
@@ -219,7 +240,18 @@ fn read_state(database: &Database, meta: &Meta) -> Result<State, StorageError> {
     if let Some(error) = error {
         return Err(error);
     }
-    state.map_err(|error| StorageError::State { path: database.path().to_owned(), found: error.to_string() })
+    let damaged = |found| StorageError::State { path: database.path().to_owned(), found };
+    let state = state.map_err(|error| damaged(error.to_string()))?;
+    check_digest(&state, meta).map_err(damaged)?;
+    Ok(state)
+}
+
+/// That no row was lost without a trace: sled takes some damage for the end of its file.
+fn check_digest(state: &State, meta: &Meta) -> Result<(), String> {
+    if state.digest() == meta.digest {
+        return Ok(());
+    }
+    Err(format!("the rows' digest is {:032x}, written was {:032x}: rows were lost", state.digest(), meta.digest))
 }
 
 /// That log and state meet.

@@ -12,3 +12,5 @@ mod packs_crash;
 mod recorder;
 #[path = "store/support.rs"]
 mod support;
+#[path = "store/trouble.rs"]
+mod trouble;

@@ -61,7 +61,7 @@ impl Node {
         if index == known {
             return;
         }
-        self.persist_state(gathered.into_batch(index, term), bytes);
+        self.persist_state(gathered.into_batch(index, term, self.state.digest()), bytes);
         self.tell_coordinator(coordinator::Input::Applied { term, entries: news });
         if cluster_changed {
             self.tell_addresses();
@@ -88,10 +88,11 @@ impl Node {
 }
 
 impl Gathered {
-    fn into_batch(self, index: LogIndex, term: Term) -> StateBatch {
+    fn into_batch(self, index: LogIndex, term: Term, digest: u128) -> StateBatch {
         StateBatch {
             index,
             term,
+            digest,
             membership: self.membership,
             reset: false,
             rows: self.rows.into_iter().map(|(key, value)| RowChange { key, value }).collect(),

@@ -56,6 +56,8 @@ pub struct StateBatch {
     /// Index and term of the last entry in it.
     pub index: LogIndex,
     pub term: Term,
+    /// `State::digest` at `index`: rows that a store lost without a trace are noticed by it at the next start.
+    pub digest: u128,
     /// Encoded raft membership, where it changed.
     pub membership: Option<Bytes>,
     /// A snapshot was installed: `rows` are all rows of the state and replace what the store held, at once. The store

@@ -174,6 +174,7 @@ impl Node {
         let batch = StateBatch {
             index,
             term,
+            digest: state.digest(),
             membership: Some(membership.clone()),
             reset: true,
             rows: rows.into_iter().map(row).collect(),

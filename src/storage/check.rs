@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Counters, StorageError, check_ends,
+    Counters, StorageError, check_digest, check_ends,
     file::Disk,
     header::HEADER_BYTES,
     lock_node,
@@ -132,6 +132,7 @@ fn check_state(
         Ok(state) => {
             if report.damages.len() == damages {
                 report.state_digest = Some(format!("{:032x}", state.digest()));
+                report.damages.extend(check_digest(&state, meta).err());
             }
             Ok(state.references())
         }

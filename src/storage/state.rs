@@ -177,7 +177,7 @@ impl Store {
         let (mut content, mut references, mut unpinned) = (Vec::new(), Vec::new(), Vec::new());
         let mut reset = false;
         for mut batch in group {
-            (meta.index, meta.term) = (batch.index, batch.term);
+            (meta.index, meta.term, meta.digest) = (batch.index, batch.term, batch.digest);
             if let Some(membership) = batch.membership.take() {
                 meta.membership = membership;
             }

@@ -22,7 +22,7 @@ use tempfile::tempdir;
 
 use crate::{
     recorder::Dice,
-    support::{Machine, TERM, VOLUME, content, create, log_batch, log_entry, open_with},
+    support::{Machine, TERM, VOLUME, content, create_with, log_batch, log_entry, open_with},
 };
 
 /// Tells the test below that it is the process to be killed, and in which directory.
@@ -134,7 +134,7 @@ fn the_process_that_is_killed() {
 #[test]
 fn a_killed_process_comes_back_with_everything_that_was_acknowledged() {
     let dir = tempdir().expect("space for a test");
-    create(dir.path());
+    create_with(dir.path(), OPTIONS);
     let mut dice = Dice::new(7);
     let (mut logged, mut applied, mut stored) = (1, 1, BTreeSet::new());
     for round in 0..ROUNDS {
@@ -194,6 +194,9 @@ fn a_killed_process_comes_back_with_everything_that_was_acknowledged() {
         let stale = pinned.range(..=recovered.state_index.0).next();
         assert_eq!(stale, None, "round {round}: the state has its entry");
     }
+    let (open, _) = open_with(dir.path(), OPTIONS);
+    assert!(std::fs::metadata(dir.path().join("log/0000000000000001.segment")).is_err(), "the log was compacted");
+    drop(open);
     assert!(applied > 300, "only {applied} entries in {ROUNDS} rounds");
     let report = storage::check(dir.path()).expect("readable");
     assert!(report.is_whole(), "{report:?}");

@@ -26,7 +26,12 @@ pub(crate) fn founding() -> Founding {
 }
 
 pub(crate) fn create(dir: &Path) {
-    storage::create(dir, &founding(), NODE, &Bytes::from_static(b"membership")).expect("a blank directory");
+    create_with(dir, Options::default());
+}
+
+pub(crate) fn create_with(dir: &Path, options: Options) {
+    let membership = Bytes::from_static(b"membership");
+    storage::create_with(dir, options, &founding(), NODE, &membership).expect("a blank directory");
 }
 
 /// An open store, and what it reported.
@@ -70,18 +75,6 @@ impl Open {
 
     pub(crate) fn wait_for_state(&self, index: LogIndex) {
         self.wait(|event| matches!(event, StorageEvent::StatePersisted(done) if *done >= index));
-    }
-
-    pub(crate) fn wait_for_failure(&self) -> StorageError {
-        let mut found = None;
-        self.wait(|event| match event {
-            StorageEvent::Failed(error) => {
-                found = Some(error.clone());
-                true
-            }
-            _ => false,
-        });
-        found.expect("waited for")
     }
 }
 
@@ -137,6 +130,7 @@ impl Machine {
         StateBatch {
             index: self.index,
             term: TERM,
+            digest: self.state.digest(),
             membership: None,
             reset: false,
             rows: applied.effects.rows,
@@ -196,6 +190,7 @@ impl Machine {
         StateBatch {
             index: self.index,
             term: TERM,
+            digest: self.state.digest(),
             membership: Some(Bytes::from_static(b"of the snapshot")),
             reset: true,
             rows: rows.collect(),
