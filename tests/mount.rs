@@ -1,0 +1,30 @@
+//! Real mounts: what programs see through the kernel. One file per operation; a body that concerns the tree runs twice,
+//! with writer and reader on one mount, and on two mounts of the same volume whose kernels hold warm caches.
+//!
+//! Needs root and /dev/fuse. `MANYFS_KERNEL_MASK=inc_epoch` runs all of it as on an older kernel.
+
+mod mount {
+    pub(crate) mod support;
+
+    mod append;
+    mod attributes;
+    mod caches;
+    mod content;
+    mod deleted;
+    mod fallocate;
+    mod holder;
+    mod links;
+    mod locks;
+    mod mknod;
+    mod mmap;
+    mod names;
+    mod permissions;
+    mod readdir;
+    mod refusals;
+    mod rename;
+    mod seek;
+    mod statfs;
+    mod symlinks;
+    mod unmount;
+    mod xattrs;
+}

@@ -1,0 +1,59 @@
+//! What the kernel answers by itself, counted.
+
+use std::{fs, os::unix::fs::FileExt};
+
+use super::support::Cluster;
+
+#[test]
+fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
+    let cluster = Cluster::found();
+    let (here, there) = (cluster.mount(), cluster.mount());
+    fs::create_dir(here.path.join("d")).expect("mkdir");
+    fs::write(here.path.join("d/f"), vec![1; 50_000]).expect("create");
+    std::os::unix::fs::symlink("f", here.path.join("d/l")).expect("symlink");
+    let directory = there.path.join("d");
+    let file = fs::File::open(directory.join("f")).expect("open");
+    let look = || {
+        fs::metadata(directory.join("f")).expect("stat");
+        fs::metadata(directory.join("l")).expect("stat through a link");
+        fs::metadata(directory.join("missing")).expect_err("no such file");
+        assert_eq!(fs::read_dir(&directory).expect("readdir").count(), 2);
+        let mut bytes = vec![0; 50_000];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        file.metadata().expect("fstat");
+    };
+    // The first time of the reader, and the second, which brings attributes that may be kept (PROTOCOL R1).
+    look();
+    look();
+    look();
+    let before = there.upcalls();
+    for _ in 0..100 {
+        look();
+    }
+    assert_eq!(there.upcalls() - before, 0, "{:#}", there.report()["fuse"]["upcalls"]);
+    // What others do elsewhere does not make these cold.
+    for number in 0..20 {
+        fs::write(here.path.join(format!("other{number}")), "x").expect("create");
+    }
+    let before = there.upcalls();
+    for _ in 0..100 {
+        look();
+    }
+    assert_eq!(there.upcalls() - before, 0, "{:#}", there.report()["fuse"]["upcalls"]);
+}
+
+#[test]
+fn a_mount_tells_how_it_does() {
+    let cluster = Cluster::found();
+    let mount = cluster.mount();
+    fs::write(mount.path.join("f"), "x").expect("create");
+    let report = mount.report();
+    assert_eq!(report["volume"], "main");
+    assert_eq!(report["lease_held"], true);
+    assert!(report["leader"].is_string());
+    assert_eq!(report["fuse"]["upcalls"]["create"], 1);
+    assert_eq!(report["fuse"]["notifications_failed"], 0);
+    assert!(report["kernel"]["abi"].as_str().is_some_and(|abi| abi.starts_with("7.")));
+    let masked = std::env::var("MANYFS_KERNEL_MASK").is_ok_and(|mask| mask.contains("inc_epoch"));
+    assert!(!masked || report["kernel"]["inc_epoch"] == false);
+}

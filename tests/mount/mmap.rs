@@ -1,0 +1,88 @@
+//! mmap(2): reading what others wrote, writing and msync.
+#![allow(unsafe_code)]
+
+use std::{ffi::c_void, fs, ptr::null_mut};
+
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
+
+use super::support::everywhere;
+
+/// A mapping of the first bytes of a file, for this test's thread alone.
+struct Map(*mut c_void, usize);
+
+impl Map {
+    fn new(file: &fs::File, length: usize, write: bool) -> Self {
+        let mut protection = ProtFlags::READ;
+        protection.set(ProtFlags::WRITE, write);
+        // SAFETY: a new mapping at an address that the kernel chooses aliases nothing.
+        let address = unsafe { mmap(null_mut(), length, protection, MapFlags::SHARED, file, 0) }.expect("mmap");
+        Self(address, length)
+    }
+
+    /// Copies the bytes out, one by one: the file may change under the mapping.
+    fn bytes(&self) -> Vec<u8> {
+        let start = self.0.cast::<u8>();
+        // SAFETY: the mapping is `self.1` bytes long and lives as long as `self`.
+        (0..self.1).map(|at| unsafe { start.add(at).read_volatile() }).collect()
+    }
+
+    fn fill(&self, byte: u8) {
+        let start = self.0.cast::<u8>();
+        for at in 0..self.1 {
+            // SAFETY: as in `bytes`; the mapping was made writable.
+            unsafe { start.add(at).write_volatile(byte) };
+        }
+        // SAFETY: the range is the mapping's.
+        unsafe { msync(self.0, self.1, MsyncFlags::SYNC) }.expect("msync");
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's, which nobody can use any more.
+        unsafe { munmap(self.0, self.1) }.expect("munmap");
+    }
+}
+
+#[test]
+fn a_mapping_shows_what_was_written_since() {
+    everywhere(|here, there| {
+        fs::write(here.join("f"), [b'a'; 10_000]).expect("create");
+        let file = fs::File::open(there.join("f")).expect("open");
+        let map = Map::new(&file, 10_000, false);
+        assert_eq!(map.bytes(), [b'a'; 10_000]);
+        fs::File::options()
+            .write(true)
+            .open(here.join("f"))
+            .and_then(|file| std::os::unix::fs::FileExt::write_all_at(&file, &[b'b'; 5_000], 2_000))
+            .expect("write");
+        let bytes = map.bytes();
+        assert!(bytes[..2_000].iter().all(|byte| *byte == b'a'));
+        assert!(bytes[2_000..7_000].iter().all(|byte| *byte == b'b'));
+        assert!(bytes[7_000..].iter().all(|byte| *byte == b'a'));
+    });
+}
+
+#[test]
+fn msync_makes_a_mappings_bytes_visible() {
+    everywhere(|here, there| {
+        fs::write(here.join("f"), [b'a'; 10_000]).expect("create");
+        let file = fs::File::options().read(true).write(true).open(here.join("f")).expect("open");
+        let map = Map::new(&file, 10_000, true);
+        assert_eq!(fs::read(there.join("f")).expect("read"), [b'a'; 10_000]);
+        map.fill(b'm');
+        file.sync_all().expect("fsync");
+        assert_eq!(fs::read(there.join("f")).expect("read"), [b'm'; 10_000]);
+    });
+}
+
+#[test]
+fn programs_run_from_the_mount() {
+    use std::os::unix::fs::PermissionsExt;
+    everywhere(|here, there| {
+        fs::copy("/bin/true", here.join("true")).expect("copy");
+        fs::set_permissions(here.join("true"), fs::Permissions::from_mode(0o755)).expect("chmod");
+        let status = std::process::Command::new(there.join("true")).status().expect("it starts");
+        assert!(status.success());
+    });
+}

@@ -1,0 +1,102 @@
+//! Listings: large ones, changing ones, cached ones.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use super::support::everywhere;
+
+fn list(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).expect("readdir");
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let name = entry.expect("entry").file_name().into_string().expect("text");
+        assert!(names.insert(name.clone()), "{name} is listed twice");
+    }
+    names
+}
+
+#[test]
+fn five_thousand_entries_are_listed_once_while_others_come_and_go() {
+    everywhere(|here, there| {
+        for number in 0..5_000 {
+            fs::File::create(here.join(format!("stays{number}"))).expect("create");
+        }
+        assert_eq!(list(there).len(), 5_000);
+        // Half a listing, then changes before, at and behind its place, then the rest.
+        let mut entries = fs::read_dir(there).expect("readdir");
+        let mut names = BTreeSet::new();
+        for _ in 0..2_500 {
+            names.insert(entries.next().expect("half").expect("entry").file_name());
+        }
+        for number in 0..200 {
+            fs::File::create(here.join(format!("new{number}"))).expect("create");
+            let gone = here.join(format!("gone{number}"));
+            fs::File::create(&gone).expect("create");
+            fs::remove_file(gone).expect("unlink");
+        }
+        for entry in entries {
+            let name = entry.expect("entry").file_name();
+            assert!(names.insert(name.clone()), "{name:?} is listed twice");
+        }
+        let stays = names.iter().filter(|name| name.to_str().is_some_and(|name| name.starts_with("stays"))).count();
+        assert_eq!(stays, 5_000, "what was there all the time is listed");
+        assert_eq!(list(there).len(), 5_200);
+    });
+}
+
+#[test]
+fn a_cached_listing_is_dropped_when_names_change() {
+    everywhere(|here, there| {
+        let mut expected = BTreeSet::new();
+        for round in 0..10 {
+            assert_eq!(list(there), expected);
+            assert_eq!(list(there), expected);
+            let name = format!("entry{round}");
+            fs::write(here.join(&name), "").expect("create");
+            expected.insert(name);
+            assert_eq!(list(there), expected, "created");
+            if round % 2 == 1 {
+                let old = format!("entry{}", round - 1);
+                fs::rename(here.join(&old), here.join(format!("moved{round}"))).expect("rename");
+                expected.remove(&old);
+                expected.insert(format!("moved{round}"));
+                assert_eq!(list(there), expected, "renamed");
+            }
+            if round % 3 == 2 {
+                let gone = expected.pop_first().expect("not empty");
+                fs::remove_file(here.join(&gone)).expect("unlink");
+                assert_eq!(list(there), expected, "removed");
+            }
+        }
+    });
+}
+
+#[test]
+fn kinds_and_inode_numbers_are_those_of_stat() {
+    use std::os::unix::fs::{DirEntryExt, MetadataExt};
+    everywhere(|here, there| {
+        fs::write(here.join("file"), "").expect("create");
+        fs::create_dir(here.join("directory")).expect("mkdir");
+        std::os::unix::fs::symlink("file", here.join("link")).expect("symlink");
+        for entry in fs::read_dir(there).expect("readdir") {
+            let entry = entry.expect("entry");
+            let about = fs::symlink_metadata(entry.path()).expect("lstat");
+            assert_eq!(entry.ino(), about.ino());
+            assert_eq!(entry.file_type().expect("kind"), about.file_type());
+        }
+    });
+}
+
+#[test]
+fn removing_while_listing_leaves_nothing() {
+    everywhere(|here, there| {
+        for number in 0..1_000 {
+            fs::File::create(here.join(format!("f{number}"))).expect("create");
+        }
+        // rm -r lists and removes in turn.
+        for entry in fs::read_dir(there).expect("readdir") {
+            fs::remove_file(entry.expect("entry").path()).expect("unlink");
+        }
+        assert!(list(here).is_empty());
+        assert!(list(there).is_empty());
+    });
+}

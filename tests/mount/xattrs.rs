@@ -1,0 +1,69 @@
+//! Extended attributes.
+
+use std::fs;
+
+use nix::libc;
+use rustix::fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr};
+
+use super::support::everywhere;
+
+fn get(path: &std::path::Path, name: &str) -> Result<Vec<u8>, i32> {
+    let mut value = vec![0; 65_536];
+    let length = getxattr(path, name, &mut value[..]).map_err(rustix::io::Errno::raw_os_error)?;
+    value.truncate(length);
+    Ok(value)
+}
+
+#[test]
+fn a_value_is_set_seen_changed_and_removed() {
+    everywhere(|here, there| {
+        let (mine, theirs) = (here.join("f"), there.join("f"));
+        fs::write(&mine, "").expect("create");
+        assert_eq!(get(&theirs, "user.colour"), Err(libc::ENODATA));
+        for value in [&b"red"[..], b"", &[0xff; 65_536]] {
+            setxattr(&mine, "user.colour", value, XattrFlags::empty()).expect("setxattr");
+            assert_eq!(get(&theirs, "user.colour").as_deref(), Ok(value));
+        }
+        setxattr(&mine, "trusted.other", b"x", XattrFlags::empty()).expect("setxattr");
+        let mut names = vec![0; 1000];
+        let length = listxattr(&theirs, &mut names[..]).expect("listxattr");
+        let mut listed: Vec<_> = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+        listed.sort();
+        assert_eq!(listed, [&b"trusted.other"[..], b"user.colour"]);
+        removexattr(&mine, "user.colour").expect("removexattr");
+        assert_eq!(get(&theirs, "user.colour"), Err(libc::ENODATA));
+    });
+}
+
+#[test]
+fn flags_and_sizes() {
+    everywhere(|here, there| {
+        let path = here.join("d");
+        fs::create_dir(&path).expect("mkdir");
+        let set = |flags| setxattr(there.join("d"), "user.a", b"12345", flags).map_err(|error| error.raw_os_error());
+        assert_eq!(set(XattrFlags::REPLACE), Err(libc::ENODATA));
+        assert_eq!(set(XattrFlags::CREATE), Ok(()));
+        assert_eq!(set(XattrFlags::CREATE), Err(libc::EEXIST));
+        assert_eq!(set(XattrFlags::REPLACE), Ok(()));
+        let mut none: [u8; 0] = [];
+        assert_eq!(getxattr(&path, "user.a", &mut none[..]), Ok(5), "a size of 0 asks for the size");
+        let mut short = [0; 4];
+        assert_eq!(getxattr(&path, "user.a", &mut short[..]), Err(rustix::io::Errno::RANGE));
+        assert_eq!(removexattr(&path, "user.none"), Err(rustix::io::Errno::NODATA));
+        let long = format!("user.{}", "n".repeat(250));
+        setxattr(&path, &long[..255], b"", XattrFlags::empty()).expect("a name of 255 bytes");
+    });
+}
+
+#[test]
+fn an_acl_that_nobody_would_enforce_is_refused() {
+    everywhere(|here, _| {
+        fs::write(here.join("f"), "").expect("create");
+        // Version 2; user, group and others rwx.
+        let acl = [
+            2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 7, 0, 255, 255, 255, 255, 32, 0, 7, 0, 255, 255, 255, 255,
+        ];
+        let refused = setxattr(here.join("f"), "system.posix_acl_access", &acl, XattrFlags::empty());
+        assert_eq!(refused, Err(rustix::io::Errno::OPNOTSUPP));
+    });
+}
