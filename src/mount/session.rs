@@ -19,16 +19,9 @@ impl Mount {
                 self.client.set_in_debt(true);
                 // Stores may be known now that were not before.
                 self.uploads.tick(now, self.client.stores());
-                self.become_ready(now);
             }
-            Event::Snapshot { index, first, last, rows } => {
-                self.snapshot(now, index, (first, last), rows);
-                self.become_ready(now);
-            }
-            Event::Entries(entries) => {
-                self.entries(now, entries);
-                self.become_ready(now);
-            }
+            Event::Snapshot { index, first, last, rows } => self.snapshot(now, index, (first, last), rows),
+            Event::Entries(entries) => self.entries(now, entries),
             // An index of 0 is a refusal without an entry.
             Event::Answered { sequence, index, outcome } if index <= self.replica.applied() => {
                 self.answered(now, sequence, outcome);
@@ -64,9 +57,10 @@ impl Mount {
                 "the lease has ended: this mount answers from what it has, and its kernel keeps nothing".to_owned(),
             ));
             self.forget_everything();
-        } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.life != Life::Starting {
+        } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.replica.is_loaded() {
             // What this connection's leader had before is applied and forgotten; what comes, it waits for us.
             self.is_fresh = true;
+            self.become_ready(now);
             if self.counters.leases_lost > 0 {
                 self.outputs.push_back(Output::Notice("the lease is back: this mount is in step again".to_owned()));
             }
@@ -100,9 +94,9 @@ impl Mount {
         }
     }
 
+    /// Not before the first lease: until then changes complete without this mount, and it would answer from before them.
     fn become_ready(&mut self, now: Instant) {
-        let is_caught_up = self.catch_up.is_some_and(|index| self.replica.applied() >= index);
-        if self.life != Life::Starting || !self.replica.is_loaded() || !is_caught_up {
+        if self.life != Life::Starting {
             return;
         }
         self.life = Life::Running;

@@ -8,7 +8,9 @@ use super::support::Cluster;
 fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     let cluster = Cluster::found();
     let (here, there) = (cluster.mount(), cluster.mount());
+    there.wait_for_lease();
     fs::create_dir(here.path.join("d")).expect("mkdir");
+    fs::create_dir(here.path.join("elsewhere")).expect("mkdir");
     fs::write(here.path.join("d/f"), vec![1; 50_000]).expect("create");
     std::os::unix::fs::symlink("f", here.path.join("d/l")).expect("symlink");
     let directory = there.path.join("d");
@@ -33,7 +35,7 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     assert_eq!(there.upcalls() - before, 0, "{:#}", there.report()["fuse"]["upcalls"]);
     // What others do elsewhere does not make these cold.
     for number in 0..20 {
-        fs::write(here.path.join(format!("other{number}")), "x").expect("create");
+        fs::write(here.path.join(format!("elsewhere/{number}")), "x").expect("create");
     }
     let before = there.upcalls();
     for _ in 0..100 {
@@ -46,6 +48,7 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
 fn a_mount_tells_how_it_does() {
     let cluster = Cluster::found();
     let mount = cluster.mount();
+    mount.wait_for_lease();
     fs::write(mount.path.join("f"), "x").expect("create");
     let report = mount.report();
     assert_eq!(report["volume"], "main");

@@ -174,6 +174,11 @@ impl Mount {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// Waits until the kernel may answer from its caches; a new mount answers everything by itself for a moment.
+    pub(crate) fn wait_for_lease(&self) {
+        wait_for("the lease", || (self.report()["lease_held"] == true).then_some(()));
+    }
+
     /// Requests of the kernel so far, those left out that come late and tell nothing.
     pub(crate) fn upcalls(&self) -> u64 {
         let report = self.report();

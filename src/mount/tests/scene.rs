@@ -273,7 +273,10 @@ impl Scene {
                     side.mount.handle(now, Input::BlockFetched { ticket, store, result });
                 }
             }
-            Output::Ready => side.is_ready = true,
+            Output::Ready => {
+                assert!(side.mount.status().lease_held, "without the lease changes complete behind the mount's back");
+                side.is_ready = true;
+            }
             Output::Fatal(sentence) => side.fatal = Some(sentence),
             Output::Notice(sentence) => side.notices.push(sentence),
             Output::Stopped => side.is_stopped = true,
