@@ -6,6 +6,7 @@
 //! Every part is persistent (structural sharing): a clone is O(1) and stays as it was.
 
 mod acl;
+pub mod describe;
 pub mod effects;
 pub mod entry;
 mod extent;

@@ -395,6 +395,14 @@ impl fmt::Debug for Replica {
     }
 }
 
+/// What was proposed by the encoded raft entry `bytes`; empty for raft's own entries.
+///
+/// # Errors
+/// Why the bytes are no entry.
+pub fn proposed_by(bytes: &Bytes) -> Result<Bytes, String> {
+    guard::entry(bytes).map(|entry| data_of(&entry))
+}
+
 /// What was proposed; raft's own entries have nothing for the state.
 fn data_of(entry: &Entry) -> Bytes {
     match entry.get_entry_type() {

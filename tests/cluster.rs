@@ -5,8 +5,6 @@ mod support;
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -212,13 +210,7 @@ fn a_data_directory_belongs_to_one_process_and_one_cluster() {
 #[test]
 fn probes_and_scrapers_are_answered() {
     let cluster = Cluster::blank(1);
-    let get = |path: &str| {
-        let mut stream = TcpStream::connect(&cluster.nodes[0].http).expect("listens");
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("answered");
-        answer
-    };
+    let get = |path: &str| support::get(&cluster.nodes[0].http, path).expect("listens");
     assert!(get("/healthz").starts_with("HTTP/1.0 200"));
     assert!(get("/readyz").starts_with("HTTP/1.0 503"));
     succeed(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &cluster.servers()]);

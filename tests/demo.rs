@@ -212,3 +212,35 @@ fn what_a_killed_demo_leaves_behind_is_ended_by_the_next() {
     assert!(!fresh.mount(0).join("file").exists());
     assert_eq!(fresh.stop(Signal::SIGTERM), Some(0));
 }
+
+#[test]
+fn a_node_that_was_away_gets_the_blocks_it_missed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let dir = dir.path().canonicalize().expect("a path");
+    let demo = Demo::start(&dir, &["--nodes", "3", "--mounts", "1"]);
+    let nodes = demo.ready["nodes"].as_array().expect("a list");
+    let away = nodes.iter().find(|node| node["leader"] == false).expect("a follower");
+    send(u32::try_from(away["pid"].as_u64().expect("a pid")).expect("a pid"), Signal::SIGKILL);
+    // Larger than what travels in entries, and no two blocks alike.
+    let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(demo.mount(0).join("file"), &content).expect("written");
+
+    let mut restarted = start_again(&away["start"]);
+    let start = words(&away["start"]);
+    let http = start.iter().position(|word| word == "--listen-http").map(|at| start[at + 1].clone());
+    let http = http.expect("an address");
+    wait_for("the missing blocks to be fetched", || {
+        let page = support::get(&http, "/metrics")?;
+        let value = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        (value("manyfs_blocks_filled_total")? > 0.0 && value("manyfs_blocks_missing")? == 0.0).then_some(())
+    });
+    assert_eq!(demo.stop(Signal::SIGTERM), Some(0));
+    restarted.wait().expect("waited for");
+    for node in 1..=3 {
+        let data = dir.join(format!("node-{node}"));
+        let checked = succeed(&["check", path(&data)]);
+        assert!(checked.trim_end().ends_with("\nwhole"), "node {node}: {checked}");
+        let rows = succeed(&["inspect", path(&data), "--part", "state"]);
+        assert!(rows.contains("name file: inode"), "node {node}: {rows}");
+    }
+}

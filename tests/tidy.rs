@@ -54,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "limits",
             "types",
             "namespace",
+            "replica",
             "node",
             "mount",
             "client",

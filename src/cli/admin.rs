@@ -1,6 +1,11 @@
 //! Talking to storage nodes as an administrator.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 use tonic::{Code, Status, transport::Channel};
@@ -44,7 +49,11 @@ pub(super) struct Target {
 pub(super) struct Administrator {
     identity: Identity,
     servers: Vec<String>,
+    /// Connections that stand, by address: whoever asks again and again needs no new handshake.
+    channels: Channels,
 }
+
+type Channels = Arc<Mutex<BTreeMap<String, Channel>>>;
 
 /// What a node said of itself, or why it said nothing.
 pub(super) struct Answer {
@@ -62,7 +71,7 @@ pub(super) enum Change {
 
 impl Administrator {
     pub(super) fn new(authority: &Authority, servers: Vec<String>) -> Result<Self, Failure> {
-        Ok(Self { identity: authority.issue_admin()?, servers })
+        Ok(Self { identity: authority.issue_admin()?, servers, channels: Channels::default() })
     }
 
     /// Asks all known nodes how they are, those too that only the others know of.
@@ -89,8 +98,8 @@ impl Administrator {
     pub(super) async fn ask(&self, addresses: Vec<String>) -> Vec<Answer> {
         let mut tasks = JoinSet::new();
         for (at, address) in addresses.iter().cloned().enumerate() {
-            let identity = self.identity.clone();
-            tasks.spawn(async move { (at, status(&identity, &address).await) });
+            let (identity, channels) = (self.identity.clone(), self.channels.clone());
+            tasks.spawn(async move { (at, status(&identity, &channels, &address).await) });
         }
         let mut reports = tasks.join_all().await;
         reports.sort_by_key(|(at, _)| *at);
@@ -207,10 +216,21 @@ async fn connect(identity: &Identity, address: &str) -> Result<AdminClient<Chann
     Ok(AdminClient::new(channel))
 }
 
-async fn status(identity: &Identity, address: &str) -> Result<Report, String> {
+async fn status(identity: &Identity, channels: &Channels, address: &str) -> Result<Report, String> {
+    let channels = || channels.lock().unwrap_or_else(PoisonError::into_inner);
+    let standing = channels().remove(address);
     let asked = tokio::time::timeout(STATUS_TIMEOUT, async {
-        let mut client = connect(identity, address).await.map_err(|failure| failure.to_string())?;
-        let response = client.status(proto::StatusRequest {}).await.map_err(|status| sentence_of(address, &status))?;
+        let channel = match standing {
+            Some(channel) => channel,
+            None => {
+                let endpoint = endpoint(address, identity).map_err(|error| error.to_string())?;
+                endpoint.connect().await.map_err(|error| sentence_of(address, &error))?
+            }
+        };
+        let response = AdminClient::new(channel.clone()).status(proto::StatusRequest {}).await;
+        let response = response.map_err(|status| sentence_of(address, &status))?;
+        // Kept only while it is good.
+        channels().insert(address.to_owned(), channel);
         Report::try_from(response.into_inner()).map_err(|error| format!("{address}: {error}"))
     });
     asked.await.unwrap_or_else(|_| Err(format!("{address} does not answer")))

@@ -2,8 +2,14 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::{Failure, report::print};
-use crate::storage::{self, Description, inspect::Parts};
+use crate::{
+    namespace::describe::{describe_entry, describe_row},
+    replica::proposed_by,
+    storage::{self, Description, inspect::Parts},
+};
 
 /// Show what is in the data directory of a storage node that does not run: log, state and packs, line by line.
 ///
@@ -38,7 +44,8 @@ impl Inspect {
         let is_shown = |part| self.part.is_empty() || self.part.contains(&part);
         let parts = Parts { log: is_shown(Part::Log), state: is_shown(Part::State), packs: is_shown(Part::Packs) };
         let mut failed = None;
-        storage::inspect(&self.data, parts, Description::default(), &mut |line| {
+        let description = Description { entry: &entry, row: &describe_row };
+        storage::inspect(&self.data, parts, description, &mut |line| {
             if failed.is_some() {
                 return;
             }
@@ -48,4 +55,10 @@ impl Inspect {
         })?;
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// What an entry of the log does, in words.
+fn entry(bytes: &[u8]) -> Option<String> {
+    let data = proposed_by(&Bytes::copy_from_slice(bytes)).ok()?;
+    if data.is_empty() { Some("raft's own".to_owned()) } else { describe_entry(&data) }
 }

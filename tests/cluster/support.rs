@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
-    net::{Ipv4Addr, TcpListener},
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -67,6 +67,15 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 pub(crate) fn path(path: &Path) -> &str {
     path.to_str().expect("test paths are text")
+}
+
+/// What an HTTP service answers; `None` where nobody listens.
+pub(crate) fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// Ports that are free now.
