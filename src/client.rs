@@ -96,6 +96,8 @@ pub struct Client {
     connections: u64,
     /// The leader waits for acknowledgements of this mount, and grants no lease meanwhile.
     is_in_debt: bool,
+    /// Leaders that were left because they said nothing, since the last lease.
+    silences: u32,
     events: VecDeque<Event>,
 }
 
@@ -115,6 +117,7 @@ impl Client {
             inline_bytes_max: limits::INLINE_BYTES_MAX,
             connections: 0,
             is_in_debt: false,
+            silences: 0,
             events: VecDeque::new(),
             config,
         };
@@ -153,6 +156,7 @@ impl Client {
             Phase::Attached { heard, address, is_leased, .. } if now.since(*heard) >= self.silence(*is_leased) => {
                 let address = address.clone();
                 self.events.push_back(Event::Notice(format!("the leader at {address} is silent, looking for another")));
+                self.silences = self.silences.saturating_add(1);
                 self.failed(now, &address);
             }
             Phase::Attached { renew, connection, .. } if *renew <= now => {
@@ -230,6 +234,7 @@ impl Client {
             }
             ToMount::Lease { number, stamp, space, stores } => {
                 self.lease.granted(number);
+                self.silences = 0;
                 self.told(now, stamp, space, stores);
             }
         }
@@ -350,13 +355,14 @@ impl Client {
     }
 
     /// How long a leader may say nothing before another is looked for. One that has granted a lease answers every
-    /// renewal; one that is new, or waits for us, may have nothing to say for longer.
+    /// renewal. One that is new, waits for us, or lets us wait because we kept others waiting (PROTOCOL R28) may have
+    /// nothing to say for longer: then looking for another is tried ever more rarely.
     fn silence(&self, is_leased: bool) -> Duration {
         let timing = &self.config.timing;
         match (is_leased, self.is_in_debt) {
             (true, false) => timing.election,
-            (false, false) => timing.lease * 2,
-            (_, true) => timing.lease * 4,
+            (false, false) => timing.lease * (2 << self.silences.min(4)),
+            (_, true) => timing.lease * (4 << self.silences.min(4)),
         }
     }
 

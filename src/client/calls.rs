@@ -32,6 +32,8 @@ pub(crate) struct Calls {
     waiting: BTreeSet<Sequence>,
     /// Answers that have arrived and that no call has told of.
     answered: BTreeSet<Sequence>,
+    /// Calls that were given up and that this connection's leader still has: they count as under way.
+    ghosts: BTreeSet<Sequence>,
 }
 
 impl Calls {
@@ -44,7 +46,7 @@ impl Calls {
 
     /// The next message for the present connection, as long as fewer than `SESSION_CALLS_MAX` are on their way.
     pub(crate) fn next_message(&mut self) -> Option<ToLeader> {
-        if self.calls.len() - self.waiting.len() >= limits::SESSION_CALLS_MAX {
+        if self.calls.len() - self.waiting.len() + self.ghosts.len() >= limits::SESSION_CALLS_MAX {
             return None;
         }
         let sequence = self.waiting.pop_first()?;
@@ -63,12 +65,14 @@ impl Calls {
     /// A new connection stands: everything unanswered is sent again, in order.
     pub(crate) fn reconnected(&mut self) {
         self.waiting = self.calls.keys().copied().collect();
+        self.ghosts.clear();
     }
 
     /// An answer has arrived. False when nobody waits for it any more.
     pub(crate) fn answered(&mut self, sequence: Sequence) -> bool {
         self.answered.insert(sequence);
         self.waiting.remove(&sequence);
+        self.ghosts.remove(&sequence);
         self.calls.remove(&sequence).is_some()
     }
 
@@ -83,9 +87,12 @@ impl Calls {
     /// any later call: that one carries its sequence as answered, which bars it from then on (PROTOCOL R17). True when
     /// it was never sent, and so never will take effect.
     pub(crate) fn give_up(&mut self, sequence: Sequence) -> bool {
-        self.waiting.remove(&sequence);
+        let is_under_way = !self.waiting.remove(&sequence);
         match self.calls.remove(&sequence) {
             Some(call) => {
+                if is_under_way {
+                    self.ghosts.insert(sequence);
+                }
                 self.answered.extend(call.carried);
                 self.answered.insert(sequence);
                 !call.sent
@@ -181,6 +188,20 @@ mod tests {
         calls.submit(operation("c"));
         assert_eq!(sent(&mut calls), [(3, vec![1, 2])], "and it is barred before anything else is done");
         assert!(!calls.answered(Sequence(2)), "nobody waits for the late answer");
+    }
+
+    #[test]
+    fn what_was_given_up_counts_until_the_leader_is_rid_of_it() {
+        let mut calls = Calls::default();
+        for _ in 0..limits::SESSION_CALLS_MAX {
+            calls.submit(operation("a"));
+        }
+        sent(&mut calls);
+        calls.give_up(Sequence(1));
+        calls.submit(operation("b"));
+        assert_eq!(sent(&mut calls), [], "the leader still has as many as it may");
+        calls.answered(Sequence(1));
+        assert_eq!(sent(&mut calls).len(), 1);
     }
 
     #[test]

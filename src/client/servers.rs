@@ -54,9 +54,11 @@ impl Servers {
         Some(address)
     }
 
-    /// How long dialling, and then the greeting, may take. Grows while nothing answers.
+    /// How long dialling, and then the greeting, may take. Grows while nothing answers: short enough at first to pass a
+    /// server by that is cut off, long enough later for one that is slow.
     pub(crate) fn patience(&self) -> Duration {
-        let doublings = (self.attempts / PATIENT_ATTEMPTS).min(3);
+        let servers = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX).max(1);
+        let doublings = (self.attempts / servers / 2).min(3);
         self.timing.heartbeat * (4 << doublings)
     }
 

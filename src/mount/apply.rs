@@ -227,7 +227,7 @@ impl Mount {
 
     /// An operation of this mount is part of the replica now. Its kernel knows what it asked for: nothing is told.
     fn own_applied(&mut self, unique: u64, outcome: &Result<Reply, Errno>) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let Some(waiting) = self.waiting.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
         waiting.is_applied = outcome.is_ok();
         let Ok(Reply::Made { ino }) = outcome else { return };
         let ino = *ino;

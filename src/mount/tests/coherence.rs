@@ -270,6 +270,10 @@ fn a_rename_that_collides_is_answered_only_after_every_name_is_stale() {
     // The exchange is ordered first.
     let exchange = scene.post(0, rename_request("a", "c", RenameMode::Exchange));
     let rename = scene.post(1, rename_request("a", "b", RenameMode::Replace));
+    scene.sides[1].is_stalled = true;
+    scene.settle();
+    assert_eq!(scene.answer(1, rename), None, "complete, but the kernel would move what it believes in");
+    scene.sides[1].is_stalled = false;
     scene.settle();
     assert_eq!(scene.answer(0, exchange), Some(Ok(Response::Done)));
     assert_eq!(scene.answer(1, rename), Some(Ok(Response::Done)));
@@ -486,6 +490,39 @@ fn what_was_given_up_here_and_happens_all_the_same_is_told_like_a_foreign_change
         "the kernel believes that there is no such name"
     );
     assert!(scene.lookup(0, Ino::ROOT, "d").is_some());
+}
+
+#[test]
+fn what_was_given_up_before_it_was_ordered_is_told_when_it_happens() {
+    let mut scene = Scene::new(1);
+    assert_eq!(entry_ttl(scene.call(0, lookup_request("d"))), LONG);
+    scene.leader.delays = true;
+    let unique = scene.send(0, mkdir_request(Ino::ROOT, "d"));
+    scene.pass(Timing::DEFAULT.write_timeout);
+    assert_eq!(scene.answer(0, unique), Some(Err(Errno::EIO)));
+    scene.forget_notified();
+    scene.leader.propose_delayed();
+    scene.settle();
+    assert_eq!(scene.sides[0].notified, [name_of(Ino::ROOT, "d"), listing_of(Ino::ROOT)]);
+    assert!(scene.lookup(0, Ino::ROOT, "d").is_some());
+}
+
+#[test]
+fn a_lease_granted_too_early_makes_nothing_fresh() {
+    let mut scene = Scene::new(2);
+    let (file, _) = cached_state(&mut scene);
+    scene.cut_off(1);
+    scene.pass(Timing::DEFAULT.lease);
+    scene.mkdir(0, Ino::ROOT, "missing");
+    scene.leader.grants_early = true;
+    scene.sides[1].is_stalled = true;
+    scene.sides[1].is_cut_off = false;
+    scene.pass(Timing::DEFAULT.lease);
+    assert!(!scene.sides[1].mount.status().lease_held, "its kernel still shows what was before");
+    assert_eq!(scene.getattr(1, file).1, Duration::ZERO);
+    scene.sides[1].is_stalled = false;
+    scene.settle();
+    assert!(scene.sides[1].mount.status().lease_held);
 }
 
 #[test]

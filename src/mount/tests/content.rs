@@ -295,6 +295,28 @@ fn space_is_punched_and_ranges_are_copied() {
 }
 
 #[test]
+fn a_copy_goes_behind_what_both_files_have_on_the_way() {
+    let mut scene = Scene::new(1);
+    let from = scene.file(0, "from", b"source");
+    let (to, fh) = scene.create(0, "to");
+    for store in scene.leader.stores.values_mut() {
+        store.is_down = true;
+    }
+    let content = pattern(MIB, 4);
+    scene.write(0, to, fh, 0, &content);
+    let copy = scene.send(0, Request::CopyRange { from, from_offset: 0, to, to_offset: 10, length: 6 });
+    assert_eq!(scene.answer(0, copy), None);
+    for store in scene.leader.stores.values_mut() {
+        store.is_down = false;
+    }
+    scene.pass(Duration::from_millis(500));
+    assert_eq!(scene.answer(0, copy), Some(Ok(Response::Written { length: 6 })));
+    let mut expected = content;
+    expected[10..16].copy_from_slice(b"source");
+    assert_eq!(scene.read(0, to, 0, MIB as u32), expected);
+}
+
+#[test]
 fn many_small_appends_do_not_leave_many_extents() {
     let mut scene = Scene::new(2);
     let file = scene.file(0, "log", b"");

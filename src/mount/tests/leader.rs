@@ -45,7 +45,12 @@ pub(super) struct Leader {
     pub(super) answers_nothing: bool,
     /// Takes operations and does nothing with them.
     pub(super) proposes_nothing: bool,
+    /// Takes operations and proposes them only when told to.
+    pub(super) delays: bool,
+    delayed: Vec<(usize, Sequence, Vec<Sequence>, Operation)>,
     pub(super) grants_leases: bool,
+    /// Also to mounts that are not caught up.
+    pub(super) grants_early: bool,
     pub(super) is_up: bool,
     /// Hello is answered with a snapshot, whatever the mount has.
     pub(super) sends_snapshots: bool,
@@ -84,7 +89,10 @@ impl Leader {
             incomplete: Vec::new(),
             answers_nothing: false,
             proposes_nothing: false,
+            delays: false,
+            delayed: Vec::new(),
             grants_leases: true,
+            grants_early: false,
             is_up: true,
             sends_snapshots: false,
             inline_bytes_max: 64 * 1024,
@@ -123,7 +131,8 @@ impl Leader {
                 }
             }
             ToLeader::Renew { number } => {
-                if self.grants_leases && self.attached.get(&mount).is_some_and(|attached| attached.is_caught_up) {
+                let is_caught_up = self.attached.get(&mount).is_some_and(|attached| attached.is_caught_up);
+                if self.grants_leases && (is_caught_up || self.grants_early) {
                     let lease = ToMount::Lease {
                         number,
                         stamp: self.stamp,
@@ -144,6 +153,14 @@ impl Leader {
     pub(super) fn detached(&mut self, mount: usize) {
         self.attached.remove(&mount);
         self.acknowledged_by(mount, None);
+    }
+
+    /// What was delayed goes into the log now.
+    pub(super) fn propose_delayed(&mut self) {
+        self.delays = false;
+        for (mount, sequence, answered, operation) in std::mem::take(&mut self.delayed) {
+            self.operation(mount, sequence, answered, operation);
+        }
     }
 
     /// A session that nobody heard of for too long.
@@ -216,6 +233,9 @@ impl Leader {
     fn operation(&mut self, mount: usize, sequence: Sequence, answered: Vec<Sequence>, operation: Operation) {
         if self.proposes_nothing {
             return;
+        }
+        if self.delays {
+            return self.delayed.push((mount, sequence, answered, operation));
         }
         self.check(&operation);
         let session = self.attached[&mount].session;
