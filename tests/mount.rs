@@ -10,6 +10,7 @@ mod mount {
     mod attributes;
     mod caches;
     mod content;
+    mod cut_off;
     mod deleted;
     mod fallocate;
     mod holder;

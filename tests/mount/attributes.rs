@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, FileTimes},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
+    process::Command,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -54,6 +55,21 @@ fn times_are_kept_to_the_nanosecond() {
             drop(file);
             let about = fs::metadata(&theirs).expect("stat");
             assert_eq!((about.modified().expect("mtime"), about.accessed().expect("atime")), (time, time));
+        }
+    });
+}
+
+#[test]
+fn no_time_is_too_much_for_a_mount() {
+    everywhere(|here, there| {
+        touch(&here.join("f"));
+        // The first of them once ended the worker: fuser takes its absolute value.
+        for seconds in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
+            let path = here.join("f").display().to_string();
+            // Whether the kernel shows such a time is its own affair.
+            let status = Command::new("touch").args(["-m", "-d", &format!("@{seconds}"), &path]).status();
+            assert!(status.expect("touch runs").success(), "{seconds}");
+            fs::metadata(there.join("f")).expect("stat");
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Listings: large ones, changing ones, cached ones.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, thread};
 
 use super::support::everywhere;
 
@@ -14,12 +14,24 @@ fn list(directory: &Path) -> BTreeSet<String> {
     names
 }
 
+/// Makes empty files, several at a time.
+fn make(directory: &Path, name: &str, count: usize) {
+    const MAKERS: usize = 8;
+    thread::scope(|scope| {
+        for maker in 0..MAKERS {
+            scope.spawn(move || {
+                for number in (maker..count).step_by(MAKERS) {
+                    fs::File::create(directory.join(format!("{name}{number}"))).expect("create");
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn five_thousand_entries_are_listed_once_while_others_come_and_go() {
     everywhere(|here, there| {
-        for number in 0..5_000 {
-            fs::File::create(here.join(format!("stays{number}"))).expect("create");
-        }
+        make(here, "stays", 5_000);
         assert_eq!(list(there).len(), 5_000);
         // Half a listing, then changes before, at and behind its place, then the rest.
         let mut entries = fs::read_dir(there).expect("readdir");
@@ -27,11 +39,10 @@ fn five_thousand_entries_are_listed_once_while_others_come_and_go() {
         for _ in 0..2_500 {
             names.insert(entries.next().expect("half").expect("entry").file_name());
         }
-        for number in 0..200 {
-            fs::File::create(here.join(format!("new{number}"))).expect("create");
-            let gone = here.join(format!("gone{number}"));
-            fs::File::create(&gone).expect("create");
-            fs::remove_file(gone).expect("unlink");
+        make(here, "new", 200);
+        make(here, "gone", 100);
+        for number in 0..100 {
+            fs::remove_file(here.join(format!("gone{number}"))).expect("unlink");
         }
         for entry in entries {
             let name = entry.expect("entry").file_name();
@@ -89,9 +100,7 @@ fn kinds_and_inode_numbers_are_those_of_stat() {
 #[test]
 fn removing_while_listing_leaves_nothing() {
     everywhere(|here, there| {
-        for number in 0..1_000 {
-            fs::File::create(here.join(format!("f{number}"))).expect("create");
-        }
+        make(here, "f", 1_000);
         // rm -r lists and removes in turn.
         for entry in fs::read_dir(there).expect("readdir") {
             fs::remove_file(entry.expect("entry").path()).expect("unlink");

@@ -1,13 +1,14 @@
 //! A cluster of one storage node and its mounts, as processes of the built binary, in a directory of their own.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU8, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Cluster {
     directory: TempDir,
     address: Ipv4Addr,
-    node: Child,
+    node: RefCell<Option<Child>>,
     mounts: Cell<u32>,
 }
 
@@ -38,28 +39,43 @@ impl Cluster {
         let address = own_address();
         let authority = directory.path().join("authority.toml");
         succeed(manyfs(["cluster", "authority", "--out"]).arg(&authority));
-        let node = manyfs(["serve"])
-            .arg("--authority")
-            .arg(&authority)
-            .arg("--data")
-            .arg(directory.path().join("data"))
-            .args(["--advertise", &address.to_string()])
-            .args(["--listen-client", &format!("{address}:7440")])
-            .args(["--listen-peer", &format!("{address}:7441")])
-            .args(["--listen-http", &format!("{address}:7442")])
-            .stdin(Stdio::null())
-            .stdout(log(&directory, "node"))
-            .stderr(log(&directory, "node"))
-            .spawn()
-            .expect("the node starts");
-        let cluster = Self { directory, address, node, mounts: Cell::new(0) };
-        let client = SocketAddr::from((address, 7440));
-        wait_for("the node to listen", || TcpStream::connect(client).ok());
+        let cluster = Self { directory, address, node: RefCell::new(None), mounts: Cell::new(0) };
+        cluster.start_node();
         let nodes = format!("{address}");
         let init = manyfs(["cluster", "init", "--nodes", &nodes, "--authority"]).arg(&authority).status();
         assert!(init.expect("manyfs runs").success(), "cluster init");
         cluster.credential("main.toml", &[]);
         cluster
+    }
+
+    /// Starts the storage node and waits until it listens.
+    pub(crate) fn start_node(&self) {
+        let address = self.address;
+        let node = manyfs(["serve"])
+            .arg("--authority")
+            .arg(self.path().join("authority.toml"))
+            .arg("--data")
+            .arg(self.path().join("data"))
+            .args(["--advertise", &address.to_string()])
+            .args(["--listen-client", &format!("{address}:7440")])
+            .args(["--listen-peer", &format!("{address}:7441")])
+            .args(["--listen-http", &format!("{address}:7442")])
+            .stdin(Stdio::null())
+            .stdout(log(&self.directory, "node"))
+            .stderr(log(&self.directory, "node"))
+            .spawn()
+            .expect("the node starts");
+        self.node.replace(Some(node));
+        let client = SocketAddr::from((address, 7440));
+        wait_for("the node to listen", || TcpStream::connect(client).ok());
+    }
+
+    /// kill -9.
+    pub(crate) fn kill_node(&self) {
+        if let Some(mut node) = self.node.take() {
+            node.kill().expect("it runs");
+            node.wait().expect("a child");
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -123,8 +139,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.node.kill().ok();
-        self.node.wait().ok();
+        self.kill_node();
         if thread::panicking() {
             self.tell("node");
             for mount in 1..=self.mounts.get() {
@@ -281,10 +296,11 @@ pub(crate) fn errno<T>(result: std::io::Result<T>) -> i32 {
 
 /// A loopback address of this test alone: nodes listen at their usual ports.
 fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
-    (2..=250)
-        .map(|last| Ipv4Addr::new(127, (pid >> 8) as u8 | 0x80, pid as u8, last))
-        .find(|address| std::net::TcpListener::bind((*address, 7440)).is_ok())
+    std::iter::repeat_with(|| Ipv4Addr::new(127, (pid >> 8) as u8 | 0x80, pid as u8, NEXT.fetch_add(1, Relaxed)))
+        .take(250)
+        .find(|address| TcpListener::bind((*address, 7440)).is_ok())
         .expect("a free address")
 }
 
