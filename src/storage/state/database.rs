@@ -36,7 +36,7 @@ use crate::{
 /// Bytes of sled's page cache. Rows are read at start only, so it is for writing.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// sled collects garbage in the same thread, so this must not be switched off.
-const FLUSH_EVERY_MS: u64 = 500;
+const FLUSH_EVERY_MS: u64 = 2000;
 /// How long sled's own lock is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Rows that one batch removes or writes when a whole generation is.
