@@ -11,6 +11,8 @@
 //! Three threads write: log, state and packs; a fourth compacts packs. The log syncs before anything is promised. The
 //! state follows behind it, content first (state.rs). What is cut from the log is in state and packs, synced: the log's
 //! thread holds back what is not. A failed sync ends the store, and the process with it.
+//!
+//! Failpoints: `store-log-sync`, `store-pack-sync`, `store-state-flush`; `return` makes the sync fail with EIO.
 
 mod check;
 mod counters;

@@ -20,6 +20,8 @@ use self::{
     recovery::{SegmentUse, recover, void_in},
     segment::{SEGMENT, SegmentHeader},
 };
+#[cfg(feature = "failpoints")]
+use super::error::failpoint;
 use super::{
     Counters, StorageError,
     file::{Directory, RandomFile},
@@ -291,6 +293,7 @@ impl Log {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
+        fail::fail_point!("store-log-sync", |_| Err(StorageError::io("synced", &self.path, failpoint())));
         self.counters.log_syncs.add(1);
         self.file.sync().map_err(|error| StorageError::io("synced", &self.path, error))
     }

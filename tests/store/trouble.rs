@@ -191,8 +191,8 @@ fn small_node(dir: &Path) -> Machine {
 
 fn lines(dir: &Path) -> Vec<Line> {
     let mut lines = Vec::new();
-    let description =
-        Description { row: &|_, value| Some(format!("{} bytes of value", value.len())), ..Description::default() };
+    let row = |key: &[u8], _: &[u8]| Some(format!("row of {} bytes", key.len()));
+    let description = Description { row: &row, ..Description::default() };
     storage::inspect(dir, Parts::default(), description, &mut |line| lines.push(line)).expect("a whole node");
     lines
 }

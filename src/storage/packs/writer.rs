@@ -8,6 +8,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "failpoints")]
+use super::super::error::failpoint;
 use super::{
     PackOptions, Shared,
     catalog::CatalogChange,
@@ -212,6 +214,7 @@ impl Writer {
             }
             written => written.map_err(|error| StorageError::io("written", path, error))?,
         }
+        fail::fail_point!("store-pack-sync", |_| Err(StorageError::io("synced", path, failpoint())));
         shared.counters.pack_syncs.add(1);
         current.pack.file.sync().map_err(|error| StorageError::io("synced", path, error))?;
         current.position += buffer.len() as u64;

@@ -23,6 +23,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "failpoints")]
+use super::super::error::failpoint;
 use super::value::{PIECE_BYTES, RowBody, pieces_of, read_row_body, row_body, seal, unseal};
 use crate::{
     storage::{
@@ -35,7 +37,9 @@ use crate::{
 
 /// Bytes of sled's page cache. Rows are read at start only, so it is for writing.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
-/// sled collects garbage in the same thread, so this must not be switched off.
+/// sled collects garbage in the same thread, so this must not be switched off; and syncs its file each time, idle or
+/// not. Measured over 12 rewrites of 10,000 rows in a store of 250,000: at 500 ms 53 MB and 0.55 % of a CPU when idle,
+/// at 2,000 ms 59 MB and 0.05 %. What is to last is flushed by `flush`, whatever this is.
 const FLUSH_EVERY_MS: u64 = 2000;
 /// How long sled's own lock is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -281,6 +285,7 @@ impl Catalog for Database {
     /// `sled::Db::flush` waits until the kernel has written the pages, but no cache of the disk is flushed and the
     /// file's length is not synced (sled issue 1452): that is done here.
     fn flush(&self) -> Result<(), StorageError> {
+        fail::fail_point!("store-state-flush", |_| Err(StorageError::io("synced", &self.path, failpoint())));
         self.sled.flush().map_err(|error| sled_error(&self.path, error))?;
         self.counters.state_syncs.add(1);
         self.file.sync_data().map_err(|error| StorageError::io("synced", &self.path, error))
