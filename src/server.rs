@@ -25,7 +25,7 @@ mod running;
 mod stage;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     sync::{Arc, Weak},
@@ -63,7 +63,7 @@ use crate::{
     namespace::NodeInfo,
     node::{Input, Node, NodeConfig},
     pki::{self, Authority, Identity, PkiError},
-    storage::{Storage, StorageError},
+    storage::{Packs, Storage, StorageError},
     telemetry,
     types::NodeId,
     wire::{
@@ -119,11 +119,31 @@ pub enum ServeError {
     Ended(String),
 }
 
-/// Runs a storage node until SIGTERM or SIGINT stops it in order.
+/// Waits for SIGTERM or SIGINT. From the first call on they do not end the process by themselves.
+///
+/// # Errors
+/// `Runtime` where signals cannot be waited for.
+pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
+    let mut term = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Runs a storage node until `stop` stops it in order. `on_running` is given the node's blocks once it takes part.
 ///
 /// # Errors
 /// Why it cannot run, or cannot go on. Before it listens, nothing was changed.
-pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
+pub async fn serve(
+    config: ServeConfig,
+    stop: impl Future<Output = ()> + Send,
+    on_running: impl FnOnce(Packs) + Send,
+) -> Result<(), ServeError> {
+    let mut stop = std::pin::pin!(stop);
     let ports = Ports::bind(&config).await?;
     let addresses = ports.addresses()?;
     let stage = Arc::new(Stage::find(config.authority.cluster(), config.data.clone())?);
@@ -134,7 +154,6 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
     let mut metrics = Metrics::new();
     let (stop_services, services_stop) = watch::channel(false);
     let mut services = ports.serve(&config, addresses, &stage, &identity, &mut metrics, services_stop)?;
-    let mut stop = StopSignal::new()?;
     match stage.node() {
         Some(node) => info!("node {node} of cluster {} in {}", stage.cluster(), config.data.display()),
         None => info!(
@@ -145,15 +164,16 @@ pub async fn serve(config: ServeConfig) -> Result<(), ServeError> {
 
     let begun = tokio::select! {
         begun = stage.wait_until_begun() => begun,
-        () = stop.wait() => None,
+        () = &mut stop => None,
         error = first_end(&mut services) => return Err(error),
     };
     if let Some((node, opened)) = begun {
         let mut active = Active::start(&config, addresses, node, opened, &identity, &metrics)?;
         stage.set_running(active.running.clone());
+        on_running(active.running.packs().clone());
         tokio::select! {
             result = active.ended() => result?,
-            () = stop.wait() => {
+            () = &mut stop => {
                 info!("stopping: handing leadership over");
                 active.stop().await?;
             }
@@ -317,28 +337,6 @@ fn check_writable(data: &std::path::Path) -> Result<(), ServeError> {
         .map_err(|errno| ServeError::Data { data: data.to_owned(), source: errno.into() })
 }
 
-/// SIGTERM or SIGINT.
-struct StopSignal {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-}
-
-impl StopSignal {
-    fn new() -> Result<Self, ServeError> {
-        Ok(Self {
-            term: signal(SignalKind::terminate()).map_err(ServeError::Runtime)?,
-            int: signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
-}
-
 /// All metrics of the process.
 struct Metrics {
     registry: Registry,
@@ -430,6 +428,7 @@ impl Active {
             queue,
             peers,
             metrics: metrics.node.clone(),
+            lost: BTreeSet::new(),
             leader: None,
             published: None,
         };

@@ -93,9 +93,7 @@ impl Mount {
         let credential = Credential::load(&self.credential)?;
         if self.worker {
             let link = Link::inherited(io::stdin().as_fd().try_clone_to_owned()?);
-            if let Some(score) = self.oom_score {
-                fs::write(OOM_SCORE, score.to_string())?;
-            }
+            restore_oom_score(self.oom_score)?;
             return self.work(credential, link);
         }
         match (&self.holder, &self.directory) {
@@ -234,6 +232,11 @@ pub(super) fn lower_oom_score() -> Option<i32> {
             None
         }
     }
+}
+
+/// A worker is no holder: it may go when memory is short.
+pub(super) fn restore_oom_score(score: Option<i32>) -> io::Result<()> {
+    score.map_or(Ok(()), |score| fs::write(OOM_SCORE, score.to_string()))
 }
 
 const fn cache_mib() -> u32 {

@@ -1,4 +1,6 @@
-//! `manyfs serve`: a storage node.
+//! `manyfs serve`: a storage node, and on request a mount in the same process.
+
+mod both;
 
 use std::path::PathBuf;
 
@@ -6,7 +8,7 @@ use super::{Failure, runfile::NodeRun, runtime};
 use crate::{
     limits::Timing,
     pki::Authority,
-    server::{self, ServeConfig},
+    server::{self, ServeConfig, ServeError},
 };
 
 /// Run a storage node.
@@ -35,6 +37,19 @@ pub(super) struct Serve {
     /// The host by which mounts and other nodes reach this one [default: as `cluster init --nodes` names it]
     #[arg(long, env = "MANYFS_ADVERTISE", value_name = "HOST", value_parser = host)]
     advertise: Option<String>,
+    /// Mount a volume here too, in the same process: it reads blocks straight from this node's disk. Needs root. Ends,
+    /// the storage node included, when it is unmounted.
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// The volume that --mount mounts.
+    #[arg(long, value_name = "NAME", default_value = "main", requires = "mount")]
+    volume: String,
+    /// This process is a holder's child; the link is its standard input.
+    #[arg(long, hide = true)]
+    worker: bool,
+    /// The score that the holder had before it lowered its own.
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    oom_score: Option<i32>,
     /// For `manyfs demo`: write the process here, so that `status` finds it.
     #[arg(long, value_name = "FILE", hide = true)]
     run_file: Option<PathBuf>,
@@ -46,27 +61,40 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
+        match &self.mount {
+            Some(directory) if !self.worker => both::hold(directory),
+            Some(_) => self.serve_and_mount(),
+            None => {
+                let config = self.config()?;
+                let result = runtime()?.block_on(async { server::serve(config, server::stop_signal()?, drop).await });
+                result.map_err(logged)
+            }
+        }
+    }
+
+    /// What the server needs to know; the run file is written.
+    fn config(&self) -> Result<ServeConfig, Failure> {
         let authority = Authority::load(&self.authority)?;
         let start = NodeRun::of_this_process()?;
         if let Some(path) = &self.run_file {
             start.write(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
         }
-        let config = ServeConfig {
+        Ok(ServeConfig {
             authority,
-            data: self.data,
-            listen_client: self.listen_client,
-            listen_peer: self.listen_peer,
-            listen_http: self.listen_http,
-            advertise: self.advertise,
+            data: self.data.clone(),
+            listen_client: self.listen_client.clone(),
+            listen_peer: self.listen_peer.clone(),
+            listen_http: self.listen_http.clone(),
+            advertise: self.advertise.clone(),
             timing: Timing::DEFAULT.scaled(self.time_scale),
             start: start.start,
-        };
-        let result = runtime()?.block_on(server::serve(config));
-        result.map_err(|error| {
-            tracing::error!("{error}");
-            error.into()
         })
     }
+}
+
+fn logged(error: ServeError) -> Failure {
+    tracing::error!("{error}");
+    error.into()
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -31,6 +31,8 @@ pub(super) struct Driver {
     pub(super) queue: UnboundedReceiver<Queued>,
     pub(super) peers: Peers,
     pub(super) metrics: NodeMetrics,
+    /// Peers to whom a message could not be sent since the node was last told.
+    pub(super) lost: BTreeSet<NodeId>,
     pub(super) leader: Option<NodeId>,
     pub(super) published: Option<(LogIndex, Option<NodeId>)>,
 }
@@ -112,29 +114,31 @@ impl Driver {
     }
 
     fn carry_out(&mut self) -> Result<(), End> {
-        let mut lost = BTreeSet::new();
-        loop {
-            while let Some(output) = self.node.poll_output() {
-                self.execute(output, &mut lost)?;
-            }
-            // Each lost peer is named once; hearing so makes the node send nothing to it at once.
-            if lost.is_empty() {
-                return Ok(());
-            }
-            for peer in std::mem::take(&mut lost) {
-                self.node.handle(clock::now(), Input::PeerLost { peer });
-            }
+        self.take_outputs()?;
+        // Each lost peer is named once, and not again for what the node sends it on hearing so: that is lost anyway.
+        for peer in std::mem::take(&mut self.lost) {
+            self.node.handle(clock::now(), Input::PeerLost { peer });
         }
+        self.take_outputs()?;
+        self.lost.clear();
+        Ok(())
     }
 
-    fn execute(&mut self, output: Output, lost: &mut BTreeSet<NodeId>) -> Result<(), End> {
+    fn take_outputs(&mut self) -> Result<(), End> {
+        while let Some(output) = self.node.poll_output() {
+            self.execute(output)?;
+        }
+        Ok(())
+    }
+
+    fn execute(&mut self, output: Output) -> Result<(), End> {
         match output {
             Output::PersistLog(batch) => self.storage.log().submit(batch),
             Output::PersistState(batch) => self.storage.state().submit(batch),
             Output::CompactLog { through, term } => self.storage.log().compact(through, term),
             Output::Peer { to, message } => {
                 if !self.peers.send(to, message) {
-                    lost.insert(to);
+                    self.lost.insert(to);
                 }
             }
             Output::PeerAddress(info) => self.peers.set_address(&info),

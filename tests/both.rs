@@ -1,0 +1,96 @@
+//! `manyfs serve --mount`: a storage node and a mount in one process, and the small one that holds the mount.
+
+#[path = "cluster/support.rs"]
+#[allow(dead_code, reason = "shared with the tests of clusters")]
+mod support;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Stdio},
+};
+
+use nix::{
+    mount::{MntFlags, umount2},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use support::{free_ports, manyfs, path, succeed, wait_for};
+
+/// The process that was started; takes the mount away if a test fails.
+struct Both<'a> {
+    child: Child,
+    directory: &'a Path,
+}
+
+impl Drop for Both<'_> {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        // Nothing is mounted where all went well.
+        let _ = umount2(self.directory, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn one_process_stores_and_mounts() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let authority = dir.path().join("authority.toml");
+    succeed(&["cluster", "authority", "--out", path(&authority)]);
+    let (data, directory, log) = (dir.path().join("data"), dir.path().join("mount"), dir.path().join("log"));
+    fs::create_dir(&directory).expect("made");
+    let listen: Vec<_> = free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let start = || {
+        let log = fs::File::options().create(true).append(true).open(&log).expect("a log");
+        let arguments = [
+            "serve",
+            "--authority",
+            path(&authority),
+            "--data",
+            path(&data),
+            "--listen-client",
+            &listen[0],
+            "--listen-peer",
+            &listen[1],
+            "--listen-http",
+            &listen[2],
+            "--mount",
+            path(&directory),
+        ];
+        let mut command = manyfs(&arguments);
+        command.stdout(Stdio::null()).stderr(log);
+        Both { child: command.spawn().expect("the program starts"), directory: &directory }
+    };
+    let table = || fs::read_to_string("/proc/self/mountinfo").expect("readable");
+    let is_mounted = || table().lines().any(|line| line.split(' ').nth(4) == Some(path(&directory)));
+    let stop = |mut both: Both<'_>| {
+        kill(Pid::from_raw(i32::try_from(both.child.id()).expect("a pid")), Signal::SIGTERM).expect("signalled");
+        let code = wait_for("the process to end", || both.child.try_wait().expect("waited for")).code();
+        assert_eq!(code, Some(0), "{}", fs::read_to_string(&log).expect("a log"));
+        assert!(!is_mounted());
+        // The node has ended with it: its port is free, its directory can be read.
+        assert!(support::get(&listen[2], "/healthz").is_none());
+        assert!(succeed(&["check", path(&data)]).trim_end().ends_with("\nwhole"));
+    };
+
+    let both = start();
+    let init = ["cluster", "init", "--authority", path(&authority), "--nodes", &listen[0]];
+    wait_for("the node to be founded", || support::run(&init).status.success().then_some(()));
+    wait_for("the mount", || is_mounted().then_some(()));
+    // More than travels in entries, and more than the mount keeps in memory of it.
+    let content: Vec<u8> = (0..500_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(directory.join("file"), &content).expect("written");
+    assert!(fs::read(directory.join("file")).expect("readable") == content);
+    stop(both);
+
+    let both = start();
+    wait_for("the mount", || is_mounted().then_some(()));
+    assert!(fs::read(directory.join("file")).expect("readable") == content);
+    // They came from the disk, not through the service.
+    let page = support::get(&listen[2], "/metrics").expect("answers");
+    assert!(page.contains("\nmanyfs_block_get_bytes_total 0\n"), "{page}");
+    assert!(!page.contains("\nmanyfs_blocks_read_total 0\n"), "{page}");
+    stop(both);
+}
