@@ -470,8 +470,8 @@ fn both_mounts_change_one_directory_for_a_while() {
             let sent: Vec<u64> =
                 (0..2).map(|side| world.send(side, World::mkdir_request(&format!("{side}-{round}")))).collect();
             world.until("both answers", |world| (0..2).all(|side| world.answer(side, sent[side]).is_some()));
-            for side in 0..2 {
-                assert!(matches!(world.answer(side, sent[side]), Some(Ok(Response::Entry { .. }))));
+            for (side, unique) in sent.iter().enumerate() {
+                assert!(matches!(world.answer(side, *unique), Some(Ok(Response::Entry { .. }))));
             }
         }
         let each = world.now.since(began) / 50;
@@ -571,7 +571,7 @@ fn a_stopped_mount_delays_others_by_a_lease_once() {
     let mut world = World::new(3, 2, KernelFeatures::default());
     world.lookup(1, "d0");
     // Its connection stands, but nothing that arrives is heeded and nothing is sent.
-    let stopped = std::mem::replace(&mut world.sides[1].connection, None);
+    let stopped = world.sides[1].connection.take();
     assert!(stopped.is_some());
     world.sides[1].is_cut_off = true;
     let began = world.now;

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -295,12 +295,14 @@ pub(crate) fn errno<T>(result: std::io::Result<T>) -> i32 {
 }
 
 /// A loopback address of this test alone: nodes listen at their usual ports.
+/// Looks whether anyone listens rather than binding: a child that another test forks at that moment would inherit the
+/// bound socket until it executes, and the node would find its port taken.
 fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let pid = std::process::id();
     std::iter::repeat_with(|| Ipv4Addr::new(127, (pid >> 8) as u8 | 0x80, pid as u8, NEXT.fetch_add(1, Relaxed)))
         .take(250)
-        .find(|address| TcpListener::bind((*address, 7440)).is_ok())
+        .find(|address| TcpStream::connect((*address, 7440)).is_err())
         .expect("a free address")
 }
 
