@@ -18,6 +18,7 @@ pub mod node;
 pub mod pki;
 pub mod replica;
 pub mod server;
+pub mod sim;
 pub mod storage;
 pub mod telemetry;
 pub mod types;

@@ -89,7 +89,8 @@ pub enum Input {
     ConfirmLease {
         ticket: u64,
     },
-    /// The state was replaced by a peer's at this index and is synced. Only for an index above what was applied.
+    /// The state was replaced by a peer's at this index, and its `StateBatch` was handed out before this: the store
+    /// keeps the log's reset behind it. Only for an index above what was applied.
     SnapshotInstalled {
         index: LogIndex,
         term: Term,
@@ -156,7 +157,7 @@ pub enum Output {
         ticket: u64,
     },
     /// The leader no longer has the entries this node lacks: fetch rows of its state (`PeerMessage::SnapshotRequest`),
-    /// sync them, then give `SnapshotInstalled`. Repeated while the need lasts: whoever fetches already goes on.
+    /// then give `SnapshotInstalled`. Repeated while the need lasts: whoever fetches already goes on.
     NeedSnapshot {
         from: NodeId,
         index: LogIndex,

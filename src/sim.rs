@@ -1,0 +1,60 @@
+//! The whole cluster in one thread: storage nodes, mounts, kernels and processes as pure cores and models, on virtual
+//! time, from one seed.
+//!
+//! A run founds a cluster, lets processes collide on few names while things go wrong, ends the faults, and waits for
+//! quiet. `options` are what the seed chose. Outside the cores stand the checkers (`oracle`, `workload`):
+//!
+//! - log agreement: the same entry at the same index on all nodes;
+//! - equal digests of nodes and mounts at equal index, also after restarts;
+//! - durability: what is acknowledged is on the disks of a majority, and stays;
+//! - exactly once: no call is carried out twice, however often it is sent;
+//! - coherence (PROTOCOL R19): nobody sees what is older than a change that had returned, on warm kernel caches;
+//! - no mount goes back;
+//! - availability: no call fails for a fault's sake;
+//! - liveness: when the faults are over, every call returns in time (also a search for cycles of kernel locks).
+//!
+//! Two runs of one seed have the same trace.
+
+mod dice;
+mod disk;
+mod host;
+mod kernel;
+mod network;
+pub mod options;
+mod oracle;
+mod syscalls;
+mod workload;
+mod world;
+
+pub use options::Options;
+
+/// What a run did: no checker is worth much where nothing happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Equal for equal seeds.
+    pub trace: u64,
+    pub events: u64,
+    /// System calls that returned.
+    pub calls: u64,
+    /// Of them, requests that the kernel had to ask the mount for.
+    pub upcalls: u64,
+    /// Entries that the nodes applied.
+    pub entries: u64,
+    /// Answers that leaders gave to mounts' changes.
+    pub answers: u64,
+    /// Things that processes saw and that were compared with the log.
+    pub sights: u64,
+    pub notifications: u64,
+    pub faults: u64,
+    pub elections: u64,
+    pub snapshots: u64,
+}
+
+/// One run. `tell` is told every event, for those who look for a fault.
+///
+/// # Panics
+/// Where a checker finds something wrong; the message says what.
+#[must_use]
+pub fn run(seed: u64, options: Options, tell: Option<fn(&str)>) -> Report {
+    world::World::new(seed, options, tell).run()
+}

@@ -1,0 +1,102 @@
+//! The hosts of the cores: what a server and a FUSE worker are in production.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    disk::Disk,
+    kernel::Kernel,
+    syscalls::{Call, Running},
+};
+use crate::{
+    mount::Mount,
+    node::{LogEntry, Node},
+    types::{ConnectionId, Ino, Instant, LogIndex, Name},
+};
+
+/// A storage node: its process, while it runs, and its disk.
+#[derive(Debug)]
+pub(super) struct NodeHost {
+    pub(super) core: Option<Node>,
+    /// One more at every start: what was on its way to an earlier process is not for this one.
+    pub(super) life: u64,
+    pub(super) disk: Disk,
+    pub(super) wake: Option<Instant>,
+    /// The log as this process wrote it, synced or not.
+    pub(super) log: BTreeMap<LogIndex, LogEntry>,
+    pub(super) applied: LogIndex,
+    pub(super) state_sync_due: bool,
+    /// Its wall clock runs ahead of virtual time by this many nanoseconds.
+    pub(super) skew: u64,
+    /// How many times slower than usual its disk is.
+    pub(super) slowness: u32,
+    /// Connections of mounts: its own number, and the world's.
+    pub(super) connections: BTreeMap<ConnectionId, u64>,
+    pub(super) last_connection: u64,
+    pub(super) is_stopping: bool,
+}
+
+/// A connection of a mount to a node, as both ends know it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) mount: usize,
+    pub(super) mount_life: u64,
+    pub(super) mount_connection: ConnectionId,
+    pub(super) node: crate::types::NodeId,
+    pub(super) node_life: u64,
+    pub(super) node_connection: ConnectionId,
+    pub(super) is_open: bool,
+}
+
+/// A process on a mount: one call at a time.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) running: Option<Running>,
+    pub(super) started: Instant,
+    /// Calls that are to be made next, before the workload is asked.
+    pub(super) next: VecDeque<Call>,
+    /// The lease was not held at some time since.
+    pub(super) without_lease: bool,
+}
+
+/// A mount: core, kernel and the processes that use it.
+#[derive(Debug)]
+pub(super) struct MountHost {
+    pub(super) core: Mount,
+    pub(super) life: u64,
+    pub(super) kernel: Kernel,
+    pub(super) wake: Option<Instant>,
+    pub(super) processes: Vec<Process>,
+    /// The world's number of the connection that the core uses.
+    pub(super) link: Option<u64>,
+    /// Tickets that the core gave out and the kernel is not done with: the names they are about.
+    pub(super) tickets: BTreeMap<u64, BTreeSet<(Ino, Name)>>,
+    /// Names that renames named, and when they returned.
+    pub(super) renamed: Vec<(Name, Instant)>,
+    /// When a file was last open for writing here.
+    pub(super) written: BTreeMap<Ino, Instant>,
+    /// Entries of its own that are complete, and the processes whose calls have to return first.
+    pub(super) awaiting: Vec<(LogIndex, Vec<usize>)>,
+}
+
+impl MountHost {
+    /// The directories in which names that others changed may not be forgotten yet, because this mount is changing them
+    /// itself.
+    pub(super) fn busy_directories(&self) -> BTreeSet<Ino> {
+        let tickets = self.tickets.values().flatten().map(|(directory, _)| *directory);
+        self.kernel.directories_being_changed().chain(tickets).collect()
+    }
+
+    /// Names that a rename named which was under way at this time or later, or that is still to be followed by the
+    /// invalidation of them.
+    pub(super) fn renamed_since(&self, start: Instant) -> Vec<Name> {
+        let calls = self.processes.iter().filter_map(|process| process.running.as_ref()).map(|running| &running.call);
+        let running = calls.filter_map(|call| match call {
+            Call::Rename { from, to, .. } => Some([from.name.clone(), to.name.clone()]),
+            _ => None,
+        });
+        let is_pending = |name: &Name| self.tickets.values().flatten().any(|(_, pending)| pending == name);
+        let over =
+            self.renamed.iter().filter(|(name, at)| *at >= start || is_pending(name)).map(|(name, _)| name.clone());
+        running.flatten().chain(over).collect()
+    }
+}

@@ -1,0 +1,503 @@
+//! What must be true, told by nobody but the log: the entries that the first node applied, carried out once more, and
+//! everything that nodes, mounts and processes show compared with that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::{kernel::PAGE, syscalls::Sight};
+use crate::{
+    namespace::{Entry, Founding, Operation, Reply, State, Volume},
+    types::{Attributes, BlockHash, Errno, FileKind, Ino, Instant, LogIndex, Name, Sequence, SessionId, Term},
+};
+
+/// The volume that every mount shows.
+const VOLUME: &str = "main";
+
+/// A thing whose value changes with the log.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Object {
+    Name(Ino, Name),
+    Attributes(Ino),
+    Content(Ino),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Value {
+    Ino(Option<Ino>),
+    Attributes(Box<Attributes>),
+    Content(Bytes),
+    Gone,
+}
+
+/// When a change was complete: for all other mounts, and for the one it came from.
+#[derive(Clone, Copy, Debug)]
+struct Completion {
+    at: Instant,
+    by: usize,
+    own: Option<Instant>,
+}
+
+/// The conditions under which something was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Glance {
+    pub(super) mount: usize,
+    pub(super) start: Instant,
+    pub(super) end: Instant,
+    /// The mount had no lease at some time between: it may show what is old, though never something older than before.
+    pub(super) without_lease: bool,
+    /// All is quiet: only the newest is right.
+    pub(super) is_final: bool,
+    /// Directories that the mount was changing itself, or whose names it was still to invalidate because of that.
+    pub(super) busy: BTreeSet<Ino>,
+    /// Names that a rename of this mount named meanwhile. It moves what the kernel believed in (PROTOCOL R23): until the
+    /// invalidation that follows, while its directory is busy, such a name may lead where it does not in the log.
+    pub(super) renamed: Vec<Name>,
+}
+
+#[derive(Debug)]
+pub(super) struct Oracle {
+    state: State,
+    next: LogIndex,
+    /// What stands in the log, by index; the same on all nodes.
+    committed: BTreeMap<LogIndex, (Term, Bytes)>,
+    digests: BTreeMap<LogIndex, u128>,
+    volume_digests: BTreeMap<LogIndex, u128>,
+    history: BTreeMap<Object, Vec<(LogIndex, Value)>>,
+    data_versions: BTreeMap<Ino, u64>,
+    blocks: BTreeMap<BlockHash, Bytes>,
+    calls: BTreeMap<(SessionId, Sequence), (LogIndex, Result<Reply, Errno>)>,
+    complete: BTreeMap<LogIndex, Completion>,
+    /// Names in these directories were changed by entries that are complete while the mount was changing the directory
+    /// itself, and could not make its kernel forget them yet (documented under P2; DESIGN 8, deadlock 3).
+    late: BTreeMap<(usize, Ino), BTreeSet<LogIndex>>,
+    /// When such a mount had made up for it.
+    made_up: BTreeMap<(usize, Ino, LogIndex), Instant>,
+    /// By mount and object: up to which version it had certainly come, and when that was seen.
+    progress: BTreeMap<(usize, Object), Vec<(Instant, LogIndex)>>,
+    pub(super) checked: u64,
+}
+
+impl Oracle {
+    pub(super) fn new(founding: &Founding) -> Self {
+        let state = State::found(founding);
+        let mut oracle = Self {
+            digests: BTreeMap::from([(LogIndex(1), state.digest())]),
+            volume_digests: BTreeMap::new(),
+            state,
+            next: LogIndex(2),
+            committed: BTreeMap::new(),
+            history: BTreeMap::new(),
+            data_versions: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            late: BTreeMap::new(),
+            made_up: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            checked: 0,
+        };
+        oracle.note_history(LogIndex(1), &[Ino::ROOT]);
+        oracle
+    }
+
+    /// The next entry that no node had applied before.
+    pub(super) fn next(&self) -> LogIndex {
+        self.next
+    }
+
+    pub(super) fn term_of(&self, index: LogIndex) -> Option<Term> {
+        self.committed.get(&index).map(|(term, _)| *term)
+    }
+
+    fn volume(&self) -> Option<&Volume> {
+        self.state.volume_named(VOLUME)
+    }
+
+    /// A node has applied this entry: the first, which is carried out here, or one more, which must be the same.
+    pub(super) fn committed(&mut self, index: LogIndex, term: Term, data: &Bytes) {
+        if let Some(first) = self.committed.get(&index) {
+            assert_eq!(*first, (term, data.clone()), "log agreement: two nodes applied different entries at {index}");
+            return;
+        }
+        assert_eq!(index, self.next, "nodes apply in order, without gaps");
+        self.next = index.next();
+        self.committed.insert(index, (term, data.clone()));
+        if !data.is_empty() {
+            let entry = Entry::decode(data).expect("what was committed is an entry");
+            self.carry_out(index, &entry);
+        }
+        self.digests.insert(index, self.state.digest());
+    }
+
+    fn carry_out(&mut self, index: LogIndex, entry: &Entry) {
+        if let crate::namespace::Command::Operation(Operation::Write { pieces, .. }) = &entry.command {
+            for piece in pieces {
+                if let (Some(hash), Some(content)) = (piece.block, &piece.content) {
+                    self.blocks.insert(hash, content.clone());
+                }
+            }
+        }
+        let applied = self.state.apply(index, entry);
+        let header = &entry.header;
+        let is_mine = self.volume().is_some_and(|volume| volume.id() == header.volume);
+        if !is_mine {
+            return;
+        }
+        if header.session != SessionId(0) {
+            let call = (header.session, header.sequence);
+            if applied.repeated {
+                let first = self.calls.get(&call).map(|(_, outcome)| *outcome);
+                assert_eq!(first, Some(applied.outcome), "exactly once: a repeated call has another outcome, {call:?}");
+            } else {
+                let before = self.calls.insert(call, (index, applied.outcome));
+                // A session that ended has no reply table: then nothing was done the second time.
+                assert!(
+                    before.is_none() || applied.outcome.is_err(),
+                    "exactly once: {call:?} was carried out at {before:?} and again at {index}"
+                );
+            }
+        }
+        let touched: Vec<Ino> = applied
+            .effects
+            .changes
+            .iter()
+            .flat_map(|change| {
+                use crate::namespace::Change;
+                match change {
+                    Change::Name { parent, before, now, .. } => vec![Some(*parent), *before, *now],
+                    Change::Attributes { ino }
+                    | Change::Content { ino, .. }
+                    | Change::Orphaned { ino }
+                    | Change::Freed { ino } => vec![Some(*ino)],
+                }
+            })
+            .flatten()
+            .collect();
+        self.note_history(index, &touched);
+        if let Some(volume) = self.volume() {
+            let (applied, digest) = (volume.applied(), volume.digest());
+            self.volume_digests.insert(applied, digest);
+        }
+    }
+
+    /// Notes what has another value than before: of everything known, not only of what the entry says it changed.
+    fn note_history(&mut self, index: LogIndex, touched: &[Ino]) {
+        let Some(volume) = self.volume().cloned() else { return };
+        let mut inodes: Vec<Ino> = self
+            .history
+            .iter()
+            .filter_map(|(object, versions)| match object {
+                Object::Attributes(ino) if versions.last().is_some_and(|(_, value)| *value != Value::Gone) => {
+                    Some(*ino)
+                }
+                _ => None,
+            })
+            .chain(touched.iter().copied())
+            .collect();
+        inodes.sort_unstable();
+        inodes.dedup();
+        for ino in inodes {
+            let Some(attributes) = volume.attributes(ino) else {
+                if self.history.contains_key(&Object::Attributes(ino)) {
+                    self.note(index, Object::Attributes(ino), Value::Gone);
+                }
+                continue;
+            };
+            self.note(index, Object::Attributes(ino), Value::Attributes(Box::new(attributes)));
+            match attributes.kind {
+                FileKind::Directory => self.note_directory(index, &volume, ino),
+                FileKind::File => self.note_content(index, &volume, ino, attributes.size),
+                _ => {}
+            }
+        }
+    }
+
+    fn note_directory(&mut self, index: LogIndex, volume: &Volume, directory: Ino) {
+        let listing: Vec<(Name, Ino)> =
+            volume.entries_after(directory, 0).map(|(_, name, ino, _)| (name.clone(), ino)).collect();
+        let gone: Vec<Object> = self
+            .history
+            .range(Object::Name(directory, least_name())..)
+            .take_while(|(object, _)| matches!(object, Object::Name(parent, _) if *parent == directory))
+            .filter(|(object, _)| {
+                matches!(object, Object::Name(_, name) if listing.iter().all(|(listed, _)| listed != name))
+            })
+            .map(|(object, _)| object.clone())
+            .collect();
+        for object in gone {
+            self.note(index, object, Value::Ino(None));
+        }
+        for (name, ino) in listing {
+            let object = Object::Name(directory, name);
+            if !self.history.contains_key(&object) {
+                self.history.insert(object.clone(), vec![(LogIndex(0), Value::Ino(None))]);
+            }
+            self.note(index, object, Value::Ino(Some(ino)));
+        }
+    }
+
+    fn note_content(&mut self, index: LogIndex, volume: &Volume, ino: Ino, size: u64) {
+        let Some(version) = volume.inode(ino).map(|inode| inode.data_version) else { return };
+        if self.data_versions.insert(ino, version) == Some(version) {
+            return;
+        }
+        let mut content = vec![0; usize::try_from(size).unwrap_or(0)];
+        for extent in volume.extents(ino, 0, size) {
+            let block = self.blocks.get(&extent.block).expect("a block that an entry names came with it or was stored");
+            for at in 0..extent.length {
+                let (to, from) = (extent.offset + at, extent.block_offset + at);
+                if let (Ok(to), Ok(from)) = (usize::try_from(to), usize::try_from(from))
+                    && to < content.len()
+                {
+                    content[to] = block[from];
+                }
+            }
+        }
+        self.note(index, Object::Content(ino), Value::Content(content.into()));
+    }
+
+    fn note(&mut self, index: LogIndex, object: Object, value: Value) {
+        let versions = self.history.entry(object).or_default();
+        if versions.last().is_none_or(|(_, last)| *last != value) {
+            versions.push((index, value));
+        }
+    }
+
+    /// A mount stored a block: its content, should an entry name it.
+    pub(super) fn stored(&mut self, hash: BlockHash, bytes: Bytes) {
+        self.blocks.insert(hash, bytes);
+    }
+
+    pub(super) fn check_node(&self, node: crate::types::NodeId, applied: LogIndex, digest: u128) {
+        if let Some(expected) = self.digests.get(&applied) {
+            assert_eq!(*expected, digest, "equal digests: node {node} has another state at {applied}");
+        }
+    }
+
+    pub(super) fn check_mount(&self, mount: usize, applied: LogIndex, digest: u128) {
+        if let Some(expected) = self.volume_digests.get(&applied) {
+            assert_eq!(*expected, digest, "equal digests: mount {mount} has another state at {applied}");
+        }
+    }
+
+    /// A leader told a mount that its call is done; says where in the log it stands.
+    pub(super) fn answered(
+        &self,
+        session: SessionId,
+        sequence: Sequence,
+        index: LogIndex,
+        outcome: Result<Reply, Errno>,
+    ) -> Option<LogIndex> {
+        if index == LogIndex(0) {
+            assert!(outcome.is_err(), "a call that succeeded stands in the log");
+            return None;
+        }
+        let found = self.calls.get(&(session, sequence));
+        assert_eq!(
+            found.map(|(_, outcome)| *outcome),
+            Some(outcome),
+            "acknowledged means present: {session} {sequence} at {index}"
+        );
+        found.map(|(index, _)| *index)
+    }
+
+    /// From now on every mount but its own shows the change; that one when the calls that run now have returned, and in
+    /// `busy` directories of a mount later.
+    pub(super) fn completed(&mut self, index: LogIndex, at: Instant, by: usize, busy: &[(usize, BTreeSet<Ino>)]) {
+        if self.complete.contains_key(&index) {
+            return;
+        }
+        self.complete.insert(index, Completion { at, by, own: None });
+        let renamed_in = |directory: &Ino| {
+            self.history
+                .range(Object::Name(*directory, least_name())..)
+                .take_while(|(object, _)| matches!(object, Object::Name(parent, _) if parent == directory))
+                .any(|(_, versions)| versions.iter().rev().any(|(version, _)| *version == index))
+        };
+        for (mount, directories) in busy.iter().filter(|(mount, _)| *mount != by) {
+            for directory in directories.iter().filter(|directory| renamed_in(directory)) {
+                self.late.entry((*mount, *directory)).or_default().insert(index);
+            }
+        }
+    }
+
+    /// The mount is through with what it could not do before in those directories that are not `busy`.
+    pub(super) fn make_up(&mut self, mount: usize, at: Instant, is_busy: impl Fn(Ino) -> bool) {
+        let quiet: Vec<Ino> = self
+            .late
+            .range((mount, Ino(0))..(mount + 1, Ino(0)))
+            .map(|((_, ino), _)| *ino)
+            .filter(|ino| !is_busy(*ino))
+            .collect();
+        for directory in quiet {
+            for index in self.late.remove(&(mount, directory)).unwrap_or_default() {
+                self.made_up.insert((mount, directory, index), at);
+            }
+        }
+    }
+
+    pub(super) fn completed_own(&mut self, index: LogIndex, at: Instant) {
+        if let Some(completion) = self.complete.get_mut(&index) {
+            completion.own.get_or_insert(at);
+        }
+    }
+
+    /// PROTOCOL R19: what a process saw was true at some time between the last change that was complete before its call
+    /// began and its call's end; and its mount did not go back.
+    pub(super) fn check_sight(&mut self, glance: &Glance, sight: &Sight) {
+        if let Sight::Listing { directory, entries } = sight {
+            self.check_listing(glance, *directory, entries);
+            return;
+        }
+        self.check_value(glance, sight, true);
+    }
+
+    /// `binds`: what is seen here is the least that may be seen from now on. A listing does not bind: it may show a name
+    /// before the invalidation of that name is done, which its own lookup then still answers from before.
+    fn check_value(&mut self, glance: &Glance, sight: &Sight, binds: bool) {
+        let object = object_of(sight);
+        self.checked += 1;
+        let versions = match self.history.get(&object) {
+            Some(versions) => versions.clone(),
+            // A name that never was.
+            None => vec![(LogIndex(0), Value::Ino(None))],
+        };
+        let floor = self.floor(glance, &object, &versions);
+        let fitting: Vec<LogIndex> =
+            versions[floor..].iter().filter(|(_, value)| fits(sight, value)).map(|(index, _)| *index).collect();
+        let is_busy = matches!(&object, Object::Name(directory, _) if glance.busy.contains(directory));
+        let is_moved = matches!(&object, Object::Name(_, name) if is_busy && glance.renamed.contains(name));
+        if fitting.is_empty() && !glance.is_final && (is_moved || is_mixed(sight, &versions[floor..])) {
+            return;
+        }
+        assert!(
+            !fitting.is_empty(),
+            "stale read: {glance:?} saw {sight:?}; from version {floor} on it was {:?}, all: {:?}",
+            &versions[floor..],
+            versions.iter().map(|(index, _)| index.0).collect::<Vec<_>>(),
+        );
+        let seen = self.progress.entry((glance.mount, object)).or_default();
+        let reached = seen.iter().rfind(|(at, _)| *at < glance.start).map_or(LogIndex(0), |(_, index)| *index);
+        let (first, last) = (fitting[0], fitting[fitting.len() - 1]);
+        assert!(last >= reached || is_busy, "a mount went back: {glance:?} saw {sight:?} of {last}, after {reached}");
+        if binds && !is_busy && seen.last().is_none_or(|(_, index)| *index < first) {
+            seen.push((glance.end, first));
+        }
+    }
+
+    /// A listing is read in parts, and what is renamed meanwhile may show up twice: each name is looked at for itself.
+    fn check_listing(&mut self, glance: &Glance, directory: Ino, entries: &[(Bytes, Ino)]) {
+        let names: Vec<Name> = self
+            .history
+            .range(Object::Name(directory, least_name())..)
+            .map_while(|(object, _)| match object {
+                Object::Name(parent, name) if *parent == directory => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        for (shown, _) in entries {
+            let is_known = names.iter().any(|name| name.as_bytes() == shown.as_ref());
+            assert!(is_known, "{glance:?} saw the name {shown:?} in {directory}, which was never there");
+        }
+        for name in names {
+            let shown: Vec<Ino> =
+                entries.iter().filter(|(found, _)| found.as_ref() == name.as_bytes()).map(|(_, ino)| *ino).collect();
+            let object = Object::Name(directory, name.clone());
+            let versions = self.history.get(&object).cloned().unwrap_or_default();
+            let is_moving = versions.len() - self.floor(glance, &object, &versions) > 1;
+            if shown.is_empty() && !is_moving {
+                let absent = Sight::Name { parent: directory, name: name.clone(), ino: None };
+                self.check_value(glance, &absent, false);
+            }
+            for ino in shown {
+                let present = Sight::Name { parent: directory, name: name.clone(), ino: Some(ino) };
+                self.check_value(glance, &present, false);
+            }
+        }
+    }
+
+    /// The first of the object's versions that may still be seen.
+    fn floor(&self, glance: &Glance, object: &Object, versions: &[(LogIndex, Value)]) -> usize {
+        let is_complete = |index: LogIndex| {
+            if let Object::Name(directory, _) = object {
+                let is_late = self.late.get(&(glance.mount, *directory)).is_some_and(|late| late.contains(&index));
+                let made_up = self.made_up.get(&(glance.mount, *directory, index));
+                if is_late || made_up.is_some_and(|at| *at >= glance.start) {
+                    return false;
+                }
+            }
+            self.complete.get(&index).is_some_and(|completion| {
+                let at = if completion.by == glance.mount { completion.own } else { Some(completion.at) };
+                at.is_some_and(|at| at < glance.start)
+            })
+        };
+        match (glance.is_final, glance.without_lease) {
+            (true, _) => versions.len() - 1,
+            (false, true) => 0,
+            (false, false) => versions.iter().rposition(|(index, _)| is_complete(*index)).unwrap_or(0),
+        }
+    }
+
+    /// Forgets how far a mount had come: a new one stands in its place.
+    pub(super) fn mount_is_new(&mut self, mount: usize) {
+        self.progress.retain(|(of, _), _| *of != mount);
+        self.late.retain(|(of, _), _| *of != mount);
+    }
+
+    pub(super) fn content_at(&self, directory: &Name, name: &Name) -> Option<Bytes> {
+        let volume = self.volume()?;
+        let ino = volume.lookup(volume.lookup(Ino::ROOT, directory)?, name)?;
+        match self.history.get(&Object::Content(ino))?.last()? {
+            (_, Value::Content(content)) => Some(content.clone()),
+            _ => None,
+        }
+    }
+
+    /// The last entry of the volume.
+    pub(super) fn volume_applied(&self) -> LogIndex {
+        self.volume().map_or(LogIndex(0), Volume::applied)
+    }
+}
+
+fn object_of(sight: &Sight) -> Object {
+    match sight {
+        Sight::Name { parent, name, .. } => Object::Name(*parent, name.clone()),
+        Sight::Attributes(attributes) => Object::Attributes(attributes.ino),
+        Sight::Content { ino, .. } => Object::Content(*ino),
+        Sight::Listing { directory, .. } => Object::Attributes(*directory),
+    }
+}
+
+fn fits(sight: &Sight, value: &Value) -> bool {
+    match (sight, value) {
+        (Sight::Name { ino, .. }, Value::Ino(found)) => ino == found,
+        (Sight::Attributes(attributes), Value::Attributes(found)) => *attributes == **found,
+        (Sight::Content { bytes, .. }, Value::Content(found)) => bytes == found,
+        _ => false,
+    }
+}
+
+/// While changes are under way, the size that a kernel believes in and each page may be of different versions; each of
+/// them of one that is allowed.
+fn is_mixed(sight: &Sight, versions: &[(LogIndex, Value)]) -> bool {
+    let Sight::Content { bytes, .. } = sight else { return false };
+    let contents: Vec<&Bytes> = versions
+        .iter()
+        .filter_map(|(_, value)| if let Value::Content(content) = value { Some(content) } else { None })
+        .collect();
+    let has_size = contents.iter().any(|content| content.len() == bytes.len());
+    let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
+    let is_known = |at: usize, shown: &[u8]| {
+        contents.iter().any(|content| {
+            (0..shown.len()).all(|offset| shown[offset] == content.get(at + offset).copied().unwrap_or(0))
+        })
+    };
+    has_size
+        && contents.len() > 1
+        && bytes.chunks(page).enumerate().all(|(number, shown)| is_known(number * page, shown))
+}
+
+fn least_name() -> Name {
+    Name::new(&[1]).expect("a byte that is no slash is a name")
+}

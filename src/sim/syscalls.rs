@@ -1,0 +1,653 @@
+//! System calls of a process, as the kernel carries them out.
+//!
+//! Each call is straight-line code that is run again from its beginning whenever something it waits for has come: what
+//! it learned so far stands in its journal, so that the steps before are not taken twice.
+
+use bytes::Bytes;
+
+use super::kernel::{Cached, Context, Hold, Kernel, Owner, PAGE};
+use crate::{
+    mount::{OpenFlags, OpenedAs, Request, Response, WriteFlags},
+    namespace::{NewNode, RenameMode},
+    types::{AttributeChanges, Attributes, Errno, Ino, Name},
+};
+
+/// Where a name stands: a directory below the root, and a name in it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Path {
+    pub(super) directory: Name,
+    pub(super) name: Name,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Call {
+    /// mkdir of a directory below the root.
+    Mkdir {
+        directory: Name,
+    },
+    Stat {
+        path: Path,
+    },
+    /// open, read all, close.
+    Read {
+        path: Path,
+    },
+    /// open(O_CREAT | O_EXCL), write, close.
+    Create {
+        path: Path,
+        data: Bytes,
+    },
+    /// open, pwrite, close.
+    Overwrite {
+        path: Path,
+        offset: u64,
+        data: Bytes,
+    },
+    /// open(O_CREAT | O_APPEND), write, close.
+    Append {
+        path: Path,
+        data: Bytes,
+    },
+    Truncate {
+        path: Path,
+        size: u64,
+    },
+    Chmod {
+        path: Path,
+        mode: u16,
+    },
+    Unlink {
+        path: Path,
+    },
+    Rename {
+        from: Path,
+        to: Path,
+        mode: RenameMode,
+    },
+    List {
+        directory: Name,
+    },
+}
+
+/// What a process saw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Sight {
+    Name { parent: Ino, name: Name, ino: Option<Ino> },
+    Attributes(Attributes),
+    Content { ino: Ino, bytes: Bytes },
+    Listing { directory: Ino, entries: Vec<(Bytes, Ino)> },
+}
+
+/// Something has to happen first.
+#[derive(Debug)]
+pub(super) struct Blocked;
+
+type Flow<T> = Result<T, Blocked>;
+/// A call's own outcome within the flow.
+type Answer<T> = Flow<Result<T, Errno>>;
+
+#[derive(Clone, Debug)]
+enum Note {
+    Answer(Result<Response, Errno>),
+    Cached(Cached),
+    Attributes(Option<Attributes>),
+    Pages(Option<Bytes>),
+    Listing(Option<Vec<(Bytes, Ino)>>),
+    Number(u64),
+    Done,
+}
+
+/// A call on its way.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) call: Call,
+    journal: Vec<Note>,
+    /// The step of the journal that a sent request is to fill.
+    awaited: Option<usize>,
+    /// Locks of directories that are held.
+    held: Vec<Ino>,
+    pub(super) sights: Vec<Sight>,
+    /// An inode that is open for writing: what this mount shows of it may be ahead of the log.
+    pub(super) writes: Option<Ino>,
+}
+
+impl Running {
+    pub(super) fn new(call: Call) -> Self {
+        Self { call, journal: Vec::new(), awaited: None, held: Vec::new(), sights: Vec::new(), writes: None }
+    }
+
+    pub(super) fn answer(&mut self, result: Result<Response, Errno>) {
+        if self.awaited.take().is_some() {
+            self.journal.push(Note::Answer(result));
+        }
+    }
+
+    /// Goes as far as it can. Locks are given back at its end.
+    pub(super) fn go_on(&mut self, process: usize, kernel: &mut Kernel) -> Answer<()> {
+        if self.awaited.is_some() {
+            return Err(Blocked);
+        }
+        let call = self.call.clone();
+        self.sights.clear();
+        let mut step = Step { at: 0, process, running: self, kernel };
+        let outcome = step.run(&call)?;
+        for directory in std::mem::take(&mut self.held) {
+            kernel.unlock(Owner::Process(process), directory);
+        }
+        Ok(outcome)
+    }
+}
+
+/// One run through a call's code.
+struct Step<'a> {
+    at: usize,
+    process: usize,
+    running: &'a mut Running,
+    kernel: &'a mut Kernel,
+}
+
+/// `?` for a call's own errors within `Answer`.
+macro_rules! try_call {
+    ($outcome:expr) => {
+        match $outcome? {
+            Ok(value) => value,
+            Err(errno) => return Ok(Err(errno)),
+        }
+    };
+}
+
+impl Step<'_> {
+    fn run(&mut self, call: &Call) -> Answer<()> {
+        match call {
+            Call::Mkdir { directory } => self.mkdir(directory),
+            Call::Stat { path } => self.stat(path),
+            Call::Read { path } => self.read(path),
+            Call::Create { path, data } => self.create(path, data),
+            Call::Overwrite { path, offset, data } => self.overwrite(path, *offset, data),
+            Call::Append { path, data } => self.append(path, data),
+            Call::Truncate { path, size } => {
+                let changes = AttributeChanges { size: Some(*size), ..AttributeChanges::default() };
+                self.setattr(path, changes)
+            }
+            Call::Chmod { path, mode } => {
+                let changes = AttributeChanges { mode: Some(*mode), ..AttributeChanges::default() };
+                self.setattr(path, changes)
+            }
+            Call::Unlink { path } => self.unlink(path),
+            Call::Rename { from, to, mode } => self.rename(from, to, *mode),
+            Call::List { directory } => self.list(directory),
+        }
+    }
+
+    /// Takes the step now, unless the journal has it.
+    fn note(&mut self, take: impl FnOnce(&mut Kernel) -> Option<Note>) -> Flow<Note> {
+        let at = self.at;
+        self.at += 1;
+        if let Some(note) = self.running.journal.get(at) {
+            return Ok(note.clone());
+        }
+        let note = take(self.kernel).ok_or(Blocked)?;
+        self.running.journal.push(note.clone());
+        Ok(note)
+    }
+
+    fn request(&mut self, make: impl FnOnce(&mut Kernel) -> (Request, Context)) -> Answer<Response> {
+        let at = self.at;
+        self.at += 1;
+        if let Some(note) = self.running.journal.get(at) {
+            let Note::Answer(result) = note else { return Ok(Err(Errno::EIO)) };
+            return Ok(result.clone());
+        }
+        let (request, context) = make(self.kernel);
+        self.kernel.send(self.process, request, context);
+        self.running.awaited = Some(at);
+        Err(Blocked)
+    }
+
+    fn lock(&mut self, directory: Ino, hold: Hold) -> Flow<()> {
+        let owner = Owner::Process(self.process);
+        self.note(|kernel| kernel.lock(owner, directory, hold).then_some(Note::Done))?;
+        if !self.running.held.contains(&directory) {
+            self.running.held.push(directory);
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self, directory: Ino) -> Flow<()> {
+        let owner = Owner::Process(self.process);
+        self.note(|kernel| {
+            kernel.unlock(owner, directory);
+            Some(Note::Done)
+        })?;
+        self.running.held.retain(|held| *held != directory);
+        Ok(())
+    }
+
+    /// Where a name leads. `is_locked`: this call holds the directory's lock already.
+    fn look_up(&mut self, parent: Ino, name: &Name, is_locked: bool, asks_anew: bool) -> Answer<Option<Ino>> {
+        let cached = self.note(|kernel| Some(Note::Cached(kernel.cached(parent, name))))?;
+        let Note::Cached(mut cached) = cached else { return Ok(Err(Errno::EIO)) };
+        if asks_anew {
+            cached = Cached::Unknown;
+        }
+        if let Cached::Known(ino) = cached {
+            return Ok(Ok(ino));
+        }
+        if let Cached::Expired { identity, ino } = cached {
+            let answer = self.request(|kernel| lookup(kernel, parent, name, Some(identity)))?;
+            if matches!(answer, Ok(Response::Entry { attributes, .. }) if attributes.ino == ino) {
+                return Ok(Ok(Some(ino)));
+            }
+        }
+        if !is_locked {
+            self.lock(parent, Hold::Shared)?;
+        }
+        let answer = self.request(|kernel| lookup(kernel, parent, name, None))?;
+        if !is_locked {
+            self.unlock(parent)?;
+        }
+        Ok(match answer {
+            Ok(Response::Entry { attributes, .. }) => Ok(Some(attributes.ino)),
+            Ok(Response::Missing { .. }) | Err(Errno::ENOENT) => Ok(None),
+            Ok(_) => Err(Errno::EIO),
+            Err(errno) => Err(errno),
+        })
+    }
+
+    fn directory(&mut self, name: &Name) -> Answer<Ino> {
+        let found = try_call!(self.look_up(Ino::ROOT, name, false, false));
+        Ok(found.ok_or(Errno::ENOENT))
+    }
+
+    fn see_name(&mut self, parent: Ino, name: &Name, ino: Option<Ino>) {
+        self.running.sights.push(Sight::Name { parent, name: name.clone(), ino });
+    }
+
+    fn attributes(&mut self, ino: Ino) -> Answer<Attributes> {
+        let fresh = self.note(|kernel| Some(Note::Attributes(kernel.fresh_attributes(ino))))?;
+        if let Note::Attributes(Some(attributes)) = fresh {
+            return Ok(Ok(attributes));
+        }
+        let answer =
+            self.request(|kernel| (Request::Getattr { ino }, Context::Getattr { ino, version: kernel.version() }))?;
+        Ok(answer.and_then(|response| match response {
+            Response::Attributes { attributes, .. } => Ok(attributes),
+            _ => Err(Errno::EIO),
+        }))
+    }
+
+    fn stat(&mut self, path: &Path) -> Answer<()> {
+        let parent = try_call!(self.directory(&path.directory));
+        let found = try_call!(self.look_up(parent, &path.name, false, false));
+        let Some(ino) = found else {
+            self.see_name(parent, &path.name, None);
+            return Ok(Err(Errno::ENOENT));
+        };
+        let attributes = try_call!(self.attributes(ino));
+        self.see_name(parent, &path.name, Some(ino));
+        self.running.sights.push(Sight::Attributes(attributes));
+        Ok(Ok(()))
+    }
+
+    /// Opens what the path leads to; ESTALE makes the kernel walk once more, asking for every name.
+    fn open(&mut self, path: &Path, flags: OpenFlags) -> Answer<(Ino, OpenedAs)> {
+        let parent = try_call!(self.directory(&path.directory));
+        for asks_anew in [false, true] {
+            let found = try_call!(self.look_up(parent, &path.name, false, asks_anew));
+            let Some(ino) = found else {
+                self.see_name(parent, &path.name, None);
+                return Ok(Err(Errno::ENOENT));
+            };
+            match self.open_inode(ino, flags)? {
+                Err(Errno::ESTALE) if !asks_anew => {}
+                Err(errno) => return Ok(Err(errno)),
+                Ok(opened) => {
+                    self.see_name(parent, &path.name, Some(ino));
+                    return Ok(Ok((ino, opened)));
+                }
+            }
+        }
+        Ok(Err(Errno::ESTALE))
+    }
+
+    fn open_inode(&mut self, ino: Ino, flags: OpenFlags) -> Answer<OpenedAs> {
+        let answer = self.request(|_| (Request::Open { ino, flags }, Context::Open { ino }))?;
+        match answer {
+            Ok(Response::Opened(opened)) => {
+                self.opened(ino, flags.write)?;
+                Ok(Ok(opened))
+            }
+            Ok(_) => Ok(Err(Errno::EIO)),
+            Err(errno) => Ok(Err(errno)),
+        }
+    }
+
+    fn opened(&mut self, ino: Ino, writes: bool) -> Flow<()> {
+        self.note(|kernel| {
+            kernel.inode(ino).opens += 1;
+            Some(Note::Done)
+        })?;
+        if writes {
+            self.running.writes = Some(ino);
+        }
+        Ok(())
+    }
+
+    /// FLUSH, whose error is close()'s, and RELEASE behind it.
+    fn close(&mut self, ino: Ino, opened: OpenedAs) -> Answer<()> {
+        let fh = opened.fh;
+        let flushed = if opened.no_flush {
+            Ok(Response::Done)
+        } else {
+            self.request(|_| (Request::Flush { ino, fh }, Context::Plain))?
+        };
+        self.note(|kernel| {
+            let inode = kernel.inode(ino);
+            inode.opens = inode.opens.saturating_sub(1);
+            Some(Note::Done)
+        })?;
+        let _ = self.request(|_| (Request::Release { ino, fh }, Context::Plain))?;
+        Ok(flushed.map(|_| ()))
+    }
+
+    fn read(&mut self, path: &Path) -> Answer<()> {
+        let (ino, opened) = try_call!(self.open(path, OpenFlags::default()));
+        let content = self.read_all(ino, opened)?;
+        let closed = self.close(ino, opened)?;
+        Ok(content.and_then(|bytes| {
+            self.running.sights.push(Sight::Content { ino, bytes });
+            closed
+        }))
+    }
+
+    fn read_all(&mut self, ino: Ino, opened: OpenedAs) -> Answer<Bytes> {
+        let attributes = try_call!(self.attributes(ino));
+        let size = attributes.size;
+        let fh = opened.fh;
+        if size == 0 {
+            return Ok(Ok(Bytes::new()));
+        }
+        let length = u32::try_from(size).unwrap_or(u32::MAX);
+        if opened.direct_io {
+            let answer = self.request(|_| {
+                let request = Request::Read { ino, fh, offset: 0, length };
+                (request, Context::Read { ino, pages: (0, 0), is_direct: true })
+            })?;
+            return Ok(data_of(answer));
+        }
+        let last = (size - 1) / PAGE;
+        // A page that somebody has locked is waited for; what is cached whole is not asked for.
+        let cached = self.note(|kernel| {
+            if kernel.are_locked(ino, 0, last) {
+                return None;
+            }
+            let pages = &kernel.inode(ino).pages;
+            let all: Option<Vec<Bytes>> = (0..=last).map(|page| pages.get(&page).cloned()).collect();
+            if all.is_none() {
+                kernel.lock_pages(ino, 0, last);
+            }
+            Some(Note::Pages(all.map(|pages| pages.concat().into())))
+        })?;
+        let mut content = match cached {
+            Note::Pages(Some(content)) => content,
+            _ => {
+                let length = u32::try_from((last + 1) * PAGE).unwrap_or(u32::MAX);
+                let answer = self.request(|_| {
+                    let request = Request::Read { ino, fh, offset: 0, length };
+                    (request, Context::Read { ino, pages: (0, last), is_direct: false })
+                })?;
+                match data_of(answer) {
+                    Ok(content) => content,
+                    Err(errno) => return Ok(Err(errno)),
+                }
+            }
+        };
+        let mut shown = content.split_to(content.len().min(usize::try_from(size).unwrap_or(usize::MAX))).to_vec();
+        // What the answer left out reads as zeros up to the size that the kernel believes in.
+        shown.resize(usize::try_from(size).unwrap_or(0), 0);
+        Ok(Ok(shown.into()))
+    }
+
+    fn mkdir(&mut self, directory: &Name) -> Answer<()> {
+        self.lock(Ino::ROOT, Hold::Exclusive)?;
+        let found = try_call!(self.look_up(Ino::ROOT, directory, true, false));
+        if found.is_some() {
+            return Ok(Err(Errno::EEXIST));
+        }
+        let name = directory.clone();
+        let answer = self.request(|kernel| {
+            let request =
+                Request::Make { parent: Ino::ROOT, name: name.clone(), node: NewNode::Directory, mode: 0o755 };
+            (request, Context::New { parent: Ino::ROOT, name, epoch: kernel.epoch })
+        })?;
+        Ok(answer.map(|_| ()))
+    }
+
+    /// open with O_CREAT: the file that is there, or a new one, made under the directory's lock.
+    fn open_or_create(&mut self, path: &Path, flags: OpenFlags) -> Answer<(Ino, OpenedAs)> {
+        let parent = try_call!(self.directory(&path.directory));
+        self.lock(parent, Hold::Exclusive)?;
+        let found = try_call!(self.look_up(parent, &path.name, true, false));
+        if let Some(ino) = found {
+            if flags.exclusive {
+                self.see_name(parent, &path.name, Some(ino));
+                return Ok(Err(Errno::EEXIST));
+            }
+            self.unlock(parent)?;
+            return match self.open_inode(ino, flags)? {
+                Err(Errno::ESTALE) => self.open(path, flags),
+                opened => Ok(opened.map(|opened| (ino, opened))),
+            };
+        }
+        let name = path.name.clone();
+        let answer = self.request(|kernel| {
+            let request = Request::Create { parent, name: name.clone(), mode: 0o644, flags };
+            (request, Context::New { parent, name, epoch: kernel.epoch })
+        })?;
+        self.unlock(parent)?;
+        match answer {
+            Ok(Response::Created { attributes, opened, .. }) => {
+                self.opened(attributes.ino, true)?;
+                Ok(Ok((attributes.ino, opened)))
+            }
+            Ok(_) => Ok(Err(Errno::EIO)),
+            Err(errno) => Ok(Err(errno)),
+        }
+    }
+
+    fn create(&mut self, path: &Path, data: &Bytes) -> Answer<()> {
+        let flags = OpenFlags { write: true, exclusive: true, ..OpenFlags::default() };
+        let (ino, opened) = try_call!(self.open_or_create(path, flags));
+        self.write_and_close(ino, opened, 0, data, false)
+    }
+
+    fn overwrite(&mut self, path: &Path, offset: u64, data: &Bytes) -> Answer<()> {
+        let (ino, opened) = try_call!(self.open(path, OpenFlags { write: true, ..OpenFlags::default() }));
+        self.write_and_close(ino, opened, offset, data, false)
+    }
+
+    fn append(&mut self, path: &Path, data: &Bytes) -> Answer<()> {
+        let flags = OpenFlags { write: true, append: true, ..OpenFlags::default() };
+        let (ino, opened) = try_call!(self.open_or_create(path, flags));
+        let end = self.note(|kernel| Some(Note::Number(kernel.known_size(ino))))?;
+        let Note::Number(end) = end else { return Ok(Err(Errno::EIO)) };
+        self.write_and_close(ino, opened, end, data, true)
+    }
+
+    fn write_and_close(&mut self, ino: Ino, opened: OpenedAs, offset: u64, data: &Bytes, append: bool) -> Answer<()> {
+        let written = self.write(ino, opened, offset, data, append)?;
+        let closed = self.close(ino, opened)?;
+        self.running.writes = None;
+        Ok(written.and(closed))
+    }
+
+    fn write(&mut self, ino: Ino, opened: OpenedAs, offset: u64, data: &Bytes, append: bool) -> Answer<()> {
+        let (fh, is_direct, end) = (opened.fh, opened.direct_io, offset + data.len() as u64);
+        let (first, last) = (offset / PAGE, (end - 1) / PAGE);
+        self.lock(ino, Hold::Exclusive)?;
+        if !is_direct {
+            self.note(|kernel| (!kernel.are_locked(ino, first, last)).then_some(Note::Done))?;
+        }
+        let answer = self.request(|kernel| {
+            // Pages at the edges that are not up to date stay locked until the answer (PROTOCOL R8).
+            let is_partial = |page: &u64| *page * PAGE < offset || (*page + 1) * PAGE > end;
+            let unread = |kernel: &mut Kernel, page: &u64| !kernel.inode(ino).pages.contains_key(page);
+            let mut locked: Vec<u64> = if is_direct { vec![] } else { (first..=last).filter(is_partial).collect() };
+            locked.retain(|page| unread(kernel, page));
+            locked.dedup();
+            locked.iter().for_each(|page| kernel.lock_pages(ino, *page, *page));
+            let flags = WriteFlags { append, ..WriteFlags::default() };
+            let request = Request::Write { ino, fh, offset, data: data.clone(), flags };
+            (request, Context::Write { ino, offset, data: data.clone(), is_direct, locked })
+        })?;
+        self.unlock(ino)?;
+        Ok(match answer {
+            Ok(Response::Written { length }) if length as usize == data.len() => Ok(()),
+            Ok(_) => Err(Errno::EIO),
+            Err(errno) => Err(errno),
+        })
+    }
+
+    fn setattr(&mut self, path: &Path, changes: AttributeChanges) -> Answer<()> {
+        let parent = try_call!(self.directory(&path.directory));
+        let found = try_call!(self.look_up(parent, &path.name, false, false));
+        let Some(ino) = found else {
+            self.see_name(parent, &path.name, None);
+            return Ok(Err(Errno::ENOENT));
+        };
+        self.lock(ino, Hold::Exclusive)?;
+        let answer = self.request(|_| (Request::Setattr { ino, changes }, Context::Setattr { ino }))?;
+        Ok(answer.map(|_| ()))
+    }
+
+    fn unlink(&mut self, path: &Path) -> Answer<()> {
+        let parent = try_call!(self.directory(&path.directory));
+        self.lock(parent, Hold::Exclusive)?;
+        let found = try_call!(self.look_up(parent, &path.name, true, false));
+        let Some(victim) = found else {
+            self.see_name(parent, &path.name, None);
+            return Ok(Err(Errno::ENOENT));
+        };
+        self.lock(victim, Hold::Exclusive)?;
+        let name = path.name.clone();
+        let answer =
+            self.request(|_| (Request::Unlink { parent, name: name.clone() }, Context::Remove { parent, name }))?;
+        Ok(answer.map(|_| ()))
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path, mode: RenameMode) -> Answer<()> {
+        let from_parent = try_call!(self.directory(&from.directory));
+        let to_parent = try_call!(self.directory(&to.directory));
+        for parent in [from_parent.min(to_parent), from_parent.max(to_parent)] {
+            self.lock(parent, Hold::Exclusive)?;
+        }
+        let source = try_call!(self.look_up(from_parent, &from.name, true, false));
+        let target = try_call!(self.look_up(to_parent, &to.name, true, false));
+        let refusal = match (source, target, mode) {
+            (None, _, _) | (_, None, RenameMode::Exchange) => Some(Errno::ENOENT),
+            (_, Some(_), RenameMode::NoReplace) => Some(Errno::EEXIST),
+            // Two names of one file: nothing to do.
+            (Some(source), Some(target), _) if source == target => None,
+            _ => {
+                // vfs_rename: both files, in the order of their addresses.
+                let files = [source.min(target), source.max(target)];
+                for file in files.into_iter().flatten() {
+                    self.lock(file, Hold::Exclusive)?;
+                }
+                let answer = self.request(|_| {
+                    let request = Request::Rename {
+                        from: from_parent,
+                        from_name: from.name.clone(),
+                        to: to_parent,
+                        to_name: to.name.clone(),
+                        mode,
+                    };
+                    let context = Context::Rename {
+                        from: (from_parent, from.name.clone()),
+                        to: (to_parent, to.name.clone()),
+                        exchange: mode == RenameMode::Exchange,
+                    };
+                    (request, context)
+                })?;
+                return Ok(answer.map(|_| ()));
+            }
+        };
+        if source.is_none() {
+            self.see_name(from_parent, &from.name, None);
+        }
+        Ok(refusal.map_or(Ok(()), Err))
+    }
+
+    fn list(&mut self, name: &Name) -> Answer<()> {
+        let ino = try_call!(self.directory(name));
+        let asks = self.note(|kernel| Some(Note::Number(u64::from(!kernel.no_opendir))))?;
+        let mut keeps = true;
+        if matches!(asks, Note::Number(1)) {
+            match self.request(|_| (Request::Opendir { ino }, Context::Plain))? {
+                Ok(Response::Opened(opened)) => keeps = opened.cache_dir,
+                Ok(_) => keeps = false,
+                Err(Errno::ENOSYS) => {
+                    self.note(|kernel| {
+                        kernel.no_opendir = true;
+                        Some(Note::Done)
+                    })?;
+                }
+                Err(errno) => return Ok(Err(errno)),
+            }
+        }
+        let attributes = try_call!(self.attributes(ino));
+        self.lock(ino, Hold::Shared)?;
+        let kept = self.note(|kernel| {
+            let listing = kernel.inode(ino).listing.as_ref().filter(|(_, mtime)| *mtime == attributes.mtime);
+            Some(Note::Listing(listing.map(|(entries, _)| entries.clone())))
+        })?;
+        let entries = match kept {
+            Note::Listing(Some(entries)) => entries,
+            _ => try_call!(self.read_directory(ino, keeps.then_some(attributes.mtime))),
+        };
+        self.unlock(ino)?;
+        self.running.sights.push(Sight::Listing { directory: ino, entries });
+        Ok(Ok(()))
+    }
+
+    fn read_directory(&mut self, ino: Ino, keep: Option<crate::types::Timestamp>) -> Answer<Vec<(Bytes, Ino)>> {
+        let version = self.note(|kernel| Some(Note::Number(kernel.inode(ino).listing_version)))?;
+        let (mut entries, mut offset) = (Vec::new(), 0);
+        loop {
+            let answer = self.request(|_| (Request::Readdir { ino, offset, length: 4096 }, Context::Plain))?;
+            let read = match answer {
+                Ok(Response::Directory(read)) => read,
+                Ok(_) => return Ok(Err(Errno::EIO)),
+                Err(errno) => return Ok(Err(errno)),
+            };
+            let Some(last) = read.last() else { break };
+            offset = last.cookie;
+            entries.extend(read.into_iter().map(|entry| (entry.name, entry.ino)));
+        }
+        entries.retain(|(name, _)| !matches!(name.as_ref(), b"." | b".."));
+        let listing = entries.clone();
+        self.note(|kernel| {
+            let inode = kernel.inode(ino);
+            if let (Some(mtime), Note::Number(version)) = (keep, version)
+                && inode.listing_version == version
+            {
+                inode.listing = Some((listing, mtime));
+            }
+            Some(Note::Done)
+        })?;
+        Ok(Ok(entries))
+    }
+}
+
+fn lookup(kernel: &Kernel, parent: Ino, name: &Name, revalidates: Option<u64>) -> (Request, Context) {
+    let context =
+        Context::Lookup { parent, name: name.clone(), epoch: kernel.epoch, version: kernel.version(), revalidates };
+    (Request::Lookup { parent, name: name.clone() }, context)
+}
+
+fn data_of(answer: Result<Response, Errno>) -> Result<Bytes, Errno> {
+    match answer? {
+        Response::Data(parts) => Ok(parts.concat().into()),
+        _ => Err(Errno::EIO),
+    }
+}

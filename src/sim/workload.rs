@@ -1,0 +1,133 @@
+//! What processes do: few names in few directories, so that they collide.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::{
+    dice::Dice,
+    options::Options,
+    syscalls::{Call, Path},
+};
+use crate::{limits, namespace::RenameMode, types::Name};
+
+/// Bytes of a token that an append writes.
+const TOKEN_BYTES: usize = 12;
+
+#[derive(Debug)]
+pub(super) struct Workload {
+    dice: Dice,
+    directories: u64,
+    names: u64,
+    large: u64,
+    serial: u64,
+    /// Files that are only ever appended to: each token that was written, and whether its call succeeded.
+    appended: BTreeMap<Path, Vec<(Bytes, Option<bool>)>>,
+}
+
+pub(super) fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("the workload's names are names")
+}
+
+impl Workload {
+    pub(super) fn new(dice: Dice, options: &Options) -> Self {
+        Self {
+            dice,
+            directories: options.directories,
+            names: options.names,
+            large: options.large,
+            serial: 0,
+            appended: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn directories(&self) -> Vec<Name> {
+        (0..self.directories).map(|number| name(&format!("d{number}"))).collect()
+    }
+
+    /// Every path that a call may name.
+    pub(super) fn paths(&self) -> Vec<Path> {
+        let names = || (0..self.names).map(|number| format!("n{number}")).chain(["log".to_owned()]);
+        let in_directory =
+            |directory: Name| names().map(move |text| Path { directory: directory.clone(), name: name(&text) });
+        self.directories().into_iter().flat_map(in_directory).collect()
+    }
+
+    pub(super) fn next_call(&mut self) -> Call {
+        let path = self.path();
+        match self.dice.roll(100) {
+            0..14 => Call::Create { path, data: self.data() },
+            14..24 => Call::Unlink { path },
+            24..33 => {
+                let to = self.path();
+                if to == path {
+                    return Call::Stat { path };
+                }
+                let mode = [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
+                Call::Rename { from: path, to, mode: mode[self.dice.index(4)] }
+            }
+            33..39 => Call::Overwrite { path, offset: self.dice.roll(200), data: self.data() },
+            39..50 => self.append(path.directory),
+            50..54 => Call::Truncate { path, size: self.dice.roll(300) },
+            54..58 => Call::Chmod { path, mode: 0o600 + u16::try_from(self.dice.roll(64)).unwrap_or(0) },
+            58..74 => Call::Stat { path },
+            74..90 => Call::Read { path: if self.dice.chance(200) { log_of(path.directory) } else { path } },
+            _ => Call::List { directory: path.directory },
+        }
+    }
+
+    /// A call has returned; `outcome` is `None` when its process ended with it.
+    pub(super) fn returned(&mut self, call: &Call, outcome: Option<bool>) {
+        if let Call::Append { path, data } = call
+            && let Some((_, noted)) =
+                self.appended.get_mut(path).and_then(|tokens| tokens.iter_mut().find(|(token, _)| token == data))
+        {
+            *noted = outcome;
+        }
+    }
+
+    /// Acknowledged appends are there, once; others at most once.
+    pub(super) fn check(&self, content: impl Fn(&Path) -> Option<Bytes>) {
+        for (path, tokens) in &self.appended {
+            let found = content(path).unwrap_or_default();
+            let mut counts: BTreeMap<&[u8], u64> = BTreeMap::new();
+            found.chunks(TOKEN_BYTES).for_each(|token| *counts.entry(token).or_insert(0) += 1);
+            for (token, outcome) in tokens {
+                let count = counts.remove(token.as_ref()).unwrap_or(0);
+                let is_right = if *outcome == Some(true) { count == 1 } else { count <= 1 };
+                assert!(is_right, "exactly once: {token:?} of {path:?} ({outcome:?}) is there {count} times");
+            }
+            assert!(counts.is_empty(), "{path:?} holds what nobody appended: {counts:?}");
+        }
+    }
+
+    fn append(&mut self, directory: Name) -> Call {
+        self.serial += 1;
+        let path = log_of(directory);
+        let data = Bytes::from(format!("<{:0>width$}>", self.serial, width = TOKEN_BYTES - 2));
+        self.appended.entry(path.clone()).or_default().push((data.clone(), None));
+        Call::Append { path, data }
+    }
+
+    fn path(&mut self) -> Path {
+        let directory = name(&format!("d{}", self.dice.roll(self.directories)));
+        Path { directory, name: name(&format!("n{}", self.dice.roll(self.names))) }
+    }
+
+    /// Bytes that no other write has.
+    fn data(&mut self) -> Bytes {
+        self.serial += 1;
+        let word = format!("[{}]", self.serial);
+        let length = if self.dice.chance(self.large) {
+            limits::INLINE_BYTES_MAX + self.dice.index(8192)
+        } else {
+            1 + self.dice.index(300)
+        };
+        word.bytes().cycle().take(length.max(word.len())).collect()
+    }
+}
+
+/// The file of a directory that is only appended to.
+fn log_of(directory: Name) -> Path {
+    Path { directory, name: name("log") }
+}

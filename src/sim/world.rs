@@ -1,0 +1,289 @@
+//! A cluster with its mounts, kernels and processes, on one queue of events in virtual time.
+
+mod faults;
+mod mounts;
+mod nodes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Report,
+    dice::Dice,
+    host::{Link, MountHost, NodeHost},
+    network::Network,
+    options::Options,
+    oracle::Oracle,
+    workload::Workload,
+};
+use crate::{
+    limits::Timing,
+    mount::{Notification, Response, StoreError},
+    namespace::{Founding, NodeInfo, VolumeOptions},
+    node::PeerMessage,
+    types::{
+        BlockHash, ClusterId, ConnectionId, Errno, Instant, NodeId, Stamp,
+        message::{ToLeader, ToMount},
+    },
+};
+
+pub(super) const TIMING: Timing = Timing::DEFAULT;
+/// Wall clock at the beginning of virtual time, nanoseconds since 1970.
+const EPOCH: u64 = 1_750_000_000_000_000_000;
+/// When the faults are over, every call returns within this.
+const LIVENESS: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+enum Event {
+    NodeStart(NodeId),
+    NodeWake { node: NodeId, life: u64 },
+    LogSynced { node: NodeId, life: u64, number: u64 },
+    StateSynced { node: NodeId, life: u64 },
+    Peer { from: NodeId, to: NodeId, generation: u64, message: PeerMessage },
+    PeerLost { node: NodeId, life: u64, peer: NodeId },
+    Dialled { mount: usize, life: u64, connection: ConnectionId, node: Option<NodeId> },
+    DialAnswered { link: u64 },
+    ToNode { link: u64, message: Box<ToLeader> },
+    ToMount { link: u64, message: Box<ToMount> },
+    ClosedAtNode { link: u64 },
+    ClosedAtMount { mount: usize, life: u64, connection: ConnectionId },
+    Store { mount: usize, life: u64, ticket: u64, node: NodeId, hash: BlockHash, bytes: Bytes },
+    Stored { mount: usize, life: u64, ticket: u64, node: NodeId, result: Result<(), StoreError> },
+    Fetch { mount: usize, life: u64, ticket: u64, node: NodeId, hash: BlockHash },
+    Fetched { mount: usize, life: u64, ticket: u64, node: NodeId, result: Result<Bytes, StoreError> },
+    MountStart { mount: usize, life: u64 },
+    MountWake { mount: usize, life: u64 },
+    Answer { mount: usize, life: u64, unique: u64, result: Result<Response, Errno> },
+    Notify { mount: usize, life: u64, ticket: u64, notifications: Vec<Notification> },
+    Notified { mount: usize, life: u64, ticket: u64 },
+    NextCall { mount: usize, life: u64, process: usize },
+    Fault,
+    Heal,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) now: Instant,
+    options: Options,
+    dice: Dice,
+    queue: BTreeMap<(Instant, u64), Event>,
+    serial: u64,
+    network: Network,
+    nodes: BTreeMap<NodeId, NodeHost>,
+    mounts: Vec<MountHost>,
+    links: BTreeMap<u64, Link>,
+    oracle: Oracle,
+    workload: Workload,
+    founding: Founding,
+    /// Processes make calls of their own accord.
+    is_busy: bool,
+    /// All is quiet: what is seen is the newest.
+    is_final: bool,
+    trace: DefaultHasher,
+    report: Report,
+    /// Where each event is told, by who looks for a fault.
+    tell: Option<fn(&str)>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, options: Options, tell: Option<fn(&str)>) -> Self {
+        let mut dice = Dice::new(seed);
+        let founding = Founding {
+            cluster: ClusterId(u128::from(seed) + 1),
+            nodes: (1..=options.nodes).map(node_info).collect(),
+            stamp: Stamp(EPOCH),
+            main: VolumeOptions::default(),
+        };
+        let mut world = Self {
+            now: Instant(1_000_000_000),
+            queue: BTreeMap::new(),
+            serial: 0,
+            network: Network::new(dice.split(), options.delay),
+            nodes: BTreeMap::new(),
+            mounts: Vec::new(),
+            links: BTreeMap::new(),
+            oracle: Oracle::new(&founding),
+            workload: Workload::new(dice.split(), &options),
+            founding,
+            is_busy: false,
+            is_final: false,
+            trace: DefaultHasher::new(),
+            tell,
+            report: Report::default(),
+            dice,
+            options,
+        };
+        world.found();
+        world
+    }
+
+    /// The whole run: founding, faults, quiet, and a last look at everything.
+    pub(super) fn run(mut self) -> Report {
+        self.settle_directories();
+        self.is_busy = true;
+        self.start_processes();
+        if !self.options.faults.is_empty() {
+            self.after(self.options.chaos / 8, Event::Fault);
+        }
+        let end = self.now.after(self.options.chaos);
+        self.run_to(end);
+        self.is_busy = false;
+        self.end_faults();
+        self.wait_for("every call to return", LIVENESS, Self::is_idle);
+        self.wait_for("all nodes and mounts to have applied the same", LIVENESS, Self::agrees);
+        self.is_final = true;
+        self.look_at_everything();
+        self.wait_for("the last look to end", LIVENESS, Self::is_idle);
+        let oracle = &self.oracle;
+        self.workload.check(|path| oracle.content_at(&path.directory, &path.name));
+        self.report.trace = self.trace.finish();
+        self.report.entries = self.oracle.next().0 - 2;
+        self.report.sights = self.oracle.checked;
+        self.report
+    }
+
+    fn settle_directories(&mut self) {
+        self.make_directories();
+        self.wait_for("the directories to be made", LIVENESS, Self::is_idle);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.mounts
+            .iter()
+            .all(|mount| mount.processes.iter().all(|process| process.running.is_none() && process.next.is_empty()))
+    }
+
+    fn agrees(&self) -> bool {
+        let newest = self.oracle.next();
+        let volume = self.oracle.volume_applied();
+        self.nodes.values().all(|node| node.core.is_some() && node.applied.next() == newest)
+            && self.mounts.iter().all(|mount| mount.core.status().applied == volume)
+    }
+
+    fn wait_for(&mut self, what: &str, bound: Duration, done: impl Fn(&Self) -> bool) {
+        let end = self.now.after(bound);
+        while !done(self) {
+            let next = self.queue.first_key_value().map(|((at, _), _)| *at).filter(|at| *at <= end);
+            assert!(next.is_some(), "liveness: waited {bound:?} for {what}\n{}", self.describe());
+            self.step();
+        }
+    }
+
+    fn run_to(&mut self, end: Instant) {
+        while self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    fn step(&mut self) {
+        if let Some(((at, _), event)) = self.queue.pop_first() {
+            self.now = at;
+            at.hash(&mut self.trace);
+            self.happen(event);
+        }
+    }
+
+    fn after(&mut self, time: Duration, event: Event) {
+        self.at(self.now.after(time), event);
+    }
+
+    fn at(&mut self, at: Instant, event: Event) {
+        self.serial += 1;
+        self.queue.insert((at.max(self.now), self.serial), event);
+    }
+
+    fn happen(&mut self, event: Event) {
+        std::mem::discriminant(&event).hash(&mut self.trace);
+        self.report.events += 1;
+        self.tell(|| format!("{event:?}"));
+        match event {
+            Event::NodeStart(node) => self.start_node(node),
+            Event::NodeWake { node, life } => self.node_woke(node, life),
+            Event::LogSynced { node, life, number } => self.log_synced(node, life, number),
+            Event::StateSynced { node, life } => self.state_synced(node, life),
+            Event::Peer { from, to, generation, message } => self.peer_arrived(from, to, generation, message),
+            Event::PeerLost { node, life, peer } => self.peer_lost(node, life, peer),
+            Event::Dialled { mount, life, connection, node } => self.dialled(mount, life, connection, node),
+            Event::DialAnswered { link } => self.dial_answered(link),
+            Event::ToNode { link, message } => self.reach_node(link, *message),
+            Event::ToMount { link, message } => self.reach_mount(link, *message),
+            Event::ClosedAtNode { link } => self.closed_at_node(link),
+            Event::ClosedAtMount { mount, life, connection } => self.closed_at_mount(mount, life, connection),
+            Event::Store { mount, life, ticket, node, hash, bytes } => {
+                self.store(mount, life, ticket, node, hash, bytes);
+            }
+            Event::Stored { mount, life, ticket, node, result } => self.stored(mount, life, ticket, node, result),
+            Event::Fetch { mount, life, ticket, node, hash } => self.fetch(mount, life, ticket, node, hash),
+            Event::Fetched { mount, life, ticket, node, result } => self.fetched(mount, life, ticket, node, result),
+            Event::MountStart { mount, life } => self.start_mount(mount, life),
+            Event::MountWake { mount, life } => self.mount_woke(mount, life),
+            Event::Answer { mount, life, unique, result } => self.kernel_answered(mount, life, unique, result),
+            Event::Notify { mount, life, ticket, notifications } => self.notify(mount, life, ticket, notifications),
+            Event::Notified { mount, life, ticket } => self.notified(mount, life, ticket),
+            Event::NextCall { mount, life, process } => self.next_call(mount, life, process),
+            Event::Fault => self.fault(),
+            Event::Heal => self.network.heal(),
+        }
+    }
+
+    fn tell(&self, line: impl FnOnce() -> String) {
+        if let Some(tell) = self.tell {
+            tell(&format!("{:>12.6} {}", self.now.0 as f64 / 1e9, line()));
+        }
+    }
+
+    /// Where everything stands, for the report of a hang.
+    fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        for (id, node) in &self.nodes {
+            lines.push(match &node.core {
+                Some(core) => {
+                    let status = core.status();
+                    format!(
+                        "node {id}: leader {:?} term {} applied {} committed {} sessions {:?}",
+                        status.leader, status.term, status.applied, status.committed, status.sessions
+                    )
+                }
+                None => format!("node {id}: down"),
+            });
+        }
+        for (number, mount) in self.mounts.iter().enumerate() {
+            lines.push(format!("mount {number}: {:?}", mount.core.status()));
+            for (process, running) in mount.processes.iter().enumerate() {
+                if let Some(running) = &running.running {
+                    lines.push(format!("  process {process}: {running:?}"));
+                }
+            }
+            lines.extend(mount.kernel.waits().into_iter().map(|wait| format!("  {wait}")));
+        }
+        lines.join("\n")
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn running_nodes(&self) -> BTreeSet<NodeId> {
+        self.nodes.iter().filter(|(_, node)| node.core.is_some()).map(|(id, _)| *id).collect()
+    }
+}
+
+fn node_info(number: u64) -> NodeInfo {
+    NodeInfo {
+        id: NodeId(number),
+        peer_address: format!("node{number}:7441"),
+        client_address: format!("node{number}:7440"),
+    }
+}
+
+/// The node at this client address.
+fn node_at(address: &str) -> Option<NodeId> {
+    let number = address.strip_prefix("node")?.strip_suffix(":7440")?;
+    number.parse().ok().map(NodeId)
+}

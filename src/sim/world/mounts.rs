@@ -1,0 +1,500 @@
+//! What a FUSE worker and its kernel do around a mount's core, and the processes that use it.
+
+use std::{collections::BTreeMap, hash::Hash};
+
+use bytes::Bytes;
+
+use super::{Event, TIMING, World, node_at};
+use crate::{
+    mount::{Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError},
+    sim::{
+        host::{MountHost, Process},
+        kernel::Kernel,
+        network::{Place, Stream},
+        oracle::Glance,
+        syscalls::{Call, Running},
+    },
+    types::{BlockHash, ConnectionId, Errno, Instant, MountId, NodeId, message::ToMount},
+};
+
+impl World {
+    pub(super) fn add_mount(&mut self) {
+        let number = self.mounts.len();
+        let config = self.mount_config(number, 1);
+        let core = Mount::new(self.now, config);
+        self.mounts.push(MountHost {
+            core,
+            life: 1,
+            kernel: Kernel::default(),
+            wake: None,
+            processes: (0..self.options.processes).map(|_| Process::default()).collect(),
+            link: None,
+            tickets: BTreeMap::new(),
+            renamed: Vec::new(),
+            written: BTreeMap::new(),
+            awaiting: Vec::new(),
+        });
+        self.drain_mount(number);
+    }
+
+    fn mount_config(&self, number: usize, life: u64) -> Config {
+        let servers = self.founding.nodes.iter().map(|node| node.client_address.clone()).collect();
+        let mount = MountId(((number as u128 + 1) << 64) | u128::from(life));
+        Config {
+            seed: 100 * (number as u64 + 1) + life,
+            timing: TIMING,
+            content_cache_bytes: 256 * 1024,
+            kernel: KernelFeatures { inc_epoch: self.options.inc_epoch },
+            ..Config::new(self.founding.cluster, servers, mount)
+        }
+    }
+
+    /// The process and its kernel end; whoever made a call is told nothing.
+    pub(super) fn crash_mount(&mut self, number: usize) {
+        let host = &mut self.mounts[number];
+        host.life += 1;
+        let (life, link) = (host.life, host.link.take());
+        host.kernel = Kernel::default();
+        (host.wake, host.written, host.tickets) = (None, BTreeMap::new(), BTreeMap::new());
+        for process in &mut host.processes {
+            if let Some(running) = process.running.take() {
+                self.workload.returned(&running.call, None);
+            }
+        }
+        for (index, _) in std::mem::take(&mut self.mounts[number].awaiting) {
+            self.oracle.completed_own(index, self.now);
+        }
+        if let Some(link) = link {
+            self.break_link(link);
+        }
+        let config = self.mount_config(number, life);
+        // What stands here until the new one starts is never asked for anything.
+        self.mounts[number].core = Mount::new(self.now, config);
+        let time = self.dice.micros(10_000, 1_000_000);
+        self.after(time, Event::MountStart { mount: number, life });
+    }
+
+    pub(super) fn start_mount(&mut self, number: usize, life: u64) {
+        if !self.is_current(number, life) {
+            return;
+        }
+        let config = self.mount_config(number, life);
+        self.mounts[number].core = Mount::new(self.now, config);
+        self.oracle.mount_is_new(number);
+        self.drain_mount(number);
+        for process in 0..self.options.processes {
+            self.after(std::time::Duration::ZERO, Event::NextCall { mount: number, life, process });
+        }
+    }
+
+    fn is_current(&self, number: usize, life: u64) -> bool {
+        self.mounts[number].life == life
+    }
+
+    fn tell_mount(&mut self, number: usize, input: Input) {
+        let now = self.now;
+        self.mounts[number].core.handle(now, input);
+        self.drain_mount(number);
+    }
+
+    fn drain_mount(&mut self, number: usize) {
+        while let Some(output) = self.mounts[number].core.poll_output() {
+            self.carry_out_mount(number, output);
+        }
+        let host = &mut self.mounts[number];
+        let status = host.core.status();
+        if !status.lease_held {
+            host.processes.iter_mut().for_each(|process| process.without_lease = true);
+        }
+        self.oracle.check_mount(number, status.applied, status.digest);
+        let host = &mut self.mounts[number];
+        let wake = host.core.poll_timeout().map(|at| at.max(Instant(self.now.0 + 1)));
+        if wake != host.wake {
+            host.wake = wake;
+            let life = host.life;
+            if let Some(wake) = wake {
+                self.at(wake, Event::MountWake { mount: number, life });
+            }
+        }
+    }
+
+    pub(super) fn mount_woke(&mut self, number: usize, life: u64) {
+        if self.is_current(number, life) && self.mounts[number].wake == Some(self.now) {
+            self.mounts[number].wake = None;
+            self.tell_mount(number, Input::Tick);
+        }
+    }
+
+    fn carry_out_mount(&mut self, number: usize, output: Output) {
+        let life = self.mounts[number].life;
+        match output {
+            Output::Answer { unique, result } => {
+                let time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
+                self.after(time, Event::Answer { mount: number, life, unique, result });
+            }
+            Output::Notify { ticket, notifications } => {
+                let names = notifications.iter().filter_map(|notification| match notification {
+                    Notification::Name { parent, name } => Some((*parent, name.clone())),
+                    _ => None,
+                });
+                self.mounts[number].tickets.insert(ticket, names.collect());
+                let time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
+                self.after(time, Event::Notify { mount: number, life, ticket, notifications });
+            }
+            Output::Connect { connection, address } => {
+                if let Some(link) = self.mounts[number].link.take() {
+                    self.break_link(link);
+                }
+                let time = self.dice.micros(self.options.delay.0, 2 * self.options.delay.1);
+                let node = node_at(&address);
+                self.after(time, Event::Dialled { mount: number, life, connection, node });
+            }
+            Output::Send { connection, message } => {
+                let link = self.mounts[number].link;
+                let link = link.filter(|link| {
+                    self.links.get(link).is_some_and(|link| link.mount_connection == connection && link.is_open)
+                });
+                if let Some(link) = link {
+                    let at = self.network.arrival(self.now, Stream::ToNode { connection: link });
+                    self.at(at, Event::ToNode { link, message: Box::new(message) });
+                }
+            }
+            Output::StoreBlock { ticket, store, hash, bytes, .. } => {
+                self.oracle.stored(hash, bytes.clone());
+                let at = self.network.arrival(self.now, Stream::Block);
+                self.at(at, Event::Store { mount: number, life, ticket, node: store, hash, bytes });
+            }
+            Output::FetchBlock { ticket, store, hash, .. } => {
+                let at = self.network.arrival(self.now, Stream::Block);
+                self.at(at, Event::Fetch { mount: number, life, ticket, node: store, hash });
+            }
+            Output::Ready | Output::Notice(_) | Output::Stopped => {}
+            Output::Fatal(reason) => panic!("mount {number} cannot go on: {reason}"),
+        }
+    }
+
+    pub(super) fn dialled(&mut self, number: usize, life: u64, connection: ConnectionId, node: Option<NodeId>) {
+        if !self.is_current(number, life) {
+            return;
+        }
+        let reached = node.filter(|node| {
+            let (here, there) = (Place::Mount(number), Place::Node(*node));
+            self.network.reaches(here, there) && self.network.reaches(there, here)
+        });
+        match reached.and_then(|node| self.open_link(number, connection, node)) {
+            Some(link) => {
+                let at = self.network.arrival(self.now, Stream::ToMount { connection: link });
+                self.at(at, Event::DialAnswered { link });
+            }
+            None => {
+                let time = self.dice.micros(500, 300_000);
+                self.after(time, Event::ClosedAtMount { mount: number, life, connection });
+            }
+        }
+    }
+
+    pub(super) fn dial_answered(&mut self, number: u64) {
+        let Some(link) = self.links.get(&number).copied() else { return };
+        if link.is_open && self.is_current(link.mount, link.mount_life) {
+            self.mounts[link.mount].link = Some(number);
+            self.tell_mount(link.mount, Input::Connected { connection: link.mount_connection });
+        }
+    }
+
+    pub(super) fn closed_at_mount(&mut self, number: usize, life: u64, connection: ConnectionId) {
+        if self.is_current(number, life) {
+            let is_it = |link: &u64| self.links.get(link).is_some_and(|link| link.mount_connection == connection);
+            if let Some(link) = self.mounts[number].link.filter(is_it) {
+                self.mounts[number].link = None;
+                if let Some(link) = self.links.get_mut(&link) {
+                    link.is_open = false;
+                }
+            }
+            self.tell_mount(number, Input::Disconnected { connection, reason: "the stream ended".to_owned() });
+        }
+    }
+
+    pub(super) fn reach_mount(&mut self, number: u64, message: ToMount) {
+        let Some(link) = self.links.get(&number).copied() else { return };
+        let is_current = self.is_current(link.mount, link.mount_life) && self.mounts[link.mount].link == Some(number);
+        if !link.is_open || !is_current {
+            return;
+        }
+        if !self.network.reaches(Place::Node(link.node), Place::Mount(link.mount)) {
+            self.break_link(number);
+            return;
+        }
+        std::mem::discriminant(&message).hash(&mut self.trace);
+        if let ToMount::Answer { sequence, index, outcome } = &message {
+            self.call_answered(link.mount, *sequence, *index, *outcome);
+        }
+        self.tell_mount(link.mount, Input::Message { connection: link.mount_connection, message });
+    }
+
+    fn call_answered(
+        &mut self,
+        number: usize,
+        sequence: crate::types::Sequence,
+        index: crate::types::LogIndex,
+        outcome: Result<crate::namespace::Reply, Errno>,
+    ) {
+        let Some(session) = self.mounts[number].core.status().session else { return };
+        self.report.answers += 1;
+        let Some(index) = self.oracle.answered(session, sequence, index, outcome) else { return };
+        let busy: Vec<_> =
+            self.mounts.iter().enumerate().map(|(mount, host)| (mount, host.busy_directories())).collect();
+        self.oracle.completed(index, self.now, number, &busy);
+        let running: Vec<usize> = self.mounts[number]
+            .processes
+            .iter()
+            .enumerate()
+            .filter(|(_, process)| process.running.is_some())
+            .map(|(process, _)| process)
+            .collect();
+        if running.is_empty() {
+            self.oracle.completed_own(index, self.now);
+        } else {
+            self.mounts[number].awaiting.push((index, running));
+        }
+    }
+
+    pub(super) fn store(&mut self, number: usize, life: u64, ticket: u64, id: NodeId, hash: BlockHash, bytes: Bytes) {
+        let reaches = self.network.reaches(Place::Mount(number), Place::Node(id));
+        let result = match self.nodes.get_mut(&id).filter(|host| host.core.is_some() && reaches) {
+            Some(host) => {
+                host.disk.put_block(hash, bytes);
+                Ok(())
+            }
+            None => Err(StoreError::Unreachable("nobody answers".to_owned())),
+        };
+        let at = self.network.arrival(self.now, Stream::Block);
+        self.at(at, Event::Stored { mount: number, life, ticket, node: id, result });
+    }
+
+    pub(super) fn stored(
+        &mut self,
+        number: usize,
+        life: u64,
+        ticket: u64,
+        store: NodeId,
+        result: Result<(), StoreError>,
+    ) {
+        if self.is_current(number, life) {
+            self.tell_mount(number, Input::BlockStored { ticket, store, result });
+        }
+    }
+
+    pub(super) fn fetch(&mut self, number: usize, life: u64, ticket: u64, id: NodeId, hash: BlockHash) {
+        let reaches = self.network.reaches(Place::Mount(number), Place::Node(id));
+        let result = match self.nodes.get(&id).filter(|host| host.core.is_some() && reaches) {
+            Some(host) => host.disk.block(&hash).ok_or(StoreError::Missing),
+            None => Err(StoreError::Unreachable("nobody answers".to_owned())),
+        };
+        let at = self.network.arrival(self.now, Stream::Block);
+        self.at(at, Event::Fetched { mount: number, life, ticket, node: id, result });
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        number: usize,
+        life: u64,
+        ticket: u64,
+        store: NodeId,
+        result: Result<Bytes, StoreError>,
+    ) {
+        if self.is_current(number, life) {
+            self.tell_mount(number, Input::BlockFetched { ticket, store, result });
+        }
+    }
+
+    pub(super) fn kernel_answered(&mut self, number: usize, life: u64, unique: u64, result: Result<Response, Errno>) {
+        if !self.is_current(number, life) {
+            return;
+        }
+        let kernel = &mut self.mounts[number].kernel;
+        kernel.now = self.now;
+        let process = kernel.answered(unique, &result);
+        result.is_ok().hash(&mut self.trace);
+        if let Some(running) = process.and_then(|process| self.mounts[number].processes[process].running.as_mut()) {
+            running.answer(result);
+        }
+        self.run_kernel(number, process);
+    }
+
+    pub(super) fn notify(&mut self, number: usize, life: u64, ticket: u64, notifications: Vec<Notification>) {
+        if self.is_current(number, life) {
+            self.report.notifications += notifications.len() as u64;
+            self.mounts[number].kernel.now = self.now;
+            self.mounts[number].kernel.notify(ticket, notifications);
+            self.run_kernel(number, None);
+        }
+    }
+
+    pub(super) fn notified(&mut self, number: usize, life: u64, ticket: u64) {
+        if self.is_current(number, life) {
+            self.tell_mount(number, Input::Notified { ticket });
+        }
+    }
+
+    /// Lets the process, and whoever waited for what it gave back, go on as far as they can.
+    fn run_kernel(&mut self, number: usize, process: Option<usize>) {
+        let life = self.mounts[number].life;
+        if let Some(process) = process {
+            self.run_process(number, process);
+        }
+        loop {
+            let host = &mut self.mounts[number];
+            host.kernel.now = self.now;
+            let is_stirred = std::mem::take(&mut host.kernel.stirred);
+            let done = host.kernel.run_tickets();
+            for ticket in done {
+                self.mounts[number].tickets.remove(&ticket);
+                let time = self.dice.micros(5, 200);
+                self.after(time, Event::Notified { mount: number, life, ticket });
+            }
+            if !is_stirred {
+                break;
+            }
+            for process in 0..self.mounts[number].processes.len() {
+                self.run_process(number, process);
+            }
+        }
+        let busy = self.mounts[number].busy_directories();
+        self.oracle.make_up(number, self.now, |directory| busy.contains(&directory));
+        for (unique, request) in std::mem::take(&mut self.mounts[number].kernel.sent) {
+            self.tell(|| format!("mount {number} is asked {unique} {request:?}"));
+            let caller = Caller { uid: 33, gid: 33, pid: 1 };
+            self.report.upcalls += 1;
+            self.tell_mount(number, Input::Request { unique, caller, request });
+        }
+    }
+
+    fn run_process(&mut self, number: usize, process: usize) {
+        let host = &mut self.mounts[number];
+        let Some(mut running) = host.processes[process].running.take() else { return };
+        let outcome = running.go_on(process, &mut host.kernel);
+        if let Some(ino) = running.writes {
+            host.written.insert(ino, self.now);
+        }
+        match outcome {
+            Err(_) => host.processes[process].running = Some(running),
+            Ok(outcome) => self.returned(number, process, running, outcome),
+        }
+    }
+
+    fn returned(&mut self, number: usize, process: usize, running: Running, outcome: Result<(), Errno>) {
+        use crate::sim::syscalls::Sight;
+        self.tell(|| {
+            format!("mount {number} process {process} {:?} -> {outcome:?} {:?}", running.call, running.sights)
+        });
+        outcome.is_ok().hash(&mut self.trace);
+        self.report.calls += 1;
+        // P6: no fault within these runs may make a call fail; what is left are honest refusals.
+        let is_honest = matches!(outcome, Ok(()) | Err(Errno::ENOENT | Errno::EEXIST | Errno::ESTALE));
+        assert!(is_honest, "availability: mount {number} answered {:?} with {outcome:?}", running.call);
+        let host = &mut self.mounts[number];
+        let glance = Glance {
+            mount: number,
+            start: host.processes[process].started,
+            end: self.now,
+            without_lease: host.processes[process].without_lease,
+            is_final: self.is_final,
+            busy: host.busy_directories(),
+            renamed: host.renamed_since(host.processes[process].started),
+        };
+        for sight in &running.sights {
+            let ino = match sight {
+                Sight::Attributes(attributes) => Some(attributes.ino),
+                Sight::Content { ino, .. } => Some(*ino),
+                _ => None,
+            };
+            // Bytes that are written here and not yet in the log are seen here and nowhere else.
+            let is_ahead = ino.is_some_and(|ino| {
+                let is_open = |other: &Process| other.running.as_ref().is_some_and(|other| other.writes == Some(ino));
+                let host = &self.mounts[number];
+                host.processes.iter().any(is_open) || host.written.get(&ino).is_some_and(|at| *at >= glance.start)
+            });
+            if !is_ahead || self.is_final {
+                self.oracle.check_sight(&glance, sight);
+            }
+        }
+        self.workload.returned(&running.call, Some(outcome.is_ok()));
+        let host = &mut self.mounts[number];
+        if let Call::Rename { from, to, .. } = &running.call {
+            host.renamed.extend([(from.name.clone(), self.now), (to.name.clone(), self.now)]);
+        }
+        let mut over = Vec::new();
+        host.awaiting.retain_mut(|(index, running)| {
+            running.retain(|other| *other != process);
+            if running.is_empty() {
+                over.push(*index);
+            }
+            !running.is_empty()
+        });
+        for index in over {
+            self.oracle.completed_own(index, self.now);
+        }
+        let life = self.mounts[number].life;
+        let time = self.dice.micros(self.options.think.0, self.options.think.1);
+        self.after(time, Event::NextCall { mount: number, life, process });
+    }
+
+    pub(super) fn next_call(&mut self, number: usize, life: u64, process: usize) {
+        if !self.is_current(number, life) || self.mounts[number].processes[process].running.is_some() {
+            return;
+        }
+        let call = match self.mounts[number].processes[process].next.pop_front() {
+            Some(call) => call,
+            None if self.is_busy => self.workload.next_call(),
+            None => return,
+        };
+        if self.dice.chance(self.options.forget) {
+            let known = self.mounts[number].kernel.inodes_known();
+            if let Some(ino) = self.dice.pick(&known) {
+                self.mounts[number].kernel.evict(*ino);
+            }
+        }
+        let without_lease = !self.mounts[number].core.status().lease_held;
+        let host = &mut self.mounts[number].processes[process];
+        (host.started, host.without_lease) = (self.now, without_lease);
+        host.running = Some(Running::new(call));
+        self.mounts[number].kernel.now = self.now;
+        self.run_kernel(number, Some(process));
+    }
+
+    pub(super) fn make_directories(&mut self) {
+        let calls: Vec<Call> =
+            self.workload.directories().into_iter().map(|directory| Call::Mkdir { directory }).collect();
+        self.give_calls(0, calls);
+    }
+
+    pub(super) fn start_processes(&mut self) {
+        for number in 0..self.mounts.len() {
+            for process in 0..self.options.processes {
+                let (life, time) = (self.mounts[number].life, self.dice.micros(0, self.options.think.1));
+                self.after(time, Event::NextCall { mount: number, life, process });
+            }
+        }
+    }
+
+    /// Every name, file and listing, on every mount.
+    pub(super) fn look_at_everything(&mut self) {
+        for number in 0..self.mounts.len() {
+            let mut calls = Vec::new();
+            for path in self.workload.paths() {
+                calls.push(Call::Stat { path: path.clone() });
+                calls.push(Call::Read { path });
+            }
+            for directory in self.workload.directories() {
+                calls.push(Call::List { directory });
+            }
+            self.give_calls(number, calls);
+        }
+    }
+
+    fn give_calls(&mut self, number: usize, calls: Vec<Call>) {
+        self.mounts[number].processes[0].next.extend(calls);
+        let life = self.mounts[number].life;
+        self.after(std::time::Duration::ZERO, Event::NextCall { mount: number, life, process: 0 });
+    }
+}
