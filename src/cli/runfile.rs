@@ -117,7 +117,12 @@ mod tests {
         assert_eq!(is_alive(std::process::id(), &me), me.len() > 1);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("started");
         let sleep = |seconds: &str| vec!["sleep".to_owned(), seconds.to_owned()];
-        assert!(is_alive(child.id(), &sleep("60")));
+        // The kernel lets the parent go on a moment before the child's new arguments can be read.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !is_alive(child.id(), &sleep("60")) {
+            assert!(std::time::Instant::now() < deadline, "the child is not known by its arguments");
+            std::thread::yield_now();
+        }
         assert!(!is_alive(child.id(), &sleep("61")));
         child.kill().expect("killed");
         child.wait().expect("waited for");
