@@ -103,3 +103,22 @@ fn seeds_hold_every_promise_twice_alike() {
     assert!(sum.calls > 20 * count && sum.entries > 10 * count && sum.sights > 20 * count, "{sum:?}");
     assert!(sum.faults > count && sum.elections > count && sum.notifications > 10 * count, "{sum:?}");
 }
+
+/// A request that came before the mount was ready held a directory's lock; the notification of an entry that the mount
+/// caught up with waited for it, its acknowledgement for the notification, the first lease for the acknowledgement, and
+/// readiness for the lease.
+#[test]
+fn early_requests_do_not_hold_up_readiness() {
+    for seed in [238, 255, 379, 384] {
+        run(seed);
+    }
+}
+
+/// A rename arrived while a notification of one of its names hung on the directory's lock and no acknowledgement waited
+/// for it any more: nobody invalidated the name to which the rename then moved what the kernel believed in.
+#[test]
+fn a_rename_does_not_carry_off_a_name_that_is_yet_to_be_forgotten() {
+    for seed in [483, 503] {
+        run(seed);
+    }
+}

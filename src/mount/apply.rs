@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    Mount, Notification, Output, Purpose,
+    Life, Mount, Notification, Output, Purpose,
     invalidation::{Gathering, Ranges},
     replica::{Carried, ReplicaError},
     waiting::Kind,
@@ -88,6 +88,13 @@ impl Mount {
 
     /// Has the kernel forget these things; `entries` are acknowledged when it has.
     pub(super) fn issue(&mut self, notifications: Vec<Notification>, entries: Vec<LogIndex>) -> u64 {
+        // Before this mount is ready its kernel was told nothing that it could forget. And it must not be waited for: a
+        // request of it may hold a lock that a notification needs, and is itself answered only when this is ready.
+        if self.life == Life::Starting {
+            let ticket = self.invalidations.issue(notifications, entries);
+            self.invalidations.notified(ticket);
+            return ticket;
+        }
         self.counters.notifications += notifications.len() as u64;
         let ticket = self.invalidations.issue(notifications.clone(), entries);
         self.outputs.push_back(Output::Notify { ticket, notifications });

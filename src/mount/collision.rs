@@ -63,19 +63,24 @@ impl Mount {
         let Some(waiting) = self.waiting.get(unique) else { return };
         let (locks, names, is_rename) = (waiting.locks.clone(), waiting.names.clone(), waiting.is_rename);
         let is_stopped = |n: &Notification| matches!(n, Notification::Name { parent, .. } if locks.contains(parent));
+        // Also tickets that no acknowledgement waits for any more: what they were to make stale is still believed, and a
+        // rename moves it to where no ticket looks for it.
+        let touches_own = self.invalidations.any(|n| {
+            matches!(n, Notification::Name { parent, name } if names.iter().any(|own| (&own.0, &own.1) == (parent, name)))
+        });
         let excused = self.invalidations.excuse(is_stopped);
         if excused.is_empty() {
+            if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
+                waiting.collided = true;
+            }
             return;
         }
         let mut gathering = Gathering::default();
-        let mut touches_own = false;
         for (entries, notifications) in &excused {
             gathering.entries.extend(entries);
             for notification in notifications {
                 match notification {
-                    Notification::Name { parent, name } if locks.contains(parent) => {
-                        touches_own |= names.iter().any(|(directory, own)| directory == parent && own == name);
-                    }
+                    Notification::Name { parent, .. } if locks.contains(parent) => {}
                     Notification::Name { parent, name } => {
                         gathering.names.insert((*parent, name.clone()));
                     }

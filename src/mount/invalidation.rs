@@ -95,6 +95,11 @@ impl Invalidations {
             .collect()
     }
 
+    /// True while some unfinished ticket has a notification of this kind.
+    pub(crate) fn any(&self, is_concerned: impl Fn(&Notification) -> bool) -> bool {
+        self.tickets.values().any(|ticket| ticket.notifications.iter().any(&is_concerned))
+    }
+
     pub(crate) fn is_running(&self, ticket: u64) -> bool {
         self.tickets.contains_key(&ticket)
     }
