@@ -1,6 +1,9 @@
 //! What follows from applied entries and from the passing of time: pushing, completing, leases, ended sessions, orphans.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
@@ -239,13 +242,13 @@ impl Coordinator {
         if self.reaping.contains(&volume.id()) {
             return Vec::new();
         }
-        let unused = |(ino, since): &(Ino, LogIndex)| {
-            volume.sessions().all(|(session, _)| {
-                self.members
-                    .get(&(volume.id(), session))
-                    .is_some_and(|member| member.has_acknowledged(*since) && !member.held.contains(ino))
-            })
-        };
+        let members = || volume.sessions().map(|(session, _)| self.members.get(&(volume.id(), session)));
+        let seen_by_all = members()
+            .map(|member| member.map_or(LogIndex(0), Member::acknowledged_through))
+            .min()
+            .unwrap_or(LogIndex(u64::MAX));
+        let held: BTreeSet<Ino> = members().flatten().flat_map(|member| member.held.iter().copied()).collect();
+        let unused = |(ino, since): &(Ino, LogIndex)| *since <= seen_by_all && !held.contains(ino);
         volume.orphans().filter(unused).map(|(ino, _)| ino).take(REAPED_MAX).collect()
     }
 }

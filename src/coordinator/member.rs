@@ -147,6 +147,15 @@ impl Member {
         }
     }
 
+    /// Everything up to this entry is acknowledged; perhaps more.
+    pub(super) fn acknowledged_through(&self) -> LogIndex {
+        match (self.progress, self.oldest_unacknowledged()) {
+            (Progress::Current, None) => LogIndex(u64::MAX),
+            (Progress::Current, Some(oldest)) => LogIndex(oldest.0.saturating_sub(1)),
+            _ => LogIndex(0),
+        }
+    }
+
     /// The oldest entry that waits for the mount's acknowledgement, of those applied since it attached.
     pub(super) fn oldest_unacknowledged(&self) -> Option<LogIndex> {
         self.unacknowledged.first_key_value().map(|(index, _)| *index)

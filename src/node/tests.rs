@@ -128,6 +128,8 @@ struct World {
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes whose state stores write and do not sync, and up to where each has written.
     unsynced: BTreeMap<NodeId, LogIndex>,
+    /// Pieces of snapshots arrive twice.
+    repeats_pieces: bool,
     /// Of the pieces of snapshots, those that get lost.
     lose_pieces: usize,
     clients: Vec<Client>,
@@ -156,6 +158,7 @@ impl World {
             is_handling: false,
             cut: BTreeSet::new(),
             unsynced: BTreeMap::new(),
+            repeats_pieces: false,
             lose_pieces: 0,
             clients: Vec::new(),
             connections: 0,
@@ -283,6 +286,9 @@ impl World {
             if self.cut.contains(&(from, to)) || !self.nodes.contains_key(&to) {
                 self.handle(from, Input::PeerLost { peer: to });
             } else {
+                if self.repeats_pieces && matches!(message, PeerMessage::SnapshotPiece { .. }) {
+                    self.handle(to, Input::Peer { from, message: message.clone() });
+                }
                 self.handle(to, Input::Peer { from, message });
             }
         }

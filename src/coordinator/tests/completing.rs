@@ -285,6 +285,30 @@ fn a_mount_out_of_the_roster_comes_back_with_everything_acknowledged() {
 }
 
 #[test]
+fn a_mount_put_out_again_and_again_waits_longer_each_time() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let mut number = 1;
+    for (n, probation) in [(1, Duration::ZERO), (2, T.lease), (3, 2 * T.lease)] {
+        let missed = bench.change(a, n, mkdir(&format!("d{n}")));
+        bench.wait(bound());
+        assert!(bench.answer(a).is_some(), "put out");
+        bench.acknowledge(b, missed);
+        let put_out = bench.now;
+        loop {
+            number += 1;
+            if bench.renewed(b, number).is_some() {
+                break;
+            }
+            bench.wait(T.heartbeat);
+        }
+        let waited = bench.now.since(put_out);
+        assert!(waited <= probation && probation < waited + 2 * T.heartbeat, "{n}: {waited:?}");
+        bench.renewed(a, number);
+    }
+}
+
+#[test]
 fn a_mount_that_attaches_is_not_waited_for_before_it_has_a_lease() {
     let mut bench = Bench::leading();
     let a = bench.mount(1);

@@ -178,3 +178,18 @@ fn calls_wait_while_the_state_store_is_too_far_behind() {
     world.handle(NodeId(1), Input::StatePersisted { index });
     world.run_until("all answers", |world| world.clients[a].calls.is_empty());
 }
+
+#[test]
+fn entries_that_the_state_has_are_not_applied_again() {
+    let mut world = World::elected(1);
+    let a = world.mount(1);
+    world.change(a, 1, mkdir("d"));
+    let node = world.nodes.get_mut(&NodeId(1)).expect("it lives");
+    let (index, term) = node.applied;
+    let digest = node.state.digest();
+    let data = node.replica.entries(LogIndex(index.0 - 1), index).expect("just applied").next().expect("one").2;
+    node.apply(vec![replica::CommittedEntry { index, term, data, membership: None }]);
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    assert!(!outputs.iter().any(|output| matches!(output, Output::PersistState(_))), "{outputs:?}");
+    assert_eq!(node.state.digest(), digest);
+}

@@ -89,3 +89,11 @@ fn a_state_that_is_damaged_on_its_way_is_not_taken() {
     world.cut.clear();
     world.agree();
 }
+
+#[test]
+fn pieces_that_come_twice_are_taken_once() {
+    let (mut world, _, laggard) = with_laggard();
+    world.repeats_pieces = true;
+    world.start(laggard);
+    world.agree();
+}
