@@ -223,6 +223,10 @@ fn cores_touch_nothing_outside() {
             continue;
         }
         for (banned, why) in BANNED_IN_CORES {
+            // The simulator writes its processes as coroutines and polls them itself, in virtual time: no runtime.
+            if source.layer == "sim" && *banned == ".await" {
+                continue;
+            }
             if source.code.contains(banned) {
                 faults.push(format!("{}: `{banned}`: {why}", source.path));
             }
