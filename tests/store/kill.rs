@@ -28,6 +28,9 @@ use crate::{
 /// Tells the test below that it is the process to be killed, and in which directory.
 const DIRECTORY: &str = "MANYFS_TEST_STORE_TO_KILL";
 const ROUNDS: u64 = 8;
+/// A slow disk gets through fewer entries in a round: rounds go on until enough was done to say something.
+const ROUNDS_MAX: u64 = 100;
+const ENTRIES_MIN: u64 = 300;
 /// Entries that are in the log's queue at a time.
 const WINDOW: u64 = 8;
 
@@ -98,6 +101,10 @@ fn the_process_that_is_killed() {
     } else {
         machine_at(recovered.state_index)
     };
+    // A process that never reached the compaction below must not leave the log whole for ever.
+    if recovered.state_index > LogIndex(20) {
+        open.storage.log().compact(LogIndex(recovered.state_index.0 - 10), TERM);
+    }
     let mut logged = recovered.entries.last().map_or(recovered.compacted.0.0, |entry| entry.index.0);
     let (mut persisted, mut state_persisted) = (logged, 0);
     loop {
@@ -137,7 +144,12 @@ fn a_killed_process_comes_back_with_everything_that_was_acknowledged() {
     create_with(dir.path(), OPTIONS);
     let mut dice = Dice::new(7);
     let (mut logged, mut applied, mut stored) = (1, 1, BTreeSet::new());
-    for round in 0..ROUNDS {
+    let first_segment = dir.path().join("log/0000000000000001.segment");
+    for round in 0.. {
+        if round >= ROUNDS && applied > ENTRIES_MIN && !first_segment.exists() {
+            break;
+        }
+        assert!(round < ROUNDS_MAX, "{applied} entries; {} is there: {}", first_segment.display(), first_segment.exists());
         let mut child = Command::new(env::current_exe().expect("this test"))
             .args(["kill::the_process_that_is_killed", "--exact", "--nocapture"])
             .env(DIRECTORY, dir.path())
@@ -194,10 +206,6 @@ fn a_killed_process_comes_back_with_everything_that_was_acknowledged() {
         let stale = pinned.range(..=recovered.state_index.0).next();
         assert_eq!(stale, None, "round {round}: the state has its entry");
     }
-    let (open, _) = open_with(dir.path(), OPTIONS);
-    assert!(std::fs::metadata(dir.path().join("log/0000000000000001.segment")).is_err(), "the log was compacted");
-    drop(open);
-    assert!(applied > 300, "only {applied} entries in {ROUNDS} rounds");
     let report = storage::check(dir.path()).expect("readable");
     assert!(report.is_whole(), "{report:?}");
 }
