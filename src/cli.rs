@@ -13,6 +13,8 @@ mod demo;
 mod hold;
 mod inspect;
 mod mount;
+mod mount_helper;
+mod mount_options;
 mod mountpoint;
 mod report;
 mod runfile;
@@ -66,7 +68,11 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match parse(std::env::args_os().collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if mount_helper::is_asked_for(&arguments) {
+        return mount_helper::run(&arguments);
+    }
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(Refusal::Usage(error)) => error.exit(),
         Err(Refusal::Config(failure)) => return fail(&*failure),

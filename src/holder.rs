@@ -24,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 
-pub use device::Device;
+pub use device::{Device, Place};
 pub use link::{Link, Listener, ToHolder, ToWorker};
 
 /// How long a worker may take to flush and leave before it is killed.
@@ -88,7 +88,7 @@ struct Worker {
 }
 
 struct Holder<'a> {
-    directory: PathBuf,
+    place: Place,
     /// How to start a worker; `None` where they connect.
     command: Option<(PathBuf, Vec<OsString>)>,
     report: &'a mut dyn FnMut(Report),
@@ -103,12 +103,12 @@ struct Holder<'a> {
     deadline: Option<Instant>,
 }
 
-/// Holds one mount at `directory` (absolute, checked by the caller) until it is told to end by SIGTERM, SIGINT, SIGHUP
+/// Holds one mount at `place` until it is told to end by SIGTERM, SIGINT, SIGHUP
 /// or an unmount. Whatever the outcome, nothing stays mounted.
 ///
 /// # Errors
 /// Why the mount did not come to be, or why it ended without being asked to.
-pub fn run(directory: PathBuf, workers: Workers, report: &mut dyn FnMut(Report)) -> Result<(), HolderError> {
+pub fn run(place: Place, workers: Workers, report: &mut dyn FnMut(Report)) -> Result<(), HolderError> {
     let (events, queue) = mpsc::channel();
     watch_signals(events.clone())?;
     let command = match workers {
@@ -119,7 +119,7 @@ pub fn run(directory: PathBuf, workers: Workers, report: &mut dyn FnMut(Report))
         }
     };
     let mut holder = Holder {
-        directory,
+        place,
         command,
         report,
         events,
@@ -172,7 +172,7 @@ impl Holder<'_> {
             ToHolder::Ready { .. } if self.deadline.is_some() => {}
             ToHolder::Ready { volume, read_only } => {
                 if self.device.is_none() {
-                    self.device = Some(Device::mount(&self.directory, &volume, read_only)?);
+                    self.device = Some(Device::mount(&self.place, &volume, read_only)?);
                 }
                 self.volume = volume;
                 if let (Some(worker), Some(device)) = (&self.worker, &self.device) {
@@ -197,8 +197,9 @@ impl Holder<'_> {
     fn stop(&mut self) -> Result<(), HolderError> {
         self.deadline = Some(Instant::now() + STOP_WAIT);
         if let Some(device) = &mut self.device {
-            let busy =
-                device.unmount().map_err(|error| HolderError::Unmount { directory: self.directory.clone(), error })?;
+            let busy = device
+                .unmount()
+                .map_err(|error| HolderError::Unmount { directory: self.place.directory.clone(), error })?;
             if busy {
                 self.notice("files are still open; they end with the worker".to_owned());
             }
@@ -302,6 +303,8 @@ fn watch_worker(number: u64, link: Link, child: Option<Child>, events: Sender<Ev
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::MsFlags;
+
     use super::*;
 
     /// Holds a mount for a worker that is a shell script; its end of the link is standard input.
@@ -310,7 +313,8 @@ mod tests {
         let arguments = ["-c", script].map(OsString::from).to_vec();
         let mut reports = Vec::new();
         let workers = Workers::Started { program: "/bin/sh".into(), arguments };
-        let result = run(directory.path().to_owned(), workers, &mut |report| reports.push(report));
+        let place = Place { directory: directory.path().to_owned(), source: None, flags: MsFlags::empty() };
+        let result = run(place, workers, &mut |report| reports.push(report));
         let table = std::fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
         let left = table.contains(&directory.path().display().to_string());
         if left {

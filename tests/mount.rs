@@ -18,6 +18,7 @@ mod mount {
     mod locks;
     mod mknod;
     mod mmap;
+    mod mount_command;
     mod names;
     mod permissions;
     mod readdir;

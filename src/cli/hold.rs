@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use super::{
     Failure,
     mount::{Announcement, lower_oom_score},
+    mount_options::MountOptions,
     mountpoint,
 };
-use crate::holder::{self, Listener, Workers};
+use crate::holder::{self, Listener, Place, Workers};
 
 /// Hold a mount for a worker in another container (`manyfs mount --holder`).
 ///
@@ -23,6 +24,9 @@ pub(super) struct Hold {
     /// Where to mount: an existing, empty directory.
     #[arg(long = "mount", value_name = "DIR")]
     directory: PathBuf,
+    /// Options of mount(8), separated by commas: ro, noexec, suid, dev. Without any: nosuid,nodev.
+    #[arg(short, long, env = "MANYFS_OPTIONS", value_name = "LIST", default_value = "")]
+    options: MountOptions,
     /// Write what was mounted, and by which processes, to this file as JSON, once the mount answers.
     #[arg(long, value_name = "FILE")]
     run_file: Option<PathBuf>,
@@ -39,7 +43,8 @@ impl Hold {
             .map_err(|error| format!("cannot listen at {}: {error}", self.socket.display()))?;
         lower_oom_score();
         let mut announcement = Announcement::new(directory.clone(), self.run_file, None, self.json);
-        let result = holder::run(directory, Workers::Awaited(listener), &mut |report| announcement.make(report));
+        let place = Place { directory, source: None, flags: self.options.0 };
+        let result = holder::run(place, Workers::Awaited(listener), &mut |report| announcement.make(report));
         // Nobody can connect any more.
         std::fs::remove_file(&self.socket).ok();
         Ok(result?)

@@ -11,13 +11,15 @@ use std::{
 };
 
 use super::{
-    Failure, mountpoint,
+    Failure,
+    mount_options::MountOptions,
+    mountpoint,
     runfile::{self, RunFile},
 };
 use crate::{
     client::transport::Transport,
     fuse::{self, KernelFeature, WorkerConfig},
-    holder::{self, Link, Report, Workers},
+    holder::{self, Link, Place, Report, Workers},
     limits::{self, Timing},
     mount::Config,
     pki::Credential,
@@ -59,6 +61,9 @@ pub(super) struct Mount {
     #[arg(long, env = "MANYFS_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=30))]
     write_timeout: u32,
+    /// Options of mount(8), separated by commas: ro, noexec, suid, dev. Without any: nosuid,nodev.
+    #[arg(short, long, env = "MANYFS_OPTIONS", value_name = "LIST", default_value = "")]
+    options: MountOptions,
     /// Threads that read the kernel's requests.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     threads: u8,
@@ -80,6 +85,12 @@ pub(super) struct Mount {
     /// For tests: all times of the protocol in hundredths of their length.
     #[arg(long, env = "MANYFS_TIME_SCALE", default_value_t = 100, hide = true)]
     time_scale: u32,
+    /// What the kernel lists as the mount's source [default: manyfs:VOLUME]
+    #[arg(long, value_name = "NAME", hide = true)]
+    source: Option<String>,
+    /// Live on when the terminal ends.
+    #[arg(long, hide = true)]
+    background: bool,
     /// This process is a holder's child; the link is its standard input.
     #[arg(long, hide = true)]
     worker: bool,
@@ -113,18 +124,17 @@ impl Mount {
 
     /// The process that the user started: holds the mount, and has a child do the work.
     fn hold(self, directory: PathBuf) -> Result<(), Failure> {
+        if self.background {
+            // Refused only to the leader of a group, which needs none.
+            nix::unistd::setsid().ok();
+        }
         // Before anything is started: no worker need load a volume that cannot be mounted.
         holder::device::open()?;
-        // The worker runs with the same arguments, and so with the same settings.
-        let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-        arguments.push("--worker".into());
-        if let Some(score) = lower_oom_score() {
-            arguments.push(format!("--oom-score={score}").into());
-        }
-        let workers = Workers::Started { program: std::env::current_exe()?, arguments };
+        let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
         let control = self.control();
         let mut announcement = Announcement::new(directory.clone(), self.run_file, control, self.json);
-        Ok(holder::run(directory, workers, &mut |report| announcement.make(report))?)
+        let place = Place { directory, source: self.source, flags: self.options.0 };
+        Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
     }
 
     fn work(self, credential: Credential, link: Link) -> Result<(), Failure> {
@@ -220,6 +230,16 @@ impl Drop for Announcement {
             fs::remove_file(path).ok();
         }
     }
+}
+
+/// The command line of the holder's child: the holder's own, and so with the same settings. Lowers the holder's score
+/// for the kernel's choice of what to kill.
+pub(super) fn worker_arguments() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let flags_end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    let score = lower_oom_score().map(|score| format!("--oom-score={score}").into());
+    arguments.splice(flags_end..flags_end, score.into_iter().chain(["--worker".into()]));
+    arguments
 }
 
 /// The holder goes last when memory is short. Returns the score of before, for the worker.

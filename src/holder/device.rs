@@ -22,6 +22,17 @@ pub const KIND: &str = "fuse.manyfs";
 /// How long an orderly unmount may take before the mount is detached.
 const UNMOUNT_WAIT: Duration = Duration::from_secs(3);
 
+/// Where and how a volume is mounted.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Absolute, and checked by whoever gives it.
+    pub directory: PathBuf,
+    /// What the kernel lists as the mount's source; `None` is `manyfs:VOLUME`.
+    pub source: Option<String>,
+    /// Flags of mount(2).
+    pub flags: MsFlags,
+}
+
 /// The device and its mount; the mount ends with this value, whatever the reason.
 #[derive(Debug)]
 pub struct Device {
@@ -35,17 +46,19 @@ impl Device {
     ///
     /// # Errors
     /// `Device` or `Mount`; then nothing is mounted.
-    pub fn mount(directory: &Path, volume: &str, read_only: bool) -> Result<Self, HolderError> {
+    pub fn mount(place: &Place, volume: &str, read_only: bool) -> Result<Self, HolderError> {
         let file = open()?;
         let (fd, user, group) = (file.as_raw_fd(), geteuid(), getegid());
         let options = format!("fd={fd},rootmode=40000,user_id={user},group_id={group},default_permissions,allow_other");
-        // Reads do not update access times, so the kernel need not try.
-        let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-        flags.set(MsFlags::MS_RDONLY, read_only);
-        let source = format!("manyfs:{volume}");
-        mount(Some(source.as_str()), directory, Some(KIND), flags, Some(options.as_str()))
-            .map_err(|error| HolderError::Mount { directory: directory.to_owned(), error: error.into() })?;
-        Ok(Self { file, directory: Some(directory.to_owned()) })
+        let mut flags = place.flags;
+        if read_only {
+            flags |= MsFlags::MS_RDONLY;
+        }
+        let source = place.source.clone().unwrap_or_else(|| format!("manyfs:{volume}"));
+        let directory = place.directory.clone();
+        mount(Some(source.as_str()), &directory, Some(KIND), flags, Some(options.as_str()))
+            .map_err(|error| HolderError::Mount { directory: directory.clone(), error: error.into() })?;
+        Ok(Self { file, directory: Some(directory) })
     }
 
     #[must_use]

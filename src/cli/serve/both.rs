@@ -2,7 +2,6 @@
 //! and its child is node and worker. What the mount reads it takes from the node's own disk where it is there.
 
 use std::{
-    ffi::OsString,
     io,
     net::SocketAddr,
     os::fd::AsFd,
@@ -19,12 +18,13 @@ use super::{Serve, logged};
 use crate::{
     cli::{
         Failure,
-        mount::{Announcement, lower_oom_score, restore_oom_score},
+        mount::{Announcement, restore_oom_score, worker_arguments},
+        mount_options::MountOptions,
         mountpoint, runtime,
     },
     client::transport::{Deliver, Transport},
     fuse::{self, Network, WorkerConfig},
-    holder::{self, Link, Workers},
+    holder::{self, Link, Place, Workers},
     mount::{Config, Input, Output},
     pki,
     server::{self, ServeConfig},
@@ -39,15 +39,10 @@ const THREADS: usize = 2;
 pub(super) fn hold(directory: &Path) -> Result<(), Failure> {
     let directory = mountpoint::prepare(directory)?;
     holder::device::open()?;
-    // The child runs with the same arguments, and so with the same settings.
-    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    arguments.push("--worker".into());
-    if let Some(score) = lower_oom_score() {
-        arguments.push(format!("--oom-score={score}").into());
-    }
-    let workers = Workers::Started { program: std::env::current_exe()?, arguments };
+    let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
     let mut announcement = Announcement::new(directory.clone(), None, None, false);
-    Ok(holder::run(directory, workers, &mut |report| announcement.make(report))?)
+    let place = Place { directory, source: None, flags: MountOptions::default().0 };
+    Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
 }
 
 impl Serve {
