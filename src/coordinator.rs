@@ -88,11 +88,13 @@ enum Role {
     },
 }
 
-/// Rounds of heartbeats that renewals wait for: one at a time.
+/// Rounds of heartbeats that renewals and refusals wait for: one at a time.
 #[derive(Debug, Default)]
 struct Confirmation {
     last_ticket: u64,
     under_way: bool,
+    /// The last round that a majority acknowledged.
+    confirmed: u64,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,8 @@ struct Connection {
     phase: Phase,
     /// When the mount is sent elsewhere if no leader is known until then.
     patience_until: Instant,
+    /// The mount is to be refused, and may be behind this round.
+    sure_behind: Option<u64>,
 }
 
 #[derive(Debug)]

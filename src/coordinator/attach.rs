@@ -48,14 +48,14 @@ impl Coordinator {
         }
         let Some(volume) = state.volume_named(&waiting.volume) else {
             let reason = format!("the cluster has no volume {:?} (any more)", waiting.volume);
-            return self.refuse(connection, Refusal::Permanent, reason);
+            return self.refuse_when_sure(connection, Refusal::Permanent, reason);
         };
         let owned = |session: SessionId| volume.session_of(hello.mount).is_some_and(|own| own == session);
         match hello.session {
             Some(session) if owned(session) => self.attach(now, state, connection, hello, volume, session),
             Some(session) => {
                 let reason = format!("session {session} has ended: it was not heard of for too long, or has left");
-                self.refuse(connection, Refusal::SessionExpired, reason);
+                self.refuse_when_sure(connection, Refusal::SessionExpired, reason);
             }
             None => match volume.session_of(hello.mount) {
                 Some(session) => self.attach(now, state, connection, hello, volume, session),
@@ -68,6 +68,20 @@ impl Coordinator {
     pub(super) fn session_refused(&mut self, connections: Vec<ConnectionId>, reason: &str) {
         for connection in connections {
             self.refuse(connection, Refusal::Permanent, format!("no session could be opened: {reason}"));
+        }
+    }
+
+    /// Says what the state has against a mount once a majority has confirmed, after the mount asked, that this node leads.
+    /// One that was replaced and has not noticed yet has an older state: it knows nothing of newer sessions.
+    fn refuse_when_sure(&mut self, connection: ConnectionId, refusal: Refusal, reason: String) {
+        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        match entry.sure_behind {
+            Some(round) if round <= self.confirmation.confirmed => self.refuse(connection, refusal, reason),
+            Some(_) => {}
+            None => {
+                entry.sure_behind = Some(self.confirmation.last_ticket + 1);
+                self.ask_for_round();
+            }
         }
     }
 
@@ -99,7 +113,7 @@ impl Coordinator {
                 "the mount has applied entry {}, the cluster only has {at} of this volume: it was set back, mount anew",
                 hello.applied
             );
-            return self.refuse(connection, Refusal::Permanent, reason);
+            return self.refuse_when_sure(connection, Refusal::Permanent, reason);
         }
         // A session opened since this leadership began has never had a lease.
         let member = self.members.entry(key).or_insert_with(|| Member::new(now, Instant(0)));

@@ -169,7 +169,7 @@ impl Coordinator {
         }
     }
 
-    /// Asks for a round of heartbeats on behalf of all renewals that wait, unless one is under way.
+    /// Asks for a round of heartbeats on behalf of all renewals and refusals that wait, unless one is under way.
     pub(super) fn ask_for_round(&mut self) {
         if self.confirmation.under_way {
             return;
@@ -185,10 +185,16 @@ impl Coordinator {
             return;
         }
         self.confirmation.under_way = false;
+        self.confirmation.confirmed = ticket;
         self.members.values_mut().for_each(Member::confirm);
         let keys: Vec<Key> = self.members.keys().copied().collect();
         keys.into_iter().for_each(|key| self.grant(now, state, key));
-        if self.members.values().any(Member::waits_for_round) {
+        let doubted = self.connections.iter().filter(|(_, entry)| entry.sure_behind.is_some());
+        let doubted: Vec<ConnectionId> = doubted.map(|(connection, _)| *connection).collect();
+        doubted.into_iter().for_each(|connection| self.greet(now, state, connection));
+        let is_asked_again =
+            self.connections.values().any(|entry| entry.sure_behind.is_some_and(|round| round > ticket));
+        if is_asked_again || self.members.values().any(Member::waits_for_round) {
             self.ask_for_round();
         }
     }

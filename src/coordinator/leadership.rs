@@ -19,7 +19,8 @@ impl Coordinator {
         access: Access,
     ) {
         let patience_until = now.after(self.patience());
-        self.connections.insert(connection, Connection { volume, access, phase: Phase::Silent, patience_until });
+        let phase = Phase::Silent;
+        self.connections.insert(connection, Connection { volume, access, phase, patience_until, sure_behind: None });
         if let Role::Following { leader: Some(leader) } = self.role {
             self.send_to(state, connection, Some(leader));
         }
@@ -59,6 +60,7 @@ impl Coordinator {
         let patience_until = now.after(self.patience());
         for connection in self.connections.values_mut() {
             connection.patience_until = patience_until;
+            connection.sure_behind = None;
             if let Phase::Attached(_) = connection.phase {
                 connection.phase = Phase::Stranded;
             }

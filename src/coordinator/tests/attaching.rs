@@ -80,6 +80,35 @@ fn a_session_that_is_unknown_or_anothers_has_expired() {
     }
 }
 
+/// Seed 1879: a leader that had been replaced told a mount which was ahead of it to begin anew.
+#[test]
+fn a_leader_that_may_have_been_replaced_refuses_nobody() {
+    let mut bench = Bench::leading();
+    let mounted = bench.attach(1);
+    bench.confirms = false;
+    let good = Hello { session: Some(mounted.session), generation: Generation(2), ..Bench::hello(1) };
+    let doubtful = [
+        ("main", Hello { applied: LogIndex(1000), ..good.clone() }),
+        ("main", Hello { session: Some(SessionId(99)), ..good.clone() }),
+        ("other", good),
+    ];
+    let connections = doubtful.map(|(volume, hello)| {
+        let connection = bench.connect_as(volume, Access::ReadWrite);
+        bench.say(connection, ToLeader::Hello(hello));
+        connection
+    });
+    let first = bench.tickets.pop().expect("a round was asked for");
+    assert!(connections.iter().all(|connection| bench.take(*connection).is_none()));
+    // It began before the second mount asked.
+    bench.input(Input::LeaseConfirmed { ticket: first });
+    assert_eq!(bench.refusal(connections[0]), Refusal::Permanent);
+    assert!(connections[1..].iter().all(|connection| bench.take(*connection).is_none()));
+    bench.depose(Some(2));
+    for connection in &connections[1..] {
+        assert_eq!(bench.take(*connection), Some(ToMount::NotLeader { leader: Some("n2:7440".to_owned()) }));
+    }
+}
+
 #[test]
 fn a_newer_connection_replaces_an_older_and_never_the_other_way() {
     let mut bench = Bench::leading();
