@@ -122,3 +122,18 @@ fn a_rename_does_not_carry_off_a_name_that_is_yet_to_be_forgotten() {
         run(seed);
     }
 }
+
+/// A LOOKUP between INC_EPOCH and the end of a rename that collided with another mount's made the entry fresh that the
+/// kernel then moved.
+#[test]
+fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
+    for seed in [2144, 3898, 4292] {
+        run(seed);
+    }
+}
+
+/// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
+#[test]
+fn a_leader_that_was_replaced_refuses_nobody() {
+    run(1879);
+}

@@ -4,9 +4,10 @@
 //! so no acknowledgement ever waits for a lock that an unanswered request holds (DESIGN 8, deadlock 3; PROTOCOL R8, R22,
 //! R23).
 //!
-//! A name in a locked directory is made stale by INC_EPOCH, which takes no lock. Without it (older kernels, or too many
-//! collisions a second) the entry is acknowledged first and the name invalidated when the request was answered: until
-//! then this kernel may answer from before. That window is documented under P2.
+//! A name in a locked directory is made stale by INC_EPOCH, which takes no lock; the names of a rename are told once more
+//! when it was answered. Without it (older kernels, or too many collisions a second) the entry is acknowledged first and
+//! the name invalidated when the request was answered: until then this kernel may answer from before. That window is
+//! documented under P2.
 
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ impl Mount {
         if !by_epoch {
             self.defer(parent, name);
         }
+        let mut moved = Vec::new();
         for unique in self.waiting.lockers(parent) {
             let Some(waiting) = self.waiting.get_mut(unique) else { continue };
             if !waiting.names.iter().any(|(directory, own)| *directory == parent && own == name) {
@@ -44,6 +46,7 @@ impl Mount {
                 // R23: a rename moves the entry that the kernel believes in; it must be stale before.
                 if waiting.is_rename {
                     gathering.renames.push(unique);
+                    moved.extend(waiting.names.iter().cloned());
                 }
             } else {
                 waiting.collided = true;
@@ -55,6 +58,7 @@ impl Mount {
                 }
             }
         }
+        self.defer_moved(moved);
     }
 
     /// A request arrived that holds directories' locks: no acknowledgement waits any longer for notifications that these
@@ -111,6 +115,7 @@ impl Mount {
                 }
             } else if is_rename {
                 gathering.renames.push(unique);
+                self.defer_moved(names);
             }
         }
         self.issue_gathered(gathering);
@@ -186,6 +191,14 @@ impl Mount {
     fn defer(&mut self, parent: Ino, name: &Name) {
         if self.deferred.entry(parent).or_default().insert(name.clone()) {
             self.invalidations.fence_name(parent, name);
+        }
+    }
+
+    /// A rename moves what the kernel believed in, stale by INC_EPOCH. A LOOKUP that comes before the kernel has done so
+    /// must not make it fresh again.
+    fn defer_moved(&mut self, names: Vec<(Ino, Name)>) {
+        for (directory, name) in names {
+            self.defer(directory, &name);
         }
     }
 
