@@ -67,6 +67,11 @@ pub enum Event {
     Expired {
         unresolved: Vec<Sequence>,
     },
+    /// Another mount wants to see the file whose delegation of this number this mount has.
+    Recalled {
+        ino: Ino,
+        grant: LogIndex,
+    },
     Fatal(String),
     Notice(String),
 }
@@ -232,6 +237,7 @@ impl Client {
                 }
                 self.send_calls();
             }
+            ToMount::Recall { ino, grant } => self.events.push_back(Event::Recalled { ino, grant }),
             ToMount::Lease { number, stamp, space, stores } => {
                 self.lease.granted(number);
                 self.silences = 0;

@@ -13,6 +13,7 @@ mod calls;
 mod completion;
 mod event;
 mod history;
+mod holds;
 mod housekeeping;
 mod leadership;
 mod member;
@@ -63,6 +64,8 @@ pub struct Coordinator {
     opening: BTreeSet<(VolumeId, MountId)>,
     /// Volumes whose `ReapOrphans` is on its way.
     reaping: BTreeSet<VolumeId>,
+    /// Sessions whose `EndHolds` is on its way.
+    ending_holds: BTreeSet<Key>,
     confirmation: Confirmation,
     space: Space,
     /// Nothing is proposed meanwhile.
@@ -138,6 +141,7 @@ impl Coordinator {
             proposals: Proposals::default(),
             opening: BTreeSet::new(),
             reaping: BTreeSet::new(),
+            ending_holds: BTreeSet::new(),
             confirmation: Confirmation::default(),
             space: Space::default(),
             held: false,

@@ -6,6 +6,7 @@
 //! Every part is persistent (structural sharing): a clone is O(1) and stays as it was.
 
 mod acl;
+mod delegation;
 pub mod describe;
 pub mod effects;
 pub mod entry;
@@ -17,11 +18,12 @@ mod session;
 pub mod state;
 pub mod volume;
 
+pub use delegation::Delegation;
 pub use effects::{Applied, Change, Effects, RowChange};
 pub use entry::{Command, DecodeError, Entry, EntryHeader, Founding, NodeInfo, VolumeOptions};
 pub use extent::Extent;
 pub use inode::Inode;
-pub use operation::{AllocateMode, NewNode, Operation, RenameMode, Reply, XattrMode};
+pub use operation::{AllocateMode, Flush, NewNode, Operation, RenameMode, Reply, XattrMode};
 pub use row::RowError;
 pub use session::Session;
 pub use state::State;

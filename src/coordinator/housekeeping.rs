@@ -52,6 +52,7 @@ impl Coordinator {
                     self.outputs.push_back(Output::Carried { ticket, outcome });
                 }
                 (Some(Origin::Reap { volume }), _) => drop(self.reaping.remove(&volume)),
+                (Some(Origin::EndHolds { key }), _) => drop(self.ending_holds.remove(&key)),
                 _ => {}
             }
             match entry.command {
@@ -214,7 +215,8 @@ impl Coordinator {
         10 * self.config.timing.heartbeat
     }
 
-    /// About once a second: ends sessions that are silent for too long, reaps orphans that nobody has open.
+    /// About once a second: ends sessions that are silent for too long and what they hold, reaps orphans that nobody has
+    /// open.
     pub(super) fn sweep(&mut self, now: Instant, state: &State) {
         let mut next = self.sweep_interval();
         let mut silent: BTreeMap<VolumeId, Vec<SessionId>> = BTreeMap::new();
@@ -229,11 +231,14 @@ impl Coordinator {
             self.proposals.add_own(Origin::Close, volume, Command::CloseSessions { sessions });
             released.into_iter().for_each(|key| self.reconsider(now, key));
         }
+        if let Some(hold_ends) = self.end_silent_holds(now, state) {
+            next = next.min(hold_ends);
+        }
         for volume in state.volumes() {
             let inodes = self.reapable(volume);
             if !inodes.is_empty() && self.reaping.insert(volume.id()) {
                 if inodes.len() == REAPED_MAX {
-                    next = self.config.timing.heartbeat;
+                    next = next.min(self.config.timing.heartbeat);
                 }
                 let origin = Origin::Reap { volume: volume.id() };
                 self.proposals.add_own(origin, volume.id(), Command::ReapOrphans { inodes });

@@ -69,6 +69,7 @@ impl Coordinator {
         self.completion.clear();
         self.opening.clear();
         self.reaping.clear();
+        self.ending_holds.clear();
         self.confirmation.under_way = false;
         self.sweep_at = None;
         for ticket in self.proposals.abandon() {

@@ -23,6 +23,7 @@ pub(super) enum Origin {
     Open { volume: VolumeId, mount: MountId },
     Close,
     Reap { volume: VolumeId },
+    EndHolds { key: Key },
     Command { ticket: Option<u64> },
 }
 

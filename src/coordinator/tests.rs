@@ -4,6 +4,7 @@
 mod attaching;
 mod completing;
 mod failing_over;
+mod holding;
 mod keeping_house;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,7 +42,7 @@ fn create(name: &str) -> Operation {
 
 fn make(name: &str, node: NewNode) -> Operation {
     let name = Name::new(name.as_bytes()).expect("a good name");
-    Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0 }
+    Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0, delegate: false }
 }
 
 fn unlink(name: &str) -> Operation {

@@ -53,6 +53,7 @@ fn pieces(operation: &Operation) -> &[Piece] {
     match operation {
         Operation::Write { pieces, .. } => pieces,
         Operation::Coalesce { piece, .. } => std::slice::from_ref(piece),
+        Operation::Flush(flush) => &flush.pieces,
         _ => &[],
     }
 }

@@ -214,7 +214,7 @@ impl Mount {
                     self.reported.remove(ino);
                     self.inode_freed(now, *ino);
                 }
-                Change::Attributes { .. } => {}
+                Change::Attributes { .. } | Change::Delegated { .. } => {}
             }
         }
         match purpose {
@@ -293,7 +293,7 @@ impl Mount {
                     gathering.pages.entry(*ino).or_default().push((*offset, offset.saturating_add(*length)));
                     gathering.page_entries.entry(*ino).or_default().push(index);
                 }
-                Change::Content { .. } => {}
+                Change::Content { .. } | Change::Delegated { .. } => {}
                 Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
                     self.gather_inode(*ino, index, gathering);
                 }

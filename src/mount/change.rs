@@ -27,13 +27,23 @@ impl Mount {
             Request::Make { parent, name, node, mode } => {
                 let kind = Kind::Make { parent, name: name.clone(), made: None };
                 let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
-                self.call(now, unique, waiting, Operation::Make { parent, name, node, mode, uid, gid });
+                self.call(
+                    now,
+                    unique,
+                    waiting,
+                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false },
+                );
             }
             Request::Create { parent, name, mode, flags } => {
                 let kind = Kind::Create { parent, name: name.clone(), mode, flags, made: None, attempts: 1 };
                 let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
                 let node = NewNode::File;
-                self.call(now, unique, waiting, Operation::Make { parent, name, node, mode, uid, gid });
+                self.call(
+                    now,
+                    unique,
+                    waiting,
+                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false },
+                );
             }
             Request::Link { ino, parent, name } => {
                 let kind = Kind::Make { parent, name: name.clone(), made: None };
@@ -313,7 +323,10 @@ impl Mount {
                 }
             }
             let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
-            return self.submit(unique, Operation::Make { parent, name, node: NewNode::File, mode, uid, gid });
+            return self.submit(
+                unique,
+                Operation::Make { parent, name, node: NewNode::File, mode, uid, gid, delegate: false },
+            );
         };
         let ino = attributes.ino;
         if attributes.kind != FileKind::File || !may_access(caller, &attributes, flags.write || flags.truncate) {

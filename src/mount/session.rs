@@ -32,6 +32,8 @@ impl Mount {
             Event::Expired { unresolved } => self.expired(now, &unresolved),
             Event::Fatal(sentence) => self.outputs.push_back(Output::Fatal(sentence)),
             Event::Notice(sentence) => self.outputs.push_back(Output::Notice(sentence)),
+            // This mount asks for none yet.
+            Event::Recalled { .. } => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Entry, NodeInfo,
+    Delegation, Entry, NodeInfo,
     row::{
         ClusterKey, ClusterRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError,
         RowKey, SessionRow, decode_value,
@@ -92,6 +92,10 @@ fn describe_volume_row(row: &RowKey, key: &[u8], value: &[u8]) -> Result<String,
             let row: OrphanRow = decode_value(key, value)?;
             format!("inode {ino} has no name since entry {}", row.since)
         }
+        RowKey::Delegation(ino) => {
+            let row: Delegation = decode_value(key, value)?;
+            format!("inode {ino} is delegated to session {} by entry {}", row.session, row.grant)
+        }
     })
 }
 
@@ -126,6 +130,7 @@ mod tests {
             mode: 0o644,
             uid: 1,
             gid: 1,
+            delegate: true,
         };
         let header =
             EntryHeader { session: session.expect("a session"), sequence: Sequence(1), stamp: Stamp(3), ..header };

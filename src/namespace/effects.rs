@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Reply;
-use crate::types::{BlockHash, Errno, Ino, Name};
+use crate::types::{BlockHash, Errno, Ino, Name, SessionId};
 
 /// A row of the state store that got a new value or went away.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub enum Change {
     Orphaned { ino: Ino },
     /// The inode is gone for good.
     Freed { ino: Ino },
+    /// Another session (or none) has the write delegation now.
+    Delegated { ino: Ino, before: Option<SessionId>, now: Option<SessionId> },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{AttributeChanges, BlockHash, Ino, Name, Piece, Timestamp, UploadId, XattrName};
+use crate::types::{AttributeChanges, BlockHash, Ino, LogIndex, Name, Piece, Timestamp, UploadId, XattrName};
 
 /// What `Operation::Make` makes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub enum AllocateMode {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Operation {
     /// mknod, mkdir, symlink, create. EEXIST when the name exists. `mode` is already masked by the caller's umask;
-    /// a setgid parent overrides `gid`.
+    /// a setgid parent overrides `gid`. With `delegate` the caller gets the write delegation of a file made so.
     Make {
         parent: Ino,
         name: Name,
@@ -62,6 +62,7 @@ pub enum Operation {
         mode: u16,
         uid: u32,
         gid: u32,
+        delegate: bool,
     },
     Link {
         ino: Ino,
@@ -130,6 +131,57 @@ pub enum Operation {
         data_version: u64,
         piece: Piece,
     },
+    /// Asks for the exclusive right to buffer changes of the file; its number is the index of this entry. EAGAIN while
+    /// another session has it.
+    Delegate {
+        ino: Ino,
+    },
+    /// What the holder of the delegation did to the file meanwhile, as one change. ESTALE unless the delegation is still
+    /// the one of this number (PROTOCOL R12).
+    Flush(Flush),
+}
+
+/// Changes made under a delegation, in the order in which they are carried out: cut, written, lengthened, attributes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Flush {
+    pub ino: Ino,
+    /// The entry that granted the delegation.
+    pub grant: LogIndex,
+    /// What lies behind this goes first.
+    pub cut: Option<u64>,
+    pub pieces: Vec<Piece>,
+    /// The file is at least so long afterwards: bytes.
+    pub size_min: u64,
+    /// When content or size were changed last, by cluster time; `None`: they were not. It counts where it is later than
+    /// the inode's own time, so that stat shows the same before and after.
+    pub written_at: Option<Timestamp>,
+    /// When anything was changed last, by the same rule.
+    pub changed_at: Option<Timestamp>,
+    /// Mode, owner and times as they were set last; never a size. A time set here is kept whatever was written before.
+    pub changes: AttributeChanges,
+    /// Uploads that this entry completes, unpinned by it.
+    pub uploads: Vec<UploadId>,
+    /// The delegation ends with this.
+    pub give_back: bool,
+}
+
+impl Flush {
+    /// One that changes nothing yet.
+    #[must_use]
+    pub fn of(ino: Ino, grant: LogIndex) -> Self {
+        Self {
+            ino,
+            grant,
+            cut: None,
+            pieces: Vec::new(),
+            size_min: 0,
+            written_at: None,
+            changed_at: None,
+            changes: AttributeChanges::default(),
+            uploads: Vec::new(),
+            give_back: false,
+        }
+    }
 }
 
 /// What an operation that was carried out tells its caller; all else is read from the state that includes it.
@@ -157,6 +209,7 @@ impl Operation {
         let pieces = match self {
             Self::Write { pieces, .. } => pieces.as_slice(),
             Self::Coalesce { piece, .. } => std::slice::from_ref(piece),
+            Self::Flush(flush) => flush.pieces.as_slice(),
             _ => &[],
         };
         pieces.iter().filter(|piece| piece.content.is_none()).filter_map(|piece| piece.block)

@@ -13,7 +13,7 @@
 //! 02 volume:u32 07 session:u64              session
 //! 02 volume:u32 08 session:u64 sequence:u64 reply
 //! 02 volume:u32 09 ino:u64                  orphan
-//! 02 volume:u32 0a ino:u64                  delegation (reserved)
+//! 02 volume:u32 0a ino:u64                  delegation
 //! 02 volume:u32 0b ino:u64 …                lock (reserved)
 //! ```
 //! A value is a version byte and the postcard form of one struct below. Only the canonical form is read: what was read
@@ -85,6 +85,7 @@ pub(super) enum RowKey {
     Session(SessionId),
     Reply(SessionId, Sequence),
     Orphan(Ino),
+    Delegation(Ino),
 }
 
 impl RowKey {
@@ -107,6 +108,7 @@ impl RowKey {
             Self::Session(session) => put(TABLE_SESSION, session.0, &[]),
             Self::Reply(session, sequence) => put(TABLE_REPLY, session.0, &sequence.0.to_be_bytes()),
             Self::Orphan(ino) => put(TABLE_ORPHAN, ino.0, &[]),
+            Self::Delegation(ino) => put(TABLE_DELEGATION, ino.0, &[]),
         }
         key.into()
     }
@@ -137,6 +139,7 @@ impl RowKey {
             TABLE_SESSION => Some(Self::Session(SessionId(first))),
             TABLE_REPLY => Some(Self::Reply(SessionId(first), Sequence(second))),
             TABLE_ORPHAN => Some(Self::Orphan(Ino(first))),
+            TABLE_DELEGATION => Some(Self::Delegation(Ino(first))),
             _ => None,
         }
     }
@@ -168,7 +171,7 @@ impl RowKey {
             TABLE_HEADER if rest.is_empty() => return Some(Self::Header),
             TABLE_COUNTERS if rest.is_empty() => return Some(Self::Counters),
             // Reserved: no program of this version writes them.
-            TABLE_DELEGATION | TABLE_LOCK => return None,
+            TABLE_LOCK => return None,
             _ => {}
         }
         let (first, rest) = rest.split_first_chunk::<8>()?;
@@ -182,6 +185,7 @@ impl RowKey {
             TABLE_SESSION if rest.is_empty() => Some(Self::Session(SessionId(first))),
             TABLE_REPLY => second().map(|sequence| Self::Reply(SessionId(first), Sequence(sequence))),
             TABLE_ORPHAN if rest.is_empty() => Some(Self::Orphan(Ino(first))),
+            TABLE_DELEGATION if rest.is_empty() => Some(Self::Delegation(Ino(first))),
             _ => None,
         }
     }

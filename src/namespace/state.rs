@@ -225,6 +225,7 @@ impl State {
             Command::OpenSession { .. }
             | Command::CloseSessions { .. }
             | Command::ReapOrphans { .. }
+            | Command::EndHolds { .. }
             | Command::Operation(_) => return Err(Errno::EINVAL),
         }
         Ok(Reply::Done)

@@ -1,12 +1,12 @@
 //! One volume's part of the state: a tree, its content's extents, its sessions and their replies.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use bytes::Bytes;
 use imbl::OrdMap;
 
 use super::{
-    Applied, Effects, Entry, Reply, VolumeOptions,
+    Applied, Delegation, Effects, Entry, Reply, VolumeOptions,
     extent::Extent,
     inode::{Body, DIRECTORY_SIZE, FIRST_COOKIE, Inode},
     row::{self, CountersRow, DirentRow, HeaderRow, ReplyRow},
@@ -19,6 +19,7 @@ use crate::types::{
 mod attributes;
 mod calls;
 mod content;
+mod delegation;
 mod draft;
 mod load;
 mod rows;
@@ -41,6 +42,7 @@ pub struct Volume {
     mounts: OrdMap<MountId, SessionId>,
     replies: OrdMap<(SessionId, Sequence), ReplyRow>,
     orphans: OrdMap<Ino, LogIndex>,
+    delegations: OrdMap<Ino, Delegation>,
     digest: u128,
 }
 
@@ -81,6 +83,7 @@ impl Volume {
             mounts: OrdMap::new(),
             replies: OrdMap::new(),
             orphans: OrdMap::new(),
+            delegations: OrdMap::new(),
             digest: 0,
         };
         volume.digest =
@@ -222,6 +225,22 @@ impl Volume {
     /// Inodes without a name, and the entry that took the last one.
     pub fn orphans(&self) -> impl Iterator<Item = (Ino, LogIndex)> + '_ {
         self.orphans.iter().map(|(ino, since)| (*ino, *since))
+    }
+
+    /// Who may buffer changes of the file.
+    #[must_use]
+    pub fn delegation(&self, ino: Ino) -> Option<Delegation> {
+        if self.delegations.is_empty() { None } else { self.delegations.get(&ino).copied() }
+    }
+
+    pub fn delegations(&self) -> impl Iterator<Item = (Ino, Delegation)> + '_ {
+        self.delegations.iter().map(|(ino, delegation)| (*ino, *delegation))
+    }
+
+    /// Sessions that hold anything which ends with their hold time.
+    #[must_use]
+    pub fn holders(&self) -> BTreeSet<SessionId> {
+        self.delegations.values().map(|delegation| delegation.session).collect()
     }
 
     /// The extents of all files.

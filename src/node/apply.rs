@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Node, StateBatch, Unpinned};
 use crate::{
     coordinator::{self, AppliedEntry},
-    namespace::{Applied, Command, Entry, Operation, RowChange},
+    namespace::{Applied, Command, Entry, Flush, Operation, RowChange},
     replica::{self, CommittedEntry},
     types::{BlockHash, LogIndex, Term, VolumeId},
 };
@@ -72,7 +72,9 @@ impl Node {
     fn unpinned_by(&self, entry: &Entry) -> Vec<Unpinned> {
         let (volume, session) = (entry.header.volume, entry.header.session);
         match &entry.command {
-            Command::Operation(Operation::Write { uploads, .. }) if !uploads.is_empty() => {
+            Command::Operation(Operation::Write { uploads, .. } | Operation::Flush(Flush { uploads, .. }))
+                if !uploads.is_empty() =>
+            {
                 vec![Unpinned::Uploads { volume, session, uploads: uploads.clone() }]
             }
             Command::CloseSessions { sessions } => {

@@ -169,7 +169,8 @@ impl Oracle {
                     Change::Attributes { ino }
                     | Change::Content { ino, .. }
                     | Change::Orphaned { ino }
-                    | Change::Freed { ino } => vec![Some(*ino)],
+                    | Change::Freed { ino }
+                    | Change::Delegated { ino, .. } => vec![Some(*ino)],
                 }
             })
             .flatten()

@@ -64,6 +64,10 @@ pub enum ToLeader {
     },
     /// An orderly end: nothing is open, the session may be forgotten.
     Leave,
+    /// Somebody here wants to see this file, which another session has delegated. Said again until it is given back.
+    Recall {
+        ino: Ino,
+    },
 }
 
 /// A storage node as mounts need to know it.
@@ -137,6 +141,11 @@ pub enum ToMount {
         stamp: Stamp,
         space: Space,
         stores: Vec<StoreAddress>,
+    },
+    /// Another mount wants to see this file: flush it and give the delegation of this number back.
+    Recall {
+        ino: Ino,
+        grant: LogIndex,
     },
 }
 

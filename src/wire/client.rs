@@ -33,6 +33,7 @@ impl From<ToLeader> for proto::ToLeader {
             ToLeader::Renew { number } => Message::Renew(proto::Renew { number }),
             ToLeader::Leave => Message::Leave(proto::Leave {}),
             ToLeader::PieceReceived => Message::PieceReceived(proto::PieceReceived {}),
+            ToLeader::Recall { ino } => Message::Recall(proto::Wanted { ino: ino.0 }),
         };
         Self { message: Some(message) }
     }
@@ -58,6 +59,7 @@ impl TryFrom<proto::ToLeader> for ToLeader {
             Message::Renew(renew) => Self::Renew { number: renew.number },
             Message::Leave(proto::Leave {}) => Self::Leave,
             Message::PieceReceived(proto::PieceReceived {}) => Self::PieceReceived,
+            Message::Recall(wanted) => Self::Recall { ino: Ino(wanted.ino) },
         })
     }
 }
@@ -136,6 +138,7 @@ impl From<ToMount> for proto::ToMount {
                 space: Some(space.into()),
                 stores: stores_to(stores),
             }),
+            ToMount::Recall { ino, grant } => Message::Recall(proto::Recall { ino: ino.0, grant: grant.0 }),
         };
         Self { message: Some(message) }
     }
@@ -184,6 +187,7 @@ impl TryFrom<proto::ToMount> for ToMount {
                 space: required("Lease", "space", lease.space)?.into(),
                 stores: stores_from(lease.stores)?,
             },
+            Message::Recall(recall) => Self::Recall { ino: Ino(recall.ino), grant: LogIndex(recall.grant) },
         })
     }
 }

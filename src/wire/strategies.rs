@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     namespace::{
-        AllocateMode, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
+        AllocateMode, Flush, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
     },
     node::{NodeStatus, PeerMessage, PeerStatus, SessionStatus, VolumeStatus},
     types::{
@@ -63,6 +63,7 @@ pub(super) fn to_leader() -> impl Strategy<Value = ToLeader> {
         any::<u64>().prop_map(|number| ToLeader::Renew { number }),
         Just(ToLeader::Leave),
         Just(ToLeader::PieceReceived),
+        ino().prop_map(|ino| ToLeader::Recall { ino }),
     ]
 }
 
@@ -76,6 +77,7 @@ pub(super) fn to_mount() -> impl Strategy<Value = ToMount> {
         (index(), any::<bool>(), any::<bool>(), rows())
             .prop_map(|(index, first, last, rows)| { ToMount::SnapshotPiece { index, first, last, rows } }),
         vec((index(), bytes()), 0..4).prop_map(|entries| ToMount::Entries { entries }),
+        (ino(), index()).prop_map(|(ino, grant)| ToMount::Recall { ino, grant }),
         (sequence(), index(), outcome).prop_map(|(sequence, index, outcome)| ToMount::Answer {
             sequence,
             index,
@@ -192,8 +194,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         AllocateMode::Insert,
     ]);
     prop_oneof![
-        (ino(), name(), node, any::<u16>(), any::<u32>(), any::<u32>())
-            .prop_map(|(parent, name, node, mode, uid, gid)| Operation::Make { parent, name, node, mode, uid, gid }),
+        (ino(), name(), node, any::<u16>(), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
+            |(parent, name, node, mode, uid, gid, delegate)| {
+                Operation::Make { parent, name, node, mode, uid, gid, delegate }
+            }
+        ),
         (ino(), ino(), name()).prop_map(|(ino, parent, name)| Operation::Link { ino, parent, name }),
         (ino(), name()).prop_map(|(parent, name)| Operation::Unlink { parent, name }),
         (ino(), name()).prop_map(|(parent, name)| Operation::Rmdir { parent, name }),
@@ -233,7 +238,30 @@ fn operation() -> impl Strategy<Value = Operation> {
             data_version,
             piece
         }),
+        ino().prop_map(|ino| Operation::Delegate { ino }),
+        flush().prop_map(Operation::Flush),
     ]
+}
+
+fn flush() -> impl Strategy<Value = Flush> {
+    (
+        (ino(), index(), option::of(any::<u64>()), vec(piece(), 0..4), any::<u64>()),
+        (option::of(timestamp()), option::of(timestamp()), changes(), vec(any::<u64>(), 0..3), any::<bool>()),
+    )
+        .prop_map(
+            |((ino, grant, cut, pieces, size_min), (written_at, changed_at, changes, uploads, give_back))| Flush {
+                ino,
+                grant,
+                cut,
+                pieces,
+                size_min,
+                written_at,
+                changed_at,
+                changes,
+                uploads: uploads.into_iter().map(UploadId).collect(),
+                give_back,
+            },
+        )
 }
 
 fn changes() -> impl Strategy<Value = AttributeChanges> {

@@ -1,7 +1,7 @@
 //! The volume under test, three times: on a storage node, at a mount that never sees inline content, and as the rows
 //! that a store kept from effects alone. After every entry all must be the same, and what the model says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use manyfs::{
@@ -20,6 +20,7 @@ use super::{
 
 const MAIN: VolumeId = VolumeId(1);
 const MOUNT: MountId = MountId(77);
+const OTHER_MOUNT: MountId = MountId(78);
 
 pub(crate) struct Cluster {
     pub(crate) state: State,
@@ -32,8 +33,12 @@ pub(crate) struct Cluster {
     kept: Blocks,
     index: LogIndex,
     stamp: Stamp,
+    /// Who calls, and the number of its last call.
     session: SessionId,
     sequence: Sequence,
+    caller: MountId,
+    /// The same of the session that does not call at present.
+    other: (SessionId, Sequence, MountId),
     last_call: Option<(Operation, Result<Reply, Errno>)>,
 }
 
@@ -58,8 +63,12 @@ impl Cluster {
             stamp,
             session: SessionId(0),
             sequence: Sequence(0),
+            caller: OTHER_MOUNT,
+            other: (SessionId(0), Sequence(0), MOUNT),
             last_call: None,
         };
+        cluster.open();
+        cluster.switch();
         cluster.open();
         cluster
     }
@@ -81,10 +90,19 @@ impl Cluster {
                 self.model.reap(&inodes);
                 assert_eq!(applied.outcome, Ok(Reply::Done));
             }
+            Step::EndHolds { of_other } => {
+                let session = if *of_other { self.other.0 } else { self.session };
+                let applied = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::EndHolds { session });
+                assert_eq!(applied.outcome, Ok(Reply::Done));
+                self.model.holders.retain(|_, (holder, _)| *holder != session);
+            }
+            Step::Switch => self.switch(),
             Step::Reopen => {
                 let sessions = vec![self.session, SessionId(500)];
                 self.apply(SessionId(0), Sequence(0), Vec::new(), Command::CloseSessions { sessions });
-                assert_eq!(self.volume().session_of(MOUNT), None);
+                assert_eq!(self.volume().session_of(self.caller), None);
+                let ended = self.session;
+                self.model.holders.retain(|_, (holder, _)| *holder != ended);
                 self.open();
             }
             Step::Snapshot => {
@@ -128,12 +146,18 @@ impl Cluster {
     }
 
     fn open(&mut self) {
-        let first = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::OpenSession { mount: MOUNT });
-        let again = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::OpenSession { mount: MOUNT });
+        let first = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::OpenSession { mount: self.caller });
+        let again = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::OpenSession { mount: self.caller });
         assert_eq!(first.session, again.session, "a mount has one session");
         let session = first.session.expect("a session");
         assert!(session > self.session, "sessions are never used again");
         self.session = session;
+        self.last_call = None;
+    }
+
+    fn switch(&mut self) {
+        let now = (self.session, self.sequence, self.caller);
+        (self.session, self.sequence, self.caller) = std::mem::replace(&mut self.other, now);
         self.last_call = None;
     }
 
@@ -143,7 +167,7 @@ impl Cluster {
         let before = (self.model.clone(), self.volume().clone());
         let answered = if self.sequence.0.is_multiple_of(3) { vec![Sequence(self.sequence.0 - 2)] } else { Vec::new() };
         let applied = self.apply(self.session, self.sequence, answered, Command::Operation(operation.clone()));
-        let expected = self.model.apply(self.stamp.into(), &operation, &self.blocks);
+        let expected = self.model.apply(self.stamp.into(), (self.session, self.index), &operation, &self.blocks);
         assert_eq!(applied.outcome, expected, "{operation:?}");
         assert!(!applied.repeated);
         if applied.outcome.is_err() {
@@ -224,6 +248,9 @@ impl Cluster {
         let (volume, model) = (self.volume(), &self.model);
         assert_eq!(volume.inode_count(), model.nodes.len() as u64);
         assert_eq!(volume.bytes_used(), model.used());
+        let holders: BTreeMap<_, _> =
+            volume.delegations().map(|(ino, held)| (ino, (held.session, held.grant))).collect();
+        assert_eq!(holders, model.holders);
         let orphans: Vec<Ino> = volume.orphans().map(|(ino, _)| ino).collect();
         assert_eq!(orphans, model.orphans().into_iter().collect::<Vec<_>>());
         for (ino, node) in &model.nodes {
@@ -292,6 +319,9 @@ fn stripped(mut entry: Entry) -> Entry {
         Command::Operation(Operation::Write { pieces, .. }) => {
             pieces.iter_mut().for_each(|piece| piece.content = None);
         }
+        Command::Operation(Operation::Flush(flush)) => {
+            flush.pieces.iter_mut().for_each(|piece| piece.content = None);
+        }
         Command::Operation(Operation::Coalesce { piece, .. }) => piece.content = None,
         _ => {}
     }
@@ -307,6 +337,13 @@ fn check_changes(old: &Model, new: &Model, was: &Volume, is: &Volume, changes: &
             _ => None,
         })
     };
+    let inodes: BTreeSet<Ino> = old.holders.keys().chain(new.holders.keys()).copied().collect();
+    for ino in inodes {
+        let holder = |model: &Model| model.holders.get(&ino).map(|(session, _)| *session);
+        let (before, now) = (holder(old), holder(new));
+        let change = Change::Delegated { ino, before, now };
+        assert_eq!(changes.contains(&change), before != now, "{change:?} in {changes:?}");
+    }
     for (ino, node) in &old.nodes {
         let Some(now) = new.nodes.get(ino) else { continue };
         let told = changes.contains(&Change::Attributes { ino: *ino });

@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use manyfs::{
     limits,
-    namespace::{AllocateMode, NewNode, Operation, RenameMode, Reply, XattrMode},
-    types::{AttributeChanges, BlockHash, Errno, FileKind, Ino, Name, Piece, TimeChange, Timestamp, XattrName},
+    namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, Reply, XattrMode},
+    types::{
+        AttributeChanges, BlockHash, Errno, FileKind, Ino, LogIndex, Name, Piece, SessionId, TimeChange, Timestamp,
+        XattrName,
+    },
 };
 
 /// Content that a block stands for: also what did not travel in the entry.
@@ -38,6 +41,8 @@ pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<Ino, Node>,
     pub(crate) next: u64,
     pub(crate) quota: Option<u64>,
+    /// Who may buffer changes of a file, and by which entry.
+    pub(crate) holders: BTreeMap<Ino, (SessionId, LogIndex)>,
     now: Timestamp,
     /// Times of change before the operation under way: all of its changes count as one.
     ctimes: BTreeMap<Ino, Timestamp>,
@@ -47,7 +52,8 @@ type Outcome = Result<Reply, Errno>;
 
 impl Model {
     pub(crate) fn new(owner: (u32, u32), mode: u16, quota: Option<u64>, now: Timestamp) -> Self {
-        let mut model = Self { nodes: BTreeMap::new(), next: 2, quota, now, ctimes: BTreeMap::new() };
+        let mut model =
+            Self { nodes: BTreeMap::new(), next: 2, quota, holders: BTreeMap::new(), now, ctimes: BTreeMap::new() };
         let root = Node { nlink: 2, ..model.blank(FileKind::Directory, mode, owner) };
         model.nodes.insert(Ino::ROOT, Node { parent: Ino::ROOT, ..root });
         model
@@ -65,15 +71,23 @@ impl Model {
         for ino in self.orphans() {
             if inodes.contains(&ino) {
                 self.nodes.remove(&ino);
+                self.holders.remove(&ino);
             }
         }
     }
 
-    pub(crate) fn apply(&mut self, now: Timestamp, operation: &Operation, blocks: &Blocks) -> Outcome {
+    /// `call`: who asks, by which entry.
+    pub(crate) fn apply(
+        &mut self,
+        now: Timestamp,
+        call: (SessionId, LogIndex),
+        operation: &Operation,
+        blocks: &Blocks,
+    ) -> Outcome {
         let before = self.clone();
         self.now = now;
         self.ctimes = self.nodes.iter().map(|(ino, node)| (*ino, node.ctime)).collect();
-        let mut outcome = self.attempt(operation, blocks);
+        let mut outcome = self.attempt(call, operation, blocks);
         let (was, is) = (before.used(), self.used());
         if outcome.is_ok() && is > was && self.quota.is_some_and(|quota| is > quota) {
             outcome = Err(Errno::EDQUOT);
@@ -84,10 +98,29 @@ impl Model {
         outcome
     }
 
-    fn attempt(&mut self, operation: &Operation, blocks: &Blocks) -> Outcome {
+    fn attempt(&mut self, call: (SessionId, LogIndex), operation: &Operation, blocks: &Blocks) -> Outcome {
+        let is_foreign = |ino: &Ino| self.holders.get(ino).is_some_and(|(holder, _)| *holder != call.0);
+        let concerned: &[Ino] = match operation {
+            Operation::SetAttributes { ino, .. }
+            | Operation::Write { ino, .. }
+            | Operation::Allocate { ino, .. }
+            | Operation::SetXattr { ino, .. }
+            | Operation::RemoveXattr { ino, .. }
+            | Operation::Coalesce { ino, .. }
+            | Operation::Delegate { ino } => &[*ino],
+            Operation::CopyRange { from, to, .. } => &[*from, *to],
+            _ => &[],
+        };
+        if concerned.iter().any(is_foreign) {
+            return Err(Errno::EAGAIN);
+        }
         match operation {
-            Operation::Make { parent, name, node, mode, uid, gid } => {
-                self.make(*parent, name, node, *mode, (*uid, *gid))
+            Operation::Make { parent, name, node, mode, uid, gid, delegate } => {
+                let made = self.make(*parent, name, node, *mode, (*uid, *gid))?;
+                if let (true, NewNode::File, Reply::Made { ino }) = (*delegate, node, made) {
+                    self.holders.insert(ino, call);
+                }
+                Ok(made)
             }
             Operation::Link { ino, parent, name } => self.link(*ino, *parent, name),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),
@@ -106,6 +139,12 @@ impl Model {
                 self.copy_range((*from, *from_offset), (*to, *to_offset), *length)
             }
             Operation::Coalesce { ino, data_version, piece } => self.coalesce(*ino, *data_version, piece),
+            Operation::Delegate { ino } => {
+                self.must_be_file(*ino)?;
+                self.holders.insert(*ino, call);
+                Ok(Reply::Done)
+            }
+            Operation::Flush(flush) => self.flush(call.0, flush, blocks),
         }
     }
 
@@ -378,6 +417,55 @@ impl Model {
             self.content_written(ino, mtime);
         }
         Ok(Reply::Written { offset, size: self.get(ino)?.content.len() as u64 })
+    }
+
+    /// All of it is one change: times are compared with what they were before it.
+    fn flush(&mut self, session: SessionId, flush: &Flush, blocks: &Blocks) -> Outcome {
+        let ino = flush.ino;
+        if self.holders.get(&ino) != Some(&(session, flush.grant)) {
+            return Err(Errno::ESTALE);
+        }
+        if flush.changes.size.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let (mtime, ctime) = (self.get(ino)?.mtime, self.get(ino)?.ctime);
+        let mut is_written = false;
+        if let Some(cut) = flush.cut.and_then(|cut| usize::try_from(cut).ok())
+            && cut < self.get(ino)?.content.len()
+        {
+            self.node(ino).content.truncate(cut);
+            self.node(ino).version += 1;
+            is_written = true;
+        }
+        let version = self.get(ino)?.version;
+        self.write(ino, &flush.pieces, false, (None, flush.changes.clear_suid), blocks)?;
+        is_written |= self.get(ino)?.version != version;
+        if flush.size_min > self.get(ino)?.size() {
+            if flush.size_min > limits::FILE_BYTES_MAX {
+                return Err(Errno::EFBIG);
+            }
+            let size = usize::try_from(flush.size_min).map_err(|_| Errno::EFBIG)?;
+            self.node(ino).content.resize(size, None);
+            self.node(ino).version += 1;
+            is_written = true;
+        }
+        let now = self.now;
+        let later = |before: Timestamp, at: Timestamp| if before < at { at } else { before.next() };
+        let node = self.node(ino);
+        let is_touched = is_written || flush.written_at.is_some();
+        node.mtime = if is_touched { later(mtime, flush.written_at.unwrap_or(now)) } else { mtime };
+        let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
+        if flush.changes != AttributeChanges::default() {
+            self.set_attributes(ino, &flush.changes)?;
+        }
+        if is_changed {
+            let at = flush.changed_at.or(flush.written_at).unwrap_or(now);
+            self.node(ino).ctime = later(ctime, at);
+        }
+        if flush.give_back {
+            self.holders.remove(&ino);
+        }
+        Ok(Reply::Done)
     }
 
     fn allocate(&mut self, ino: Ino, mode: AllocateMode, offset: u64, length: u64) -> Outcome {

@@ -55,7 +55,7 @@ impl Node {
     }
 
     fn make_in(&mut self, parent: Ino, name_: &str, node: NewNode, mode: u16) -> Ino {
-        let operation = Operation::Make { parent, name: name(name_), node, mode, uid: 10, gid: 20 };
+        let operation = Operation::Make { parent, name: name(name_), node, mode, uid: 10, gid: 20, delegate: false };
         match self.ask(operation) {
             Ok(Reply::Made { ino }) => ino,
             other => panic!("{other:?}"),
@@ -327,7 +327,15 @@ fn a_removed_directory_takes_no_names() {
     let directory = node.directory("d");
     node.ask(Operation::Rmdir { parent: Ino::ROOT, name: name("d") }).expect("rmdir");
     assert_eq!(node.volume().inode(directory).map(|inode| inode.nlink), Some(0));
-    let make = |parent| Operation::Make { parent, name: name("x"), node: NewNode::File, mode: 0, uid: 0, gid: 0 };
+    let make = |parent| Operation::Make {
+        parent,
+        name: name("x"),
+        node: NewNode::File,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        delegate: false,
+    };
     assert_eq!(node.ask(make(directory)), Err(Errno::ENOENT));
     node.main(Command::ReapOrphans { inodes: vec![directory] });
     assert_eq!(node.ask(make(directory)), Err(Errno::ENOENT), "the same before and after it is reaped");
@@ -446,7 +454,15 @@ fn volumes_come_and_go() {
     let shop = node.state.volume_named("shop").map(Volume::id).expect("created");
     assert_eq!(shop, VolumeId(2));
 
-    let make = Operation::Make { parent: Ino::ROOT, name: name("f"), node: NewNode::File, mode: 0o644, uid: 0, gid: 0 };
+    let make = Operation::Make {
+        parent: Ino::ROOT,
+        name: name("f"),
+        node: NewNode::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        delegate: false,
+    };
     assert_eq!(both(&mut node, shop, Command::Operation(make.clone())).outcome, Ok(Reply::Made { ino: Ino(2) }));
     let pieces = vec![piece(0, 7), piece(20, 7), piece(40, 9)];
     both(&mut node, shop, Command::Operation(write(Ino(2), pieces)));
@@ -517,12 +533,10 @@ fn rows_of_a_newer_program_are_refused_by_name() {
     rows[at].1 = value.into();
     assert!(matches!(State::from_rows(rows.clone()), Err(RowError::Version { found: 2, .. })));
 
-    // The reserved kinds: delegation and lock of volume 1.
-    for table in [10, 11] {
-        let mut rows: Vec<_> = node.state.rows().collect();
-        rows.push((vec![2, 0, 0, 0, 1, table, 0, 0, 0, 0, 0, 0, 0, 1].into(), vec![1].into()));
-        assert!(matches!(State::from_rows(rows), Err(RowError::Key { .. })));
-    }
+    // The reserved kind: a lock of volume 1.
+    let mut rows: Vec<_> = node.state.rows().collect();
+    rows.push((vec![2, 0, 0, 0, 1, 11, 0, 0, 0, 0, 0, 0, 0, 1].into(), vec![1].into()));
+    assert!(matches!(State::from_rows(rows), Err(RowError::Key { .. })));
 
     // A counter that is about to run over would end in a panic later.
     let mut rows: Vec<_> = node.state.rows().collect();

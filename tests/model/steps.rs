@@ -4,8 +4,10 @@
 use bytes::Bytes;
 use manyfs::{
     limits,
-    namespace::{AllocateMode, NewNode, Operation, RenameMode, XattrMode},
-    types::{AttributeChanges, BlockHash, FileKind, Ino, Name, Piece, TimeChange, Timestamp, UploadId, XattrName},
+    namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, XattrMode},
+    types::{
+        AttributeChanges, BlockHash, FileKind, Ino, LogIndex, Name, Piece, TimeChange, Timestamp, UploadId, XattrName,
+    },
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -23,6 +25,7 @@ pub(crate) enum Step {
         mode: u16,
         uid: u32,
         gid: u32,
+        delegate: bool,
     },
     Link {
         ino: Pick,
@@ -84,6 +87,25 @@ pub(crate) enum Step {
         length: u64,
         is_late: bool,
     },
+    Delegate {
+        ino: Pick,
+    },
+    Flush {
+        ino: Pick,
+        is_late: bool,
+        cut: Option<u64>,
+        pieces: Vec<RandomPiece>,
+        size_min: u64,
+        times: (Option<Timestamp>, Option<Timestamp>),
+        changes: AttributeChanges,
+        give_back: bool,
+    },
+    /// The hold time of one of the sessions is over.
+    EndHolds {
+        of_other: bool,
+    },
+    /// Calls come from the other session from now on.
+    Switch,
     /// The call before once more, as after a lost answer.
     Repeat,
     /// A call of a session that there never was.
@@ -168,8 +190,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     ];
     let xattr = prop_oneof![Just(XattrMode::Set), Just(XattrMode::Create), Just(XattrMode::Replace)];
     prop_oneof![
-        20 => (pick(), pick(), 0..12_u8, any::<u16>(), 0..3_u32, 0..3_u32).prop_map(
-            |(parent, name, node, mode, uid, gid)| Step::Make { parent, name, node, mode, uid, gid }),
+        20 => (pick(), pick(), 0..12_u8, any::<u16>(), 0..3_u32, 0..3_u32, any::<bool>()).prop_map(
+            |(parent, name, node, mode, uid, gid, delegate)|
+                Step::Make { parent, name, node, mode, uid, gid, delegate }),
         5 => (pick(), pick(), pick()).prop_map(|(ino, parent, name)| Step::Link { ino, parent, name }),
         6 => (pick(), pick()).prop_map(|(parent, name)| Step::Unlink { parent, name }),
         4 => (pick(), pick()).prop_map(|(parent, name)| Step::Rmdir { parent, name }),
@@ -187,12 +210,38 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
             |(from, from_offset, to, to_offset, length)| Step::CopyRange { from, from_offset, to, to_offset, length }),
         3 => (pick(), 0..120_u64, length(), any::<bool>()).prop_map(
             |(ino, offset, length, is_late)| Step::Coalesce { ino, offset, length, is_late }),
+        6 => pick().prop_map(|ino| Step::Delegate { ino }),
+        14 => flush(),
+        1 => any::<bool>().prop_map(|of_other| Step::EndHolds { of_other }),
+        4 => Just(Step::Switch),
         3 => Just(Step::Repeat),
         1 => Just(Step::Stranger),
         3 => Just(Step::Reap),
         1 => Just(Step::Reopen),
         1 => Just(Step::Snapshot),
     ]
+}
+
+fn flush() -> impl Strategy<Value = Step> {
+    let size_min = prop_oneof![Just(0), size()];
+    let change = option::weighted(0.3, changes()).prop_map(Option::unwrap_or_default);
+    let times = (option::of(time()), option::of(time()));
+    (
+        any::<Pick>(),
+        prop::bool::weighted(0.1),
+        option::of(size()),
+        vec(piece(), 0..3),
+        size_min,
+        times,
+        change,
+        any::<bool>(),
+    )
+        .prop_map(|(ino, is_late, cut, pieces, size_min, times, changes, give_back)| {
+            // A size has no place among them; now and then there is one all the same.
+            let size = changes.size.filter(|size| size % 8 == 0);
+            let changes = AttributeChanges { size, ..changes };
+            Step::Flush { ino, is_late, cut, pieces, size_min, times, changes, give_back }
+        })
 }
 
 impl Step {
@@ -202,7 +251,7 @@ impl Step {
         let file = |pick: Pick| resolve(model, pick, Some(FileKind::File));
         let any = |pick: Pick| resolve(model, pick, None);
         Some(match self.clone() {
-            Self::Make { parent, name: pick, node, mode, uid, gid } => {
+            Self::Make { parent, name: pick, node, mode, uid, gid, delegate } => {
                 let node = match node {
                     0..=4 => NewNode::File,
                     5..=8 => NewNode::Directory,
@@ -213,7 +262,7 @@ impl Step {
                     _ if mode % 4 == 2 => NewNode::CharDevice { rdev: 0x103 },
                     _ => NewNode::BlockDevice { rdev: 0x801 },
                 };
-                Operation::Make { parent: directory(parent), name: name(pick), node, mode, uid, gid }
+                Operation::Make { parent: directory(parent), name: name(pick), node, mode, uid, gid, delegate }
             }
             Self::Link { ino, parent, name: pick } => {
                 Operation::Link { ino: any(ino), parent: directory(parent), name: name(pick) }
@@ -259,7 +308,32 @@ impl Step {
                 let piece = piece_of(offset, piece_length, bytes, true, blocks);
                 Operation::Coalesce { ino, data_version: version + u64::from(is_late), piece }
             }
-            Self::Repeat | Self::Stranger | Self::Reap | Self::Reopen | Self::Snapshot => return None,
+            Self::Delegate { ino } => Operation::Delegate { ino: file(ino) },
+            Self::Flush { ino, is_late, cut, pieces, size_min, times, changes, give_back } => {
+                // Mostly of a file that somebody has.
+                let held: Vec<Ino> = model.holders.keys().copied().collect();
+                let ino = if held.is_empty() { file(ino) } else { held[usize::from(ino) % held.len()] };
+                let grant = model.holders.get(&ino).map_or(LogIndex(1), |(_, grant)| *grant);
+                Operation::Flush(Flush {
+                    ino,
+                    grant: LogIndex(grant.0 - u64::from(is_late)),
+                    cut,
+                    pieces: pieces.iter().map(|piece| piece.resolve(blocks)).collect(),
+                    size_min,
+                    written_at: times.0,
+                    changed_at: times.1,
+                    changes,
+                    uploads: Vec::new(),
+                    give_back,
+                })
+            }
+            Self::EndHolds { .. }
+            | Self::Switch
+            | Self::Repeat
+            | Self::Stranger
+            | Self::Reap
+            | Self::Reopen
+            | Self::Snapshot => return None,
         })
     }
 }
@@ -321,7 +395,7 @@ fn xattr_name(pick: u8) -> XattrName {
 
 /// A few files and directories to begin with.
 pub(crate) fn beginnings() -> Vec<Step> {
-    let make = |parent, name, node| Step::Make { parent, name, node, mode: 0o775, uid: 1, gid: 1 };
+    let make = |parent, name, node| Step::Make { parent, name, node, mode: 0o775, uid: 1, gid: 1, delegate: false };
     // Directories 2 and 3 below the root, 4 below 2; picks count directories in the order of their numbers.
     vec![make(0, 0, 5), make(0, 1, 5), make(1, 0, 5), make(0, 2, 0), make(1, 3, 0), make(2, 3, 0), make(3, 3, 0)]
 }

@@ -147,7 +147,15 @@ impl Machine {
     pub(crate) fn make_file(&mut self, name: &str) -> (Ino, StateBatch) {
         let name = Name::new(name.as_bytes()).expect("a name");
         let (parent, node) = (Ino::ROOT, NewNode::File);
-        let batch = self.operate(Operation::Make { parent, name: name.clone(), node, mode: 0o644, uid: 0, gid: 0 });
+        let batch = self.operate(Operation::Make {
+            parent,
+            name: name.clone(),
+            node,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            delegate: false,
+        });
         (self.state.volume(VOLUME).expect("main").lookup(parent, &name).expect("made"), batch)
     }
 

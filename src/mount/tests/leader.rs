@@ -61,6 +61,8 @@ pub(super) struct Leader {
     pub(super) acknowledged: Vec<(usize, LogIndex)>,
     pub(super) operations: Vec<(usize, Operation)>,
     pub(super) left: BTreeSet<usize>,
+    /// How often a mount asked for a delegation back.
+    pub(super) recalls: u64,
     pub(super) stores: BTreeMap<NodeId, Store>,
     out: VecDeque<(usize, ConnectionId, ToMount)>,
 }
@@ -100,6 +102,7 @@ impl Leader {
             acknowledged: Vec::new(),
             operations: Vec::new(),
             left: BTreeSet::new(),
+            recalls: 0,
             stores: (1..=3).map(|id| (NodeId(id), Store::default())).collect(),
             out: VecDeque::new(),
         }
@@ -118,6 +121,18 @@ impl Leader {
         }
         match message {
             ToLeader::Hello(_) | ToLeader::PieceReceived => {}
+            ToLeader::Recall { ino } => {
+                self.recalls += 1;
+                let held = self.volume.delegation(ino);
+                let holder =
+                    held.and_then(|held| self.attached.iter().find(|(_, other)| other.session == held.session));
+                if let (Some(held), Some((holder, other))) = (held, holder)
+                    && *holder != mount
+                {
+                    let recall = ToMount::Recall { ino, grant: held.grant };
+                    self.out.push_back((*holder, other.connection, recall));
+                }
+            }
             ToLeader::Operation { sequence, answered, operation } => {
                 self.operation(mount, sequence, answered, operation);
             }
@@ -265,6 +280,7 @@ impl Leader {
         let pieces = match operation {
             Operation::Write { pieces, .. } => pieces.as_slice(),
             Operation::Coalesce { piece, .. } => std::slice::from_ref(piece),
+            Operation::Flush(flush) => flush.pieces.as_slice(),
             _ => &[],
         };
         let inline: usize = pieces.iter().filter_map(|piece| piece.content.as_ref()).map(Bytes::len).sum();

@@ -6,7 +6,7 @@ use super::draft::{Draft, Verdict};
 use crate::{
     limits,
     namespace::{
-        Change, EntryHeader, Operation, Reply,
+        Change, EntryHeader, NewNode, Operation, Reply,
         row::{ReplyRow, RowKey},
         session::{FinishedCalls, Session},
     },
@@ -28,23 +28,30 @@ impl Draft {
     pub(super) fn call(&mut self, header: &EntryHeader, operation: &Operation) -> Verdict {
         let (session, sequence) = (header.session, header.sequence);
         if session == SessionId(0) {
-            return Verdict::of(self.whole(|draft| draft.operate(operation)));
+            return Verdict::of(self.whole(|draft| draft.operate(session, operation)));
         }
         match self.begin_call(session, sequence, &header.answered) {
             Err(errno) => Verdict::of(Err(errno)),
             Ok(Call::Repeated(outcome)) => Verdict { repeated: true, ..Verdict::of(outcome) },
             Ok(Call::First) => {
-                let outcome = self.whole(|draft| draft.operate(operation));
+                let outcome = self.whole(|draft| {
+                    draft.check_delegations(session, operation)?;
+                    draft.operate(session, operation)
+                });
                 self.put_reply(session, sequence, outcome);
                 Verdict::of(outcome)
             }
         }
     }
 
-    fn operate(&mut self, operation: &Operation) -> Result<Reply, Errno> {
+    fn operate(&mut self, session: SessionId, operation: &Operation) -> Result<Reply, Errno> {
         match operation {
-            Operation::Make { parent, name, node, mode, uid, gid } => {
-                self.make(*parent, name, node, (*mode, *uid, *gid))
+            Operation::Make { parent, name, node, mode, uid, gid, delegate } => {
+                let made = self.make(*parent, name, node, (*mode, *uid, *gid))?;
+                if let (true, NewNode::File, Reply::Made { ino }) = (*delegate, node, made) {
+                    self.delegate(ino, session)?;
+                }
+                Ok(made)
             }
             Operation::Link { ino, parent, name } => self.link(*ino, *parent, name),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),
@@ -66,6 +73,8 @@ impl Draft {
                 self.copy_range((*from, *from_offset), (*to, *to_offset), *length)
             }
             Operation::Coalesce { ino, data_version, piece } => self.coalesce(*ino, *data_version, piece),
+            Operation::Delegate { ino } => self.delegate(*ino, session),
+            Operation::Flush(flush) => self.flush(session, flush),
         }
     }
 
@@ -145,6 +154,7 @@ impl Draft {
         for session in sessions {
             let Some(row) = self.volume.sessions.remove(session) else { continue };
             self.volume.mounts.remove(&row.mount);
+            self.end_holds(*session);
             self.touch(RowKey::Session(*session));
             let replies = (*session, Sequence(0))..=(*session, Sequence(u64::MAX));
             let replies: Vec<_> = self.volume.replies.range(replies).map(|(key, _)| *key).collect();
@@ -163,6 +173,7 @@ impl Draft {
                 continue;
             }
             self.touch(RowKey::Orphan(*ino));
+            self.end_delegation(*ino);
             self.cut(*ino, 0, u64::MAX);
             let names: Vec<XattrName> = self.volume.xattrs(*ino).map(|(name, _)| name.clone()).collect();
             for name in names {

@@ -33,6 +33,7 @@ pub(super) struct Draft {
     names: Vec<Change>,
     contents: Vec<Change>,
     lives: Vec<Change>,
+    holders: Vec<Change>,
 }
 
 /// What the caller is told.
@@ -61,6 +62,7 @@ impl Draft {
             names: Vec::new(),
             contents: Vec::new(),
             lives: Vec::new(),
+            holders: Vec::new(),
         }
     }
 
@@ -70,6 +72,7 @@ impl Draft {
             Command::OpenSession { mount } => self.open_session(*mount),
             Command::CloseSessions { sessions } => Verdict::of(Ok(self.close_sessions(sessions))),
             Command::ReapOrphans { inodes } => Verdict::of(Ok(self.reap_orphans(inodes))),
+            Command::EndHolds { session } => Verdict::of(Ok(self.end_holds(*session))),
             Command::Noop => Verdict::of(Ok(Reply::Done)),
             Command::SetNode(_)
             | Command::RemoveNode(_)
@@ -90,6 +93,7 @@ impl Draft {
             self.names.clear();
             self.contents.clear();
             self.lives.clear();
+            self.holders.clear();
         }
         outcome
     }
@@ -142,7 +146,7 @@ impl Draft {
         (self.volume, effects)
     }
 
-    /// Names first, then content, then attributes, then births and deaths of inodes.
+    /// Names first, then content, then attributes, then births and deaths of inodes, then delegations.
     fn changes(&mut self, attributes: &BTreeSet<Ino>) -> Vec<Change> {
         let mut told: BTreeSet<Ino> = BTreeSet::new();
         for change in &self.names {
@@ -167,6 +171,7 @@ impl Draft {
         let untold = attributes.iter().filter(|ino| !told.contains(ino)).filter(differs);
         changes.extend(untold.map(|ino| Change::Attributes { ino: *ino }));
         changes.append(&mut self.lives);
+        changes.append(&mut self.holders);
         changes
     }
 
@@ -235,7 +240,12 @@ impl Draft {
     /// Marks a change of attributes: ctime never runs backwards and never stands still. Several of one entry count as
     /// one.
     pub(super) fn stamp_attributes(&mut self, ino: Ino) {
-        let ctime = self.before.inode(ino).map_or(self.now, |inode| self.now.max(inode.ctime.next()));
+        self.stamp_attributes_at(ino, self.now);
+    }
+
+    /// The same for a change that was made at another time.
+    pub(super) fn stamp_attributes_at(&mut self, ino: Ino, at: Timestamp) {
+        let ctime = self.before.inode(ino).map_or(at, |inode| at.max(inode.ctime.next()));
         self.change(ino, |inode| inode.ctime = ctime);
     }
 
@@ -271,6 +281,10 @@ impl Draft {
 
     pub(super) fn tell_life(&mut self, change: Change) {
         self.lives.push(change);
+    }
+
+    pub(super) fn tell_holder(&mut self, change: Change) {
+        self.holders.push(change);
     }
 
     /// Makes a range of a file a hole.

@@ -10,6 +10,7 @@ use super::Volume;
 use crate::{
     limits,
     namespace::{
+        Delegation,
         extent::Extent,
         inode::{Body, FIRST_COOKIE, Inode},
         row::{
@@ -124,6 +125,7 @@ fn empty(id: VolumeId, header: HeaderRow, counters: CountersRow) -> Volume {
         mounts: OrdMap::new(),
         replies: OrdMap::new(),
         orphans: OrdMap::new(),
+        delegations: OrdMap::new(),
         digest: 0,
     }
 }
@@ -179,6 +181,10 @@ impl Volume {
             RowKey::Orphan(ino) => {
                 let OrphanRow { since } = decode_value(key, value)?;
                 self.orphans.insert(ino, since);
+            }
+            RowKey::Delegation(ino) => {
+                let delegation: Delegation = decode_value(key, value)?;
+                self.delegations.insert(ino, delegation);
             }
         }
         Ok(0)
@@ -297,6 +303,12 @@ impl Volume {
     }
 
     fn check_sessions(&self) -> Result<(), RowError> {
+        for (ino, Delegation { session, .. }) in &self.delegations {
+            let is_file = self.inode(*ino).is_some_and(|inode| inode.kind == FileKind::File);
+            if !is_file || !self.sessions.contains_key(session) {
+                return Err(contradiction(format!("inode {ino} is no file that session {session} may have delegated")));
+            }
+        }
         match self.sessions.keys().find(|session| session.0 == 0 || session.0 >= self.counters.next_session) {
             Some(session) => Err(contradiction(format!("session {session} was never given out"))),
             None => Ok(()),

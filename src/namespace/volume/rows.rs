@@ -52,6 +52,7 @@ impl Volume {
             RowKey::Session(session) => self.sessions.get(session).map(|session| encode_value(&session_row(session))),
             RowKey::Reply(session, sequence) => self.replies.get(&(*session, *sequence)).map(encode_value),
             RowKey::Orphan(ino) => self.orphans.get(ino).map(|since| encode_value(&OrphanRow { since: *since })),
+            RowKey::Delegation(ino) => self.delegations.get(ino).map(encode_value),
         }
     }
 
@@ -90,12 +91,17 @@ impl Volume {
             RowKey::Orphan(ino) => Some(*ino),
             _ => None,
         });
+        let delegation = from.within(RowKey::Delegation(Ino(0)), |key| match key {
+            RowKey::Delegation(ino) => Some(*ino),
+            _ => None,
+        });
         let inodes = inode.into_iter().flat_map(|at| self.inodes.range(at..));
         let dirents = dirent.into_iter().flat_map(|at| self.dirents.range(at..));
         let xattrs = xattr.into_iter().flat_map(|at| self.xattrs.range(at..));
         let sessions = session.into_iter().flat_map(|at| self.sessions.range(at..));
         let replies = reply.into_iter().flat_map(|at| self.replies.range(at..));
         let orphans = orphan.into_iter().flat_map(|at| self.orphans.range(at..));
+        let delegations = delegation.into_iter().flat_map(|at| self.delegations.range(at..));
         [RowKey::Header, RowKey::Counters]
             .into_iter()
             .filter(move |key| *key >= from)
@@ -106,6 +112,7 @@ impl Volume {
             .chain(sessions.map(|(session, _)| RowKey::Session(*session)))
             .chain(replies.map(|((session, sequence), _)| RowKey::Reply(*session, *sequence)))
             .chain(orphans.map(|(ino, _)| RowKey::Orphan(*ino)))
+            .chain(delegations.map(|(ino, _)| RowKey::Delegation(*ino)))
     }
 
     fn extent_keys_from(&self, from: Ino, offset: u64) -> impl Iterator<Item = RowKey> + '_ {
