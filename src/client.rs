@@ -260,12 +260,6 @@ impl Client {
         unsent
     }
 
-    /// True when the call may have reached a leader.
-    #[must_use]
-    pub fn is_sent(&self, sequence: Sequence) -> bool {
-        self.calls.is_sent(sequence)
-    }
-
     /// The log carried out a call of this session (which may be one that was given up).
     pub fn seen_in_log(&mut self, sequence: Sequence) {
         self.calls.seen_in_log(sequence);

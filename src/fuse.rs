@@ -1,26 +1,25 @@
 //! The mount among the kernel, the network and its holder: the worker process.
 //!
-//! `adapter` translates the kernel's requests (through fuser) for the mount core, `worker` runs the core among threads,
-//! `notify` has the kernel forget, `control` tells other programs how the mount does. `run` is the worker's life: load
+//! `abi` is the kernel's protocol, byte by byte; `session` reads requests and writes replies, `worker` runs the mount
+//! core among threads, `notify` has the kernel forget, `control` tells other programs how the mount does. `run` is the worker's life: load
 //! the volume first, have the holder mount then, answer until it is told to stop. So nothing is mounted that cannot be
 //! answered, and no process hangs on a mount whose cluster was never reached.
 //!
 //! No thread of the worker touches the mount it serves.
 
-mod adapter;
+mod abi;
 mod alarm;
 mod control;
 mod counters;
 mod metrics;
 mod notify;
-mod reply;
-mod translate;
+mod session;
 mod worker;
 
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -35,11 +34,11 @@ use nix::sys::{
     utsname::uname,
 };
 
+pub use self::{counters::Counters, worker::Network};
 use self::{
-    adapter::Adapter,
+    session::Session,
     worker::{Milestone, Worker},
 };
-pub use self::{counters::Counters, worker::Network};
 use crate::{
     client::transport::Deliver,
     holder::{Link, ToHolder, ToWorker},
@@ -91,6 +90,8 @@ pub struct WorkerConfig {
     pub volume: String,
     /// Threads that read requests: 1 to 16.
     pub threads: usize,
+    /// The kernel stores and checks access control lists.
+    pub acl: bool,
     /// The connection to the holder.
     pub link: Link,
     /// Where other programs ask how the mount does.
@@ -123,7 +124,7 @@ enum Event {
     Holder(ToWorker, Option<OwnedFd>),
     HolderGone,
     Signal,
-    /// fuser's threads have ended.
+    /// The threads that read requests have ended.
     SessionOver(io::Result<()>),
 }
 
@@ -192,7 +193,7 @@ fn live(
             Ok(Event::Core(Milestone::Fatal(reason))) => break End::Failed(reason),
             Ok(Event::Core(Milestone::Stopped)) => break End::Told,
             Ok(Event::Holder(ToWorker::Device { .. }, Some(device))) => {
-                serve(device, config.threads, &worker, &abi, &events)?;
+                serve(device, (config.threads, config.acl), &worker, &abi, &events)?;
                 config.link.send(&ToHolder::Serving { pid: std::process::id() }, None)?;
             }
             Ok(Event::Holder(ToWorker::Device { .. }, None)) => break End::Failed("a device was lost".to_owned()),
@@ -221,22 +222,20 @@ fn live(
 /// Begins to answer the kernel, in threads of its own.
 fn serve(
     device: OwnedFd,
-    threads: usize,
+    (threads, with_acl): (usize, bool),
     worker: &Arc<Worker>,
     abi: &Arc<OnceLock<(u32, u32)>>,
     events: &Sender<Event>,
 ) -> Result<(), WorkerError> {
-    let mut config = fuser::Config::default();
-    config.acl = fuser::SessionACL::All;
-    config.n_threads = Some(threads);
-    // A clone's requests die with the worker; those of the descriptor that the holder keeps do not.
-    config.clone_fd = false;
-    let adapter = Adapter::new(Arc::clone(worker), Arc::clone(&worker.counters), Arc::clone(abi));
-    let session =
-        fuser::Session::from_fd(adapter, device, fuser::SessionACL::All, config).map_err(WorkerError::Session)?;
-    worker.attach(session.as_fd().try_clone_to_owned()?);
-    let events = events.clone();
-    thread::spawn(move || events.send(Event::SessionOver(session.run())));
+    let session = Session::begin(device, Arc::clone(worker), Arc::clone(&worker.counters), with_acl);
+    let session = Arc::new(session.map_err(WorkerError::Session)?);
+    worker.attach(session.device()?);
+    abi.get_or_init(|| session.version());
+    for _ in 0..threads {
+        let (session, events) = (Arc::clone(&session), events.clone());
+        // The first one's end is the session's: all of them are told the same by the kernel.
+        thread::spawn(move || events.send(Event::SessionOver(session.serve())));
+    }
     Ok(())
 }
 

@@ -356,7 +356,10 @@ impl Mount {
             }
             self.timers.remove(&(due, timer));
             match timer {
-                Timer::Request(unique) => self.give_up(now, unique, Errno::EIO),
+                Timer::Request(unique) => {
+                    let late = self.waiting.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
+                    self.give_up(now, unique, late);
+                }
                 Timer::Job(job) => self.job_is_late(now, job),
                 Timer::Age(ino) => self.come_of_age(now, ino),
             }

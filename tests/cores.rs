@@ -410,7 +410,8 @@ impl World {
 
     fn file(&mut self, number: usize, text: &str, content: &[u8]) -> Ino {
         let flags = OpenFlags { write: true, ..OpenFlags::default() };
-        let created = self.call(number, Request::Create { parent: Ino::ROOT, name: name(text), mode: 0o644, flags });
+        let created =
+            self.call(number, Request::Create { parent: Ino::ROOT, name: name(text), mode: 0o644, umask: 0, flags });
         let Ok(Response::Created { attributes, opened, .. }) = created else { panic!("create: {created:?}") };
         let (ino, fh) = (attributes.ino, opened.fh);
         for (at, part) in content.chunks(1 << 20).enumerate() {
@@ -431,7 +432,7 @@ impl World {
     }
 
     fn mkdir_request(text: &str) -> Request {
-        Request::Make { parent: Ino::ROOT, name: name(text), node: NewNode::Directory, mode: 0o755 }
+        Request::Make { parent: Ino::ROOT, name: name(text), node: NewNode::Directory, mode: 0o755, umask: 0 }
     }
 
     /// Every mount has the same tree as the leader.

@@ -45,7 +45,16 @@ impl Builder {
 
     fn make(&mut self, parent: Ino, name: &str, node: NewNode) -> Ino {
         let name = Name::new(name.as_bytes()).expect("a name");
-        let made = self.apply(Operation::Make { parent, name, node, mode: 0o644, uid: 33, gid: 33, delegate: false });
+        let made = self.apply(Operation::Make {
+            parent,
+            name,
+            node,
+            mode: 0o644,
+            uid: 33,
+            gid: 33,
+            delegate: false,
+            umask: 0,
+        });
         let Reply::Made { ino } = made else { panic!("{made:?}") };
         ino
     }

@@ -6,6 +6,7 @@
 mod mount {
     pub(crate) mod support;
 
+    mod acl;
     mod append;
     mod attributes;
     mod caches;
@@ -14,6 +15,7 @@ mod mount {
     mod deleted;
     mod fallocate;
     mod holder;
+    mod interrupt;
     mod links;
     mod locks;
     mod mknod;

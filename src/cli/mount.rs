@@ -57,6 +57,10 @@ pub(super) struct Mount {
     /// Show every file as owned by this user and group, such as 33:33.
     #[arg(long, env = "MANYFS_SQUASH", value_name = "UID:GID", value_parser = parse_squash)]
     squash: Option<(u32, u32)>,
+    /// Store POSIX access control lists and have the kernel enforce them; all mounts of a volume that uses them need
+    /// this. Costs a request for each path through the mount by another than its root's owner.
+    #[arg(long, env = "MANYFS_ACL")]
+    acl: bool,
     /// Seconds after which a change that finds no majority of storage nodes fails with EIO.
     #[arg(long, env = "MANYFS_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=30))]
@@ -155,8 +159,15 @@ impl Mount {
         mount.kernel = fuse::kernel_features(&self.kernel_mask);
         let control = self.control().map(std::path::absolute).transpose()?;
         let volume = credential.volume.clone();
-        let config =
-            WorkerConfig { mount, volume, threads: self.threads.into(), link, control, http: self.listen_http };
+        let config = WorkerConfig {
+            mount,
+            volume,
+            threads: self.threads.into(),
+            acl: self.acl,
+            link,
+            control,
+            http: self.listen_http,
+        };
         // Made inside: signals must be blocked before the first thread begins.
         fuse::run(config, |deliver| {
             let runtime = tokio::runtime::Builder::new_multi_thread()

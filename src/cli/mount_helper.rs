@@ -110,6 +110,7 @@ fn parse<'a>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Task, Stri
         match text.split_once('=') {
             _ if options.take(text) || is_for_mount_itself(text) => {}
             None if text == "remount" => is_remount = true,
+            None if text == "acl" => settings.push("--acl".to_owned()),
             Some(("credential", value)) => credential = value.into(),
             Some(("log", value)) => log = Some(value.into()),
             Some(("kernel_mask", value)) => settings.push(format!("--kernel-mask={}", value.replace(':', ","))),
@@ -119,7 +120,7 @@ fn parse<'a>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Task, Stri
             _ if sloppy => {}
             _ => {
                 return Err(format!(
-                    "the option '{text}' is unknown; besides those of mount(8) there are credential, log, {}",
+                    "the option '{text}' is unknown; besides those of mount(8) there are acl, credential, log, {}",
                     SETTINGS.join(", ")
                 ));
             }
@@ -235,11 +236,12 @@ mod tests {
 
     #[test]
     fn the_line_that_mount_gives_is_understood() {
-        let line = "/etc/manyfs/main.toml /srv/wp -n -o rw,noexec,_netdev,x-systemd.automount,squash=33:33,threads=4";
+        let line =
+            "/etc/manyfs/main.toml /srv/wp -n -o rw,noexec,_netdev,x-systemd.automount,squash=33:33,threads=4,acl";
         let Ok(Task::Mount(request)) = parsed(line) else { panic!("a mount") };
         assert_eq!(request.credential, Path::new("/etc/manyfs/main.toml"));
         assert_eq!(request.directory, Path::new("/srv/wp"));
-        assert_eq!(request.arguments, ["--squash=33:33", "--threads=4", "--options=rw,nosuid,nodev,noexec"]);
+        assert_eq!(request.arguments, ["--squash=33:33", "--threads=4", "--acl", "--options=rw,nosuid,nodev,noexec"]);
     }
 
     #[test]

@@ -111,11 +111,6 @@ impl Calls {
         sent
     }
 
-    /// True when some connection has carried the call.
-    pub(crate) fn is_sent(&self, sequence: Sequence) -> bool {
-        self.calls.get(&sequence).is_some_and(|call| call.sent)
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.calls.len()
     }

@@ -42,7 +42,7 @@ fn create(name: &str) -> Operation {
 
 fn make(name: &str, node: NewNode) -> Operation {
     let name = Name::new(name.as_bytes()).expect("a good name");
-    Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0, delegate: false }
+    Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0, delegate: false, umask: 0 }
 }
 
 fn unlink(name: &str) -> Operation {

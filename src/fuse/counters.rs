@@ -24,8 +24,8 @@ upcalls! {
     Link = "link", Open = "open", Read = "read", Write = "write", Flush = "flush", Release = "release",
     Fsync = "fsync", Opendir = "opendir", Readdir = "readdir", Releasedir = "releasedir", Fsyncdir = "fsyncdir",
     Statfs = "statfs", Getxattr = "getxattr", Listxattr = "listxattr", Setxattr = "setxattr",
-    Removexattr = "removexattr", Access = "access", Create = "create", Allocate = "fallocate", Seek = "lseek",
-    CopyRange = "copy_file_range", Other = "other",
+    Removexattr = "removexattr", Access = "access", Create = "create", Interrupt = "interrupt",
+    Allocate = "fallocate", Seek = "lseek", CopyRange = "copy_file_range", Other = "other",
 }
 
 const KINDS: &[&str] = &["name", "attributes", "pages", "all_names"];
@@ -39,6 +39,8 @@ pub struct Counters {
     pub(super) notifications_missed: AtomicU64,
     pub(super) notifications_failed: AtomicU64,
     pub(super) answers: AtomicU64,
+    /// Requests that ended early or contradicted themselves.
+    pub(super) malformed: AtomicU64,
     /// Answers that were a refusal.
     pub(super) errors: AtomicU64,
 }
@@ -51,6 +53,7 @@ impl Default for Counters {
             notifications_missed: AtomicU64::new(0),
             notifications_failed: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
             errors: AtomicU64::new(0),
         }
     }
@@ -95,6 +98,7 @@ impl Counters {
             ("notifications_missed".to_owned(), self.notifications_missed.load(Relaxed).into()),
             ("notifications_failed".to_owned(), self.notifications_failed.load(Relaxed).into()),
             ("answers".to_owned(), self.answers.load(Relaxed).into()),
+            ("malformed".to_owned(), self.malformed.load(Relaxed).into()),
             ("errors".to_owned(), self.errors.load(Relaxed).into()),
         ]))
     }

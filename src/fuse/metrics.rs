@@ -42,6 +42,7 @@ impl Collector for MountCollector {
         for (name, about, count) in [
             ("fuse_answers", "Answers to the kernel", fuse.answers.load(Relaxed)),
             ("fuse_errors", "Answers to the kernel that were a refusal", fuse.errors.load(Relaxed)),
+            ("fuse_malformed", "Requests of the kernel that made no sense", fuse.malformed.load(Relaxed)),
             ("fuse_notifications_failed", "Notifications the kernel refused", fuse.notifications_failed.load(Relaxed)),
             ("mount_entries_applied", "Log entries applied to the mount's replica", core.entries_applied),
             ("mount_operations_proposed", "Changes sent to the leader", core.operations_proposed),

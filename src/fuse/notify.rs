@@ -1,6 +1,6 @@
-//! What the kernel is told to forget. A notification is one write to the device of a header and a struct
-//! (`include/uapi/linux/fuse.h`); it may block for as long as another request holds a lock in the kernel, so that no
-//! thread that serves requests sends one, and one that blocks holds up no other.
+//! What the kernel is told to forget. A notification is one write to the device; it may block for as long as another
+//! request holds a lock in the kernel, so that no thread that serves requests sends one, and one that blocks holds up no
+//! other.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ use std::{
 
 use nix::libc;
 
-use super::counters::Counters;
+use super::{abi::notification, counters::Counters};
 use crate::mount::Notification;
 
 /// Threads that may hang in the kernel at a time; what comes on top waits for one of them.
@@ -23,12 +23,6 @@ const BLOCKING_THREADS_MAX: usize = 64;
 const QUICK_THREADS_MAX: usize = 1;
 /// An idle thread ends after this.
 const IDLE: Duration = Duration::from_secs(10);
-
-const INVAL_INODE: u32 = 2;
-const INVAL_ENTRY: u32 = 3;
-const INC_EPOCH: u32 = 8;
-/// Bytes of `struct fuse_out_header`.
-const HEADER_BYTES: usize = 16;
 
 /// Called with a ticket once all its notifications are done.
 type Done = dyn Fn(u64) + Send + Sync;
@@ -128,7 +122,7 @@ impl Shared {
     fn carry_out(&self, job: &Job) {
         for notification in &job.notifications {
             self.counters.notification(notification);
-            match (&self.device).write(&encode(notification)) {
+            match (&self.device).write(&notification::encode(notification)) {
                 Ok(_) => {}
                 // The kernel knows nothing of it: nothing to forget.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -151,45 +145,6 @@ const fn may_block(notification: &Notification) -> bool {
     matches!(notification, Notification::Name { .. } | Notification::Pages { .. })
 }
 
-/// The bytes of the write.
-fn encode(notification: &Notification) -> Vec<u8> {
-    match notification {
-        Notification::Name { parent, name } => {
-            let name = name.as_bytes();
-            let mut message = header(INVAL_ENTRY, 16 + name.len() + 1);
-            message.extend(parent.0.to_ne_bytes());
-            message.extend((name.len() as u32).to_ne_bytes());
-            message.extend(0_u32.to_ne_bytes());
-            message.extend(name);
-            message.push(0);
-            message
-        }
-        Notification::Attributes { ino } => inode(ino.0, -1, 0),
-        Notification::Pages { ino, offset, length } => {
-            inode(ino.0, i64::try_from(*offset).unwrap_or(i64::MAX), i64::try_from(*length).unwrap_or(0))
-        }
-        Notification::AllNames => header(INC_EPOCH, 0),
-    }
-}
-
-/// A negative offset leaves pages alone; a length of 0 reaches to the end.
-fn inode(ino: u64, offset: i64, length: i64) -> Vec<u8> {
-    let mut message = header(INVAL_INODE, 24);
-    message.extend(ino.to_ne_bytes());
-    message.extend(offset.to_ne_bytes());
-    message.extend(length.to_ne_bytes());
-    message
-}
-
-/// `struct fuse_out_header` of a notification: its code where a reply has the error, 0 where a reply has the request.
-fn header(code: u32, body_bytes: usize) -> Vec<u8> {
-    let mut message = Vec::with_capacity(HEADER_BYTES + body_bytes);
-    message.extend(((HEADER_BYTES + body_bytes) as u32).to_ne_bytes());
-    message.extend(code.to_ne_bytes());
-    message.extend(0_u64.to_ne_bytes());
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -207,20 +162,6 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let done = Box::new(move |ticket| done.send(ticket).expect("the test listens"));
         (Notifier::new(device, Arc::clone(&counters), done), tickets, counters)
-    }
-
-    #[test]
-    fn the_structs_are_the_kernels() {
-        let entry = Notification::Name { parent: Ino(7), name: Name::new(b"abc").expect("a name") };
-        let bytes = encode(&entry);
-        assert_eq!(bytes.len(), 16 + 16 + 4);
-        assert_eq!(bytes[..8], [36, 0, 0, 0, 3, 0, 0, 0]);
-        assert_eq!(bytes[16..], [7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c', 0]);
-        let attributes = encode(&Notification::Attributes { ino: Ino(7) });
-        assert_eq!((attributes.len(), attributes[4], &attributes[24..32]), (40, 2, &[0xff; 8][..]));
-        assert_eq!(encode(&Notification::AllNames), [16, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let to_the_end = encode(&Notification::Pages { ino: Ino(1), offset: 4096, length: u64::MAX });
-        assert_eq!(to_the_end[32..], [0; 8]);
     }
 
     /// A device whose writes block, as INVAL_ENTRY does while a request holds the directory's lock: a full socket.

@@ -15,7 +15,12 @@ use std::{
     time::Duration,
 };
 
-use super::{adapter::Ask, alarm::Alarm, counters::Counters, notify::Notifier, reply::Reply};
+use super::{
+    alarm::Alarm,
+    counters::Counters,
+    notify::Notifier,
+    session::{Ask, Reply},
+};
 use crate::{
     client::transport::{Deliver, Transport},
     clock,
@@ -217,8 +222,16 @@ impl Ask for Worker {
         self.turn(Input::Request { unique, caller, request }, Some((unique, reply)));
     }
 
-    fn forget(&self, ino: Ino, lookups: u64) {
-        let request = Request::Forget { inodes: vec![(ino, lookups)] };
+    fn forget(&self, inodes: Vec<(Ino, u64)>) {
+        let request = Request::Forget { inodes };
         self.happened(Input::Request { unique: 0, caller: Caller::default(), request });
+    }
+
+    fn interrupt(&self, unique: u64) -> bool {
+        let is_known = self.core.lock().unwrap_or_else(PoisonError::into_inner).unanswered.contains_key(&unique);
+        if is_known {
+            self.happened(Input::Interrupt { unique });
+        }
+        is_known
     }
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use super::{
-    Caller, Mount, Notification, OpenFlags, Purpose, Request, Response,
+    Caller, Mount, Notification, OpenFlags, Purpose, Request, Response, Timer,
     flush::Overlay,
     waiting::{Kind, Waiting},
 };
 use crate::{
+    limits::Timing,
     namespace::{NewNode, Operation, Reply},
     types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name},
 };
@@ -24,25 +25,26 @@ impl Mount {
         let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
         let plain = || Waiting::new(caller, deadline, Kind::Plain);
         match request {
-            Request::Make { parent, name, node, mode } => {
+            Request::Make { parent, name, node, mode, umask } => {
                 let kind = Kind::Make { parent, name: name.clone(), made: None };
                 let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
                 self.call(
                     now,
                     unique,
                     waiting,
-                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false },
+                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false, umask },
                 );
             }
-            Request::Create { parent, name, mode, flags } => {
-                let kind = Kind::Create { parent, name: name.clone(), mode, flags, made: None, attempts: 1 };
+            Request::Create { parent, name, mode, umask, flags } => {
+                let kind =
+                    Kind::Create { parent, name: name.clone(), mode: (mode, umask), flags, made: None, attempts: 1 };
                 let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
                 let node = NewNode::File;
                 self.call(
                     now,
                     unique,
                     waiting,
-                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false },
+                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false, umask },
                 );
             }
             Request::Link { ino, parent, name } => {
@@ -69,9 +71,9 @@ impl Mount {
                 waiting.is_rename = true;
                 self.call(now, unique, waiting, Operation::Rename { from, from_name, to, to_name, mode });
             }
-            Request::Setxattr { ino, name, value, mode } => {
+            Request::Setxattr { ino, name, value, mode, clear_sgid } => {
                 let waiting = plain().locking(self.own_lock(ino), Vec::new());
-                self.call(now, unique, waiting, Operation::SetXattr { ino, name, value, mode });
+                self.call(now, unique, waiting, Operation::SetXattr { ino, name, value, mode, clear_sgid });
             }
             Request::Removexattr { ino, name } => {
                 let waiting = plain().locking(self.own_lock(ino), Vec::new());
@@ -184,28 +186,28 @@ impl Mount {
         }
     }
 
-    /// The caller was hit by a signal: EINTR where it is certain that nothing was done.
+    /// The caller was hit by a signal, one that it handles or one that ends it: the kernel does not say which. No local
+    /// file system ends a call for the former, and none keeps a process from dying for long. So the call may last as
+    /// long as a change of leader takes and no longer, counted from its beginning; then it ends with EINTR, and may
+    /// still take effect, at most once (DESIGN P7).
     pub(super) fn interrupt(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get(unique) else {
+        let Some(waiting) = self.waiting.get_mut(unique) else {
             if let Some(at) = self.early.iter().position(|(early, ..)| *early == unique) {
                 self.early.remove(at);
                 self.respond(unique, Err(Errno::EINTR));
             }
             return;
         };
-        let is_safe = match &waiting.kind {
-            Kind::Read { .. } | Kind::Write { .. } => true,
-            // The bytes stay and go on their way; a short wait is not worth an error that no other file system gives.
-            Kind::Flush { .. } => !self.client.is_attached(),
-            _ => match (waiting.job, waiting.sequence) {
-                (Some(job), _) => !self.is_proposed(job),
-                (None, Some(sequence)) => !self.client.is_sent(sequence),
-                (None, None) => true,
-            },
-        };
-        if is_safe {
-            self.give_up(now, unique, Errno::EINTR);
+        if waiting.late == Errno::EINTR {
+            return;
         }
+        let Timing { write_timeout, lease, .. } = self.config.timing;
+        let left = write_timeout.saturating_sub(lease);
+        let patience = waiting.deadline.since(now).saturating_sub(left);
+        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+        waiting.late = Errno::EINTR;
+        waiting.deadline = waiting.deadline.min(now.after(patience));
+        self.timers.insert((waiting.deadline, Timer::Request(unique)));
     }
 
     fn call(&mut self, now: Instant, unique: u64, waiting: Waiting, operation: Operation) {
@@ -308,7 +310,7 @@ impl Mount {
         now: Instant,
         unique: u64,
         caller: Caller,
-        (parent, name, mode): (Ino, Name, u16),
+        (parent, name, (mode, umask)): (Ino, Name, (u16, u16)),
         flags: OpenFlags,
         attempts: u32,
     ) {
@@ -325,7 +327,7 @@ impl Mount {
             let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
             return self.submit(
                 unique,
-                Operation::Make { parent, name, node: NewNode::File, mode, uid, gid, delegate: false },
+                Operation::Make { parent, name, node: NewNode::File, mode, uid, gid, delegate: false, umask },
             );
         };
         let ino = attributes.ino;
@@ -339,7 +341,7 @@ impl Mount {
                 waiting.is_applied = false;
                 waiting.kind = Kind::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
             }
-            return self.truncate_for_open(now, unique, caller, ino);
+            return self.truncate_for_open(now, unique, ino, flags);
         }
         let result = self.created_as(ino, (parent, &name), fh, flags, None);
         self.answer(now, unique, result);

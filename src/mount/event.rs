@@ -41,7 +41,7 @@ pub enum Input {
         caller: Caller,
         request: Request,
     },
-    /// The caller was interrupted by a signal: answer EINTR if the request waits and nothing has been proposed.
+    /// The caller was interrupted by a signal: the request, if it waits, ends soon.
     Interrupt {
         unique: u64,
     },

@@ -369,15 +369,6 @@ impl Mount {
         self.jobs.get(&id).and_then(|job| job.request)
     }
 
-    /// True once the job may have reached a leader.
-    pub(super) fn is_proposed(&self, id: JobId) -> bool {
-        match self.jobs.get(&id).map(|job| job.stage) {
-            Some(Stage::Submitted(sequence)) => self.client.is_sent(sequence),
-            Some(Stage::Applied) => true,
-            Some(Stage::Uploading(_) | Stage::Ready(_)) | None => false,
-        }
-    }
-
     /// Jobs of the file that nobody can be told of any more: it is closed and their time is over.
     pub(super) fn abandon_late_jobs(&mut self, now: Instant, ino: Ino) {
         let ids = self.files.get(&ino).map(|file| file.unanswered.clone()).unwrap_or_default();

@@ -28,6 +28,8 @@ pub struct OpenFlags {
     pub exclusive: bool,
     /// O_SYNC or O_DSYNC: every write is durable before it returns.
     pub sync: bool,
+    /// FUSE_OPEN_KILL_SUIDGID: the truncation clears setuid and setgid.
+    pub kill_suid: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -64,17 +66,19 @@ pub enum Request {
     Readlink {
         ino: Ino,
     },
-    /// mknod, mkdir, symlink; `mode` already masked.
+    /// mknod, mkdir, symlink; `mode` is not masked yet.
     Make {
         parent: Ino,
         name: Name,
         node: NewNode,
         mode: u16,
+        umask: u16,
     },
     Create {
         parent: Ino,
         name: Name,
         mode: u16,
+        umask: u16,
         flags: OpenFlags,
     },
     Unlink {
@@ -159,6 +163,8 @@ pub enum Request {
         name: XattrName,
         value: Bytes,
         mode: XattrMode,
+        /// FUSE_SETXATTR_ACL_KILL_SGID: the new access list takes setgid away.
+        clear_sgid: bool,
     },
     Removexattr {
         ino: Ino,

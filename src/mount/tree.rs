@@ -69,13 +69,13 @@ impl Mount {
         let kind = Kind::OpenTruncate { ino, flags, fh, created: None };
         let waiting = Waiting::new(caller, self.deadline(now), kind);
         self.wait(now, unique, waiting);
-        self.truncate_for_open(now, unique, caller, ino);
+        self.truncate_for_open(now, unique, ino, flags);
     }
 
     /// The truncation that an open asked for, behind what is dirty.
-    pub(super) fn truncate_for_open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino) {
+    pub(super) fn truncate_for_open(&mut self, now: Instant, unique: u64, ino: Ino, flags: OpenFlags) {
         self.flush(now, ino);
-        let changes = AttributeChanges { size: Some(0), clear_suid: caller.uid != 0, ..AttributeChanges::default() };
+        let changes = AttributeChanges { size: Some(0), clear_suid: flags.kill_suid, ..AttributeChanges::default() };
         self.enqueue(
             now,
             vec![ino],

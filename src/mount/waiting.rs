@@ -26,7 +26,8 @@ pub(crate) enum Kind {
     Create {
         parent: Ino,
         name: Name,
-        mode: u16,
+        /// Mode and umask.
+        mode: (u16, u16),
         flags: OpenFlags,
         made: Option<(Attributes, u64)>,
         attempts: u32,
@@ -70,8 +71,9 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) caller: Caller,
-    /// EIO is answered then.
+    /// `late` is answered then.
     pub(crate) deadline: Instant,
+    pub(crate) late: Errno,
     pub(crate) kind: Kind,
     /// The call that carries it, once it is submitted; or the job that will submit it.
     pub(crate) sequence: Option<Sequence>,
@@ -100,6 +102,7 @@ impl Waiting {
         Self {
             caller,
             deadline,
+            late: Errno::EIO,
             kind,
             sequence: None,
             job: None,

@@ -131,6 +131,7 @@ mod tests {
             uid: 1,
             gid: 1,
             delegate: true,
+            umask: 0,
         };
         let header =
             EntryHeader { session: session.expect("a session"), sequence: Sequence(1), stamp: Stamp(3), ..header };

@@ -53,8 +53,8 @@ pub enum AllocateMode {
 /// A change of the tree that a mount proposes. Variants are only ever added at the end: their order is the encoding.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Operation {
-    /// mknod, mkdir, symlink, create. EEXIST when the name exists. `mode` is already masked by the caller's umask;
-    /// a setgid parent overrides `gid`. With `delegate` the caller gets the write delegation of a file made so.
+    /// mknod, mkdir, symlink, create. EEXIST when the name exists. `umask` is the caller's; a parent's default access
+    /// control list stands in its place. A setgid parent overrides `gid`. With `delegate` the caller gets the write delegation of a file made so.
     Make {
         parent: Ino,
         name: Name,
@@ -63,6 +63,7 @@ pub enum Operation {
         uid: u32,
         gid: u32,
         delegate: bool,
+        umask: u16,
     },
     Link {
         ino: Ino,
@@ -111,6 +112,8 @@ pub enum Operation {
         name: XattrName,
         value: Bytes,
         mode: XattrMode,
+        /// An access control list takes setgid away: its setter is not of the file's group.
+        clear_sgid: bool,
     },
     RemoveXattr {
         ino: Ino,

@@ -533,11 +533,20 @@ impl Client {
 
 fn mkdir(name: &str) -> Operation {
     let name = Name::new(name.as_bytes()).expect("a good name");
-    Operation::Make { parent: Ino::ROOT, name, node: NewNode::Directory, mode: 0o755, uid: 0, gid: 0, delegate: false }
+    Operation::Make {
+        parent: Ino::ROOT,
+        name,
+        node: NewNode::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        delegate: false,
+        umask: 0,
+    }
 }
 
 fn set_xattr(name: &str, bytes: usize) -> Operation {
     let name = crate::types::XattrName::new(format!("user.{name}").as_bytes()).expect("a good name");
     let value = Bytes::from(vec![bytes as u8; bytes]);
-    Operation::SetXattr { ino: Ino::ROOT, name, value, mode: crate::namespace::XattrMode::Set }
+    Operation::SetXattr { ino: Ino::ROOT, name, value, mode: crate::namespace::XattrMode::Set, clear_sgid: false }
 }

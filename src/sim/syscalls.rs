@@ -416,8 +416,13 @@ impl Step<'_> {
         }
         let name = directory.clone();
         let answer = self.request(|kernel| {
-            let request =
-                Request::Make { parent: Ino::ROOT, name: name.clone(), node: NewNode::Directory, mode: 0o755 };
+            let request = Request::Make {
+                parent: Ino::ROOT,
+                name: name.clone(),
+                node: NewNode::Directory,
+                mode: 0o755,
+                umask: 0,
+            };
             (request, Context::New { parent: Ino::ROOT, name, epoch: kernel.epoch })
         })?;
         Ok(answer.map(|_| ()))
@@ -441,7 +446,7 @@ impl Step<'_> {
         }
         let name = path.name.clone();
         let answer = self.request(|kernel| {
-            let request = Request::Create { parent, name: name.clone(), mode: 0o644, flags };
+            let request = Request::Create { parent, name: name.clone(), mode: 0o644, umask: 0, flags };
             (request, Context::New { parent, name, epoch: kernel.epoch })
         })?;
         self.unlock(parent)?;

@@ -194,9 +194,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         AllocateMode::Insert,
     ]);
     prop_oneof![
-        (ino(), name(), node, any::<u16>(), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
-            |(parent, name, node, mode, uid, gid, delegate)| {
-                Operation::Make { parent, name, node, mode, uid, gid, delegate }
+        (ino(), name(), node, any::<(u16, u16, u32, u32)>(), any::<bool>()).prop_map(
+            |(parent, name, node, (mode, umask, uid, gid), delegate)| {
+                Operation::Make { parent, name, node, mode, uid, gid, delegate, umask }
             }
         ),
         (ino(), ino(), name()).prop_map(|(ino, parent, name)| Operation::Link { ino, parent, name }),
@@ -221,11 +221,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             offset,
             length
         }),
-        (ino(), xattr_name(), bytes(), xattr).prop_map(|(ino, name, value, mode)| Operation::SetXattr {
-            ino,
-            name,
-            value,
-            mode
+        (ino(), xattr_name(), bytes(), xattr, any::<bool>()).prop_map(|(ino, name, value, mode, clear_sgid)| {
+            Operation::SetXattr { ino, name, value, mode, clear_sgid }
         }),
         (ino(), xattr_name()).prop_map(|(ino, name)| Operation::RemoveXattr { ino, name }),
         (ino(), any::<u64>(), ino(), any::<u64>(), any::<u64>()).prop_map(

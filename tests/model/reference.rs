@@ -115,8 +115,8 @@ impl Model {
             return Err(Errno::EAGAIN);
         }
         match operation {
-            Operation::Make { parent, name, node, mode, uid, gid, delegate } => {
-                let made = self.make(*parent, name, node, *mode, (*uid, *gid))?;
+            Operation::Make { parent, name, node, mode, uid, gid, delegate, umask } => {
+                let made = self.make(*parent, name, node, *mode & !(*umask & 0o777), (*uid, *gid))?;
                 if let (true, NewNode::File, Reply::Made { ino }) = (*delegate, node, made) {
                     self.holders.insert(ino, call);
                 }
@@ -133,7 +133,7 @@ impl Model {
                 self.write(*ino, pieces, *append, (*mtime, *clear_suid), blocks)
             }
             Operation::Allocate { ino, mode, offset, length } => self.allocate(*ino, *mode, *offset, *length),
-            Operation::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
+            Operation::SetXattr { ino, name, value, mode, .. } => self.set_xattr(*ino, name, value, *mode),
             Operation::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
             Operation::CopyRange { from, from_offset, to, to_offset, length } => {
                 self.copy_range((*from, *from_offset), (*to, *to_offset), *length)

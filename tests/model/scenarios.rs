@@ -55,7 +55,8 @@ impl Node {
     }
 
     fn make_in(&mut self, parent: Ino, name_: &str, node: NewNode, mode: u16) -> Ino {
-        let operation = Operation::Make { parent, name: name(name_), node, mode, uid: 10, gid: 20, delegate: false };
+        let operation =
+            Operation::Make { parent, name: name(name_), node, mode, uid: 10, gid: 20, delegate: false, umask: 0 };
         match self.ask(operation) {
             Ok(Reply::Made { ino }) => ino,
             other => panic!("{other:?}"),
@@ -87,7 +88,13 @@ impl Node {
     }
 
     fn set_xattr(&mut self, ino: Ino, name: &str, value: impl Into<Bytes>) -> Result<Reply, Errno> {
-        self.ask(Operation::SetXattr { ino, name: xattr_name(name), value: value.into(), mode: XattrMode::Set })
+        self.ask(Operation::SetXattr {
+            ino,
+            name: xattr_name(name),
+            value: value.into(),
+            mode: XattrMode::Set,
+            clear_sgid: false,
+        })
     }
 
     fn set(&mut self, ino: Ino, changes: AttributeChanges) -> Result<Reply, Errno> {
@@ -335,6 +342,7 @@ fn a_removed_directory_takes_no_names() {
         uid: 0,
         gid: 0,
         delegate: false,
+        umask: 0,
     };
     assert_eq!(node.ask(make(directory)), Err(Errno::ENOENT));
     node.main(Command::ReapOrphans { inodes: vec![directory] });
@@ -462,6 +470,7 @@ fn volumes_come_and_go() {
         uid: 0,
         gid: 0,
         delegate: false,
+        umask: 0,
     };
     assert_eq!(both(&mut node, shop, Command::Operation(make.clone())).outcome, Ok(Reply::Made { ino: Ino(2) }));
     let pieces = vec![piece(0, 7), piece(20, 7), piece(40, 9)];

@@ -262,7 +262,8 @@ impl Step {
                     _ if mode % 4 == 2 => NewNode::CharDevice { rdev: 0x103 },
                     _ => NewNode::BlockDevice { rdev: 0x801 },
                 };
-                Operation::Make { parent: directory(parent), name: name(pick), node, mode, uid, gid, delegate }
+                let umask = mode.rotate_right(5);
+                Operation::Make { parent: directory(parent), name: name(pick), node, mode, uid, gid, delegate, umask }
             }
             Self::Link { ino, parent, name: pick } => {
                 Operation::Link { ino: any(ino), parent: directory(parent), name: name(pick) }
@@ -290,7 +291,8 @@ impl Step {
             }
             Self::SetXattr { ino, name, value, mode } => {
                 let length = if value == 255 { limits::XATTR_VALUE_BYTES_MAX + 1 } else { usize::from(value) };
-                Operation::SetXattr { ino: any(ino), name: xattr_name(name), value: vec![value; length].into(), mode }
+                let value = vec![value; length].into();
+                Operation::SetXattr { ino: any(ino), name: xattr_name(name), value, mode, clear_sgid: false }
             }
             Self::RemoveXattr { ino, name } => Operation::RemoveXattr { ino: any(ino), name: xattr_name(name) },
             Self::CopyRange { from, from_offset, to, to_offset, length } => {

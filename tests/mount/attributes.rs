@@ -63,7 +63,7 @@ fn times_are_kept_to_the_nanosecond() {
 fn no_time_is_too_much_for_a_mount() {
     everywhere(|here, there| {
         touch(&here.join("f"));
-        // The first of them once ended the worker: fuser takes its absolute value.
+        // The first of them once ended the worker, which took its absolute value.
         for seconds in [i64::MIN, i64::MIN + 1, i64::MAX - 1, i64::MAX] {
             let path = here.join("f").display().to_string();
             // Whether the kernel shows such a time is its own affair.

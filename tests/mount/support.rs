@@ -70,6 +70,20 @@ impl Cluster {
         wait_for("the node to listen", || TcpStream::connect(client).ok());
     }
 
+    /// Its connections stay, and nobody answers.
+    pub(crate) fn pause_node(&self) {
+        self.signal_node(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn resume_node(&self) {
+        self.signal_node(Signal::SIGCONT);
+    }
+
+    fn signal_node(&self, signal: Signal) {
+        let pid = self.node.borrow().as_ref().expect("it runs").id();
+        kill(Pid::from_raw(pid.cast_signed()), signal).expect("it runs");
+    }
+
     /// kill -9.
     pub(crate) fn kill_node(&self) {
         if let Some(mut node) = self.node.take() {

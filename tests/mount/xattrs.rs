@@ -53,16 +53,3 @@ fn flags_and_sizes() {
         setxattr(&path, &long[..255], b"", XattrFlags::empty()).expect("a name of 255 bytes");
     });
 }
-
-#[test]
-fn an_acl_that_nobody_would_enforce_is_refused() {
-    everywhere(|here, _| {
-        fs::write(here.join("f"), "").expect("create");
-        // Version 2; user, group and others rwx.
-        let acl = [
-            2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 7, 0, 255, 255, 255, 255, 32, 0, 7, 0, 255, 255, 255, 255,
-        ];
-        let refused = setxattr(here.join("f"), "system.posix_acl_access", &acl, XattrFlags::empty());
-        assert_eq!(refused, Err(rustix::io::Errno::OPNOTSUPP));
-    });
-}

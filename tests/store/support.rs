@@ -155,6 +155,7 @@ impl Machine {
             uid: 0,
             gid: 0,
             delegate: false,
+            umask: 0,
         });
         (self.state.volume(VOLUME).expect("main").lookup(parent, &name).expect("made"), batch)
     }
@@ -184,7 +185,7 @@ impl Machine {
 
     pub(crate) fn set_xattr(&mut self, ino: Ino, name: &str, value: Bytes) -> StateBatch {
         let name = XattrName::new(name.as_bytes()).expect("a name");
-        self.operate(Operation::SetXattr { ino, name, value, mode: XattrMode::Set })
+        self.operate(Operation::SetXattr { ino, name, value, mode: XattrMode::Set, clear_sgid: false })
     }
 
     pub(crate) fn remove_xattr(&mut self, ino: Ino, name: &str) -> StateBatch {

@@ -59,8 +59,15 @@ impl Serve {
         mount.seed = pki::random()? as u64;
         mount.timing = config.timing;
         mount.kernel = fuse::kernel_features(&[]);
-        let worker =
-            WorkerConfig { mount, volume: self.volume.clone(), threads: THREADS, link, control: None, http: None };
+        let worker = WorkerConfig {
+            mount,
+            volume: self.volume.clone(),
+            threads: THREADS,
+            acl: false,
+            link,
+            control: None,
+            http: None,
+        };
         let node = Node::start(config)?;
         let (runtime, packs) = (node.runtime.clone(), node.packs.clone());
         let result = fuse::run(worker, move |deliver| {

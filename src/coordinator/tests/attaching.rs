@@ -169,7 +169,7 @@ fn with_large_volume() -> (Bench, Mounted) {
         let name = crate::types::XattrName::new(format!("user.{n}").as_bytes()).expect("a good name");
         let value = Bytes::from(vec![n as u8; limits::XATTR_VALUE_BYTES_MAX]);
         let mode = crate::namespace::XattrMode::Set;
-        bench.change(a, n, Operation::SetXattr { ino: Ino::ROOT, name, value, mode });
+        bench.change(a, n, Operation::SetXattr { ino: Ino::ROOT, name, value, mode, clear_sgid: false });
         bench.answer(a);
         bench.acknowledge(a, bench.index);
     }
@@ -220,7 +220,7 @@ fn who_needs_what_is_no_longer_kept_gets_a_snapshot() {
     let count = limits::LOG_RETAINED_BYTES / limits::XATTR_VALUE_BYTES_MAX + 2;
     for n in 1..=count as u64 {
         let (name, value, mode) = (name.clone(), value.clone(), crate::namespace::XattrMode::Set);
-        bench.change(a, n, Operation::SetXattr { ino: Ino::ROOT, name, value, mode });
+        bench.change(a, n, Operation::SetXattr { ino: Ino::ROOT, name, value, mode, clear_sgid: false });
         bench.acknowledge(a, bench.index);
         bench.wait(T.heartbeat);
         bench.answer(a);
@@ -246,7 +246,7 @@ fn a_mount_that_takes_nothing_in_is_cut_off_when_its_entries_are_no_longer_kept(
         changes += 1;
         assert!(changes < 1000, "its queue grows without bound");
         let (name, value, mode) = (name.clone(), value.clone(), crate::namespace::XattrMode::Set);
-        bench.change(a, changes, Operation::SetXattr { ino: Ino::ROOT, name, value, mode });
+        bench.change(a, changes, Operation::SetXattr { ino: Ino::ROOT, name, value, mode, clear_sgid: false });
         bench.acknowledge(a, bench.index);
         bench.wait(T.heartbeat);
         bench.answer(a);

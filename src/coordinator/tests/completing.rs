@@ -117,7 +117,7 @@ fn an_answer_waits_for_the_snapshot_that_brings_its_entry() {
         let name = crate::types::XattrName::new(format!("user.{n}").as_bytes()).expect("a good name");
         let value = Bytes::from(vec![n as u8; limits::XATTR_VALUE_BYTES_MAX]);
         let mode = crate::namespace::XattrMode::Set;
-        bench.change(a, n, Operation::SetXattr { ino: Ino::ROOT, name, value, mode });
+        bench.change(a, n, Operation::SetXattr { ino: Ino::ROOT, name, value, mode, clear_sgid: false });
     }
     let connection = bench.connect();
     let hello = Hello { session: Some(a.session), generation: Generation(2), ..Bench::hello(1) };

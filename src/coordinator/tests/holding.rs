@@ -17,6 +17,7 @@ impl Bench {
             uid: 0,
             gid: 0,
             delegate: true,
+            umask: 0,
         };
         let grant = self.change(mounted, sequence, made);
         let volume = self.state.volume_named("main").expect("the main volume");

@@ -28,7 +28,7 @@ fn attributes_of(ino: Ino) -> Notification {
 }
 
 fn mkdir_request(parent: Ino, text: &str) -> Request {
-    Request::Make { parent, name: name(text), node: NewNode::Directory, mode: 0o755 }
+    Request::Make { parent, name: name(text), node: NewNode::Directory, mode: 0o755, umask: 0 }
 }
 
 fn unlink_request(text: &str) -> Request {

@@ -374,6 +374,7 @@ fn writes_beyond_the_bound_wait_until_there_is_room() {
     let request = Request::Write { ino: file, fh, offset: 0, data: Bytes::from_static(b"mapped"), flags };
     assert_eq!(scene.call(0, request), Ok(Response::Written { length: 6 }));
     scene.interrupt(0, blocked[2]);
+    scene.pass(Timing::DEFAULT.lease);
     assert_eq!(scene.answer(0, blocked[2]), Some(Err(Errno::EINTR)));
     scene.leader.proposes_nothing = false;
     scene.disconnect(0);

@@ -324,7 +324,7 @@ impl Scene {
 
     pub(super) fn create_request(text: &str) -> Request {
         let flags = OpenFlags { write: true, ..OpenFlags::default() };
-        Request::Create { parent: Ino::ROOT, name: name(text), mode: 0o644, flags }
+        Request::Create { parent: Ino::ROOT, name: name(text), mode: 0o644, umask: 0, flags }
     }
 
     pub(super) fn create(&mut self, side: usize, text: &str) -> (Ino, u64) {
@@ -335,7 +335,7 @@ impl Scene {
     }
 
     pub(super) fn mkdir(&mut self, side: usize, parent: Ino, text: &str) -> Ino {
-        let request = Request::Make { parent, name: name(text), node: NewNode::Directory, mode: 0o755 };
+        let request = Request::Make { parent, name: name(text), node: NewNode::Directory, mode: 0o755, umask: 0 };
         match self.call(side, request) {
             Ok(Response::Entry { attributes, .. }) => attributes.ino,
             other => panic!("mkdir of {text}: {other:?}"),

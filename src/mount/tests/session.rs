@@ -15,9 +15,10 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Timing::DEFAULT.write_timeout;
+const LEASE: Duration = Timing::DEFAULT.lease;
 
 fn mkdir_request(text: &str) -> Request {
-    Request::Make { parent: Ino::ROOT, name: name(text), node: NewNode::Directory, mode: 0o755 }
+    Request::Make { parent: Ino::ROOT, name: name(text), node: NewNode::Directory, mode: 0o755, umask: 0 }
 }
 
 fn is_entry(answer: Option<Result<Response, Errno>>) -> bool {
@@ -118,24 +119,62 @@ fn written_bytes_of_a_closed_file_are_dropped_when_close_has_failed() {
 }
 
 #[test]
-fn an_interrupted_caller_gets_eintr_only_where_nothing_can_have_happened() {
+fn a_signal_ends_a_call_no_earlier_than_a_change_of_leader_would() {
     let mut scene = Scene::new(1);
     scene.leader.proposes_nothing = true;
-    let sent = scene.send(0, mkdir_request("a"));
-    scene.interrupt(0, sent);
-    assert_eq!(scene.answer(0, sent), None, "a leader may have it");
+    let young = scene.send(0, mkdir_request("a"));
+    scene.interrupt(0, young);
+    scene.pass(LEASE - Duration::from_millis(1));
+    // A second signal does not hasten it.
+    scene.interrupt(0, young);
+    assert_eq!(scene.answer(0, young), None);
     scene.leader.is_up = false;
     scene.disconnect(0);
-    let unsent = scene.send(0, mkdir_request("b"));
-    scene.interrupt(0, unsent);
-    assert_eq!(scene.answer(0, unsent), Some(Err(Errno::EINTR)));
-    scene.interrupt(0, sent);
-    assert_eq!(scene.answer(0, sent), None);
+    scene.pass(Duration::from_millis(1));
+    assert_eq!(scene.answer(0, young), Some(Err(Errno::EINTR)));
+    let old = scene.send(0, mkdir_request("b"));
+    scene.pass(LEASE);
+    assert_eq!(scene.answer(0, old), None);
+    scene.interrupt(0, old);
+    assert_eq!(scene.answer(0, old), Some(Err(Errno::EINTR)), "it has waited long enough");
     scene.leader.is_up = true;
     scene.leader.proposes_nothing = false;
     scene.pass(Duration::from_secs(2));
-    assert!(is_entry(scene.answer(0, sent)));
-    assert_eq!(scene.lookup(0, Ino::ROOT, "b"), None);
+    assert!(scene.lookup(0, Ino::ROOT, "b").is_none(), "it never left this mount");
+}
+
+#[test]
+fn a_signal_changes_nothing_where_the_answer_comes() {
+    let mut scene = Scene::new(1);
+    scene.leader.proposes_nothing = true;
+    let made = scene.send(0, mkdir_request("a"));
+    scene.interrupt(0, made);
+    scene.leader.is_up = false;
+    scene.disconnect(0);
+    scene.leader.is_up = true;
+    scene.leader.proposes_nothing = false;
+    scene.pass(LEASE - Duration::from_millis(1));
+    assert!(is_entry(scene.answer(0, made)), "the next leader carried it out");
+    scene.pass(TIMEOUT);
+    assert!(is_entry(scene.answer(0, made)), "and its patience ended with it");
+}
+
+#[test]
+fn what_was_written_outlives_the_interrupted_fsync() {
+    let mut scene = Scene::new(1);
+    let (file, fh) = scene.create(0, "a");
+    scene.leader.is_up = false;
+    scene.disconnect(0);
+    scene.write(0, file, fh, 0, b"kept");
+    let fsync = scene.send(0, Request::Fsync { ino: file, fh });
+    scene.interrupt(0, fsync);
+    scene.pass(LEASE);
+    assert_eq!(scene.answer(0, fsync), Some(Err(Errno::EINTR)));
+    scene.leader.is_up = true;
+    scene.pass(Duration::from_secs(3));
+    assert_eq!(scene.call(0, Request::Fsync { ino: file, fh }), Ok(Response::Done));
+    assert_eq!(scene.sides[0].mount.status().dirty_bytes, 0);
+    assert_eq!(scene.read(0, file, 0, 10), b"kept");
 }
 
 #[test]

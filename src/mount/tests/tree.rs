@@ -46,7 +46,7 @@ fn what_one_mount_makes_another_finds() {
     assert_eq!((attributes.kind, attributes.mode, attributes.uid), (FileKind::Directory, 0o755, 33));
     let target = Bytes::from_static(b"../elsewhere");
     let node = NewNode::Symlink { target: target.clone() };
-    let made = scene.call(0, Request::Make { parent: directory, name: name("s"), node, mode: 0o777 });
+    let made = scene.call(0, Request::Make { parent: directory, name: name("s"), node, mode: 0o777, umask: 0 });
     assert!(matches!(made, Ok(Response::Entry { .. })));
     let link = scene.lookup(1, directory, "s").expect("the symlink is there");
     assert_eq!(scene.call(1, Request::Readlink { ino: link }), Ok(Response::Data(vec![target])));
@@ -146,7 +146,13 @@ fn extended_attributes_come_and_go() {
     let get = |length| Request::Getxattr { ino: file, name: key.clone(), length };
     assert_eq!(scene.call(1, get(0)), Err(Errno::ENODATA));
     let value = Bytes::from_static(b"value");
-    let set = Request::Setxattr { ino: file, name: key.clone(), value: value.clone(), mode: XattrMode::Set };
+    let set = Request::Setxattr {
+        ino: file,
+        name: key.clone(),
+        value: value.clone(),
+        mode: XattrMode::Set,
+        clear_sgid: false,
+    };
     assert_eq!(scene.call(0, set), Ok(Response::Done));
     assert_eq!(scene.call(1, get(0)), Ok(Response::Size(5)));
     assert_eq!(scene.call(1, get(4)), Err(Errno::ERANGE));
@@ -191,7 +197,7 @@ fn create_finds_a_file_that_another_mount_made_first() {
     let (same, _) = scene.create(0, "a");
     assert_eq!(same, file, "without O_EXCL it is opened");
     let flags = OpenFlags { write: true, exclusive: true, ..OpenFlags::default() };
-    let exclusive = Request::Create { parent: Ino::ROOT, name: name("a"), mode: 0o644, flags };
+    let exclusive = Request::Create { parent: Ino::ROOT, name: name("a"), mode: 0o644, umask: 0, flags };
     assert_eq!(scene.call(0, exclusive), Err(Errno::EEXIST));
     scene.mkdir(1, Ino::ROOT, "d");
     assert_eq!(scene.call(0, Scene::create_request("d")), Err(Errno::ESTALE), "the kernel looks again, and sees");
@@ -205,7 +211,7 @@ fn create_with_truncation_cuts_the_file_it_finds() {
     let mut scene = Scene::new(2);
     let file = scene.file(1, "a", b"old content");
     let flags = OpenFlags { write: true, truncate: true, ..OpenFlags::default() };
-    let created = scene.call(0, Request::Create { parent: Ino::ROOT, name: name("a"), mode: 0o644, flags });
+    let created = scene.call(0, Request::Create { parent: Ino::ROOT, name: name("a"), mode: 0o644, umask: 0, flags });
     let Ok(Response::Created { attributes, .. }) = created else { panic!("{created:?}") };
     assert_eq!((attributes.ino, attributes.size), (file, 0));
     assert_eq!(scene.getattr(1, file).0.size, 0);

@@ -65,6 +65,7 @@ impl Draft {
         name: &XattrName,
         value: &Bytes,
         mode: XattrMode,
+        clear_sgid: bool,
     ) -> Result<Reply, Errno> {
         let kind = self.inode(ino)?.kind;
         check_name(name, kind)?;
@@ -77,7 +78,7 @@ impl Draft {
             _ => {}
         }
         match AclKind::of(name) {
-            Some(list) => self.set_acl(ino, list, name, value)?,
+            Some(list) => self.set_acl(ino, (list, name), value, clear_sgid)?,
             None => self.put_xattr(ino, name.clone(), value.clone()),
         }
         let names = self.volume.xattrs(ino).map(|(name, _)| name.as_bytes().len() + 1).sum::<usize>();
@@ -119,7 +120,13 @@ impl Draft {
         self.volume.xattr(directory, &acl::default_name()).and_then(|value| Acl::decode(value).ok().flatten())
     }
 
-    fn set_acl(&mut self, ino: Ino, kind: AclKind, name: &XattrName, value: &Bytes) -> Result<(), Errno> {
+    fn set_acl(
+        &mut self,
+        ino: Ino,
+        (kind, name): (AclKind, &XattrName),
+        value: &Bytes,
+        clear_sgid: bool,
+    ) -> Result<(), Errno> {
         let list = Acl::decode(value)?;
         if kind == AclKind::Default && list.is_some() && !self.inode(ino)?.is_directory() {
             return Err(Errno::EACCES);
@@ -128,7 +135,8 @@ impl Draft {
             (_, None) => self.drop_xattr(ino, name),
             (AclKind::Default, Some(_)) => self.put_xattr(ino, name.clone(), value.clone()),
             (AclKind::Access, Some(list)) => {
-                self.change(ino, |inode| inode.mode = list.mode(inode.mode));
+                let cleared = if clear_sgid { 0o2000 } else { 0 };
+                self.change(ino, |inode| inode.mode = list.mode(inode.mode) & !cleared);
                 if list.is_minimal() {
                     self.drop_xattr(ino, name);
                 } else {

@@ -46,8 +46,8 @@ impl Draft {
 
     fn operate(&mut self, session: SessionId, operation: &Operation) -> Result<Reply, Errno> {
         match operation {
-            Operation::Make { parent, name, node, mode, uid, gid, delegate } => {
-                let made = self.make(*parent, name, node, (*mode, *uid, *gid))?;
+            Operation::Make { parent, name, node, mode, uid, gid, delegate, umask } => {
+                let made = self.make(*parent, name, node, (*mode, *umask, *uid, *gid))?;
                 if let (true, NewNode::File, Reply::Made { ino }) = (*delegate, node, made) {
                     self.delegate(ino, session)?;
                 }
@@ -67,7 +67,9 @@ impl Draft {
                 self.write(*ino, pieces, *append, *mtime, *clear_suid)
             }
             Operation::Allocate { ino, mode, offset, length } => self.allocate(*ino, *mode, *offset, *length),
-            Operation::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
+            Operation::SetXattr { ino, name, value, mode, clear_sgid } => {
+                self.set_xattr(*ino, name, value, *mode, *clear_sgid)
+            }
             Operation::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
             Operation::CopyRange { from, from_offset, to, to_offset, length } => {
                 self.copy_range((*from, *from_offset), (*to, *to_offset), *length)

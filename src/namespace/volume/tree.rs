@@ -17,14 +17,14 @@ use crate::{
 const SNAPSHOTS: &[u8] = b".snapshots";
 
 impl Draft {
-    /// `owner`: mode, uid and gid as asked for. A setgid parent overrides the gid and hands its setgid bit on to a
-    /// directory; a parent's default ACL limits the mode and is handed on (the caller does not apply its umask then).
+    /// Mode, umask, uid and gid as asked for. A setgid parent overrides the gid and hands its setgid bit on to a
+    /// directory; a parent's default ACL limits the mode in the umask's place and is handed on.
     pub(super) fn make(
         &mut self,
         parent: Ino,
         name: &Name,
         node: &NewNode,
-        (mode, uid, gid): (u16, u32, u32),
+        (mode, umask, uid, gid): (u16, u16, u32, u32),
     ) -> Result<Reply, Errno> {
         let (parent_mode, parent_gid) = self.directory(parent).map(|directory| (directory.mode, directory.gid))?;
         self.free_name(parent, name)?;
@@ -53,8 +53,10 @@ impl Draft {
         }
         let inherited = if kind == FileKind::Symlink { None } else { self.default_acl(parent) };
         let mut access = None;
-        if let Some(default) = &inherited {
-            (mode, access) = default.inherit(mode);
+        match &inherited {
+            Some(default) => (mode, access) = default.inherit(mode),
+            None if kind != FileKind::Symlink => mode &= !(umask & 0o777),
+            None => {}
         }
         let nlink = if is_directory { 2 } else { 1 };
         let (atime, mtime, ctime) = (now, now, now);
