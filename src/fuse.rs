@@ -41,7 +41,7 @@ use self::{
 };
 use crate::{
     client::transport::Deliver,
-    holder::{Link, ToHolder, ToWorker},
+    holder::{Link, Table, ToHolder, ToWorker},
     mount::{Config, Input, KernelFeatures},
     telemetry,
 };
@@ -192,11 +192,18 @@ fn live(
             }
             Ok(Event::Core(Milestone::Fatal(reason))) => break End::Failed(reason),
             Ok(Event::Core(Milestone::Stopped)) => break End::Told,
+            Ok(Event::Holder(ToWorker::Table, Some(table))) => {
+                let table = Table::received(table)?;
+                table.set_inc_epoch(features.inc_epoch)?;
+                worker.watch(table);
+            }
             Ok(Event::Holder(ToWorker::Device { .. }, Some(device))) => {
                 serve(device, (config.threads, config.acl), &worker, &abi, &events)?;
                 config.link.send(&ToHolder::Serving { pid: std::process::id() }, None)?;
             }
-            Ok(Event::Holder(ToWorker::Device { .. }, None)) => break End::Failed("a device was lost".to_owned()),
+            Ok(Event::Holder(ToWorker::Device { .. } | ToWorker::Table, None)) => {
+                break End::Failed("a device was lost".to_owned());
+            }
             Ok(Event::Holder(ToWorker::Stop, _) | Event::Signal) => break End::Told,
             Ok(Event::HolderGone) => break End::HolderGone,
             Ok(Event::SessionOver(Ok(()))) => break End::Unmounted,

@@ -1,12 +1,15 @@
 //! The holder: a small process that owns the mount, so that the worker, which does everything else, may die and be
 //! replaced. It opens /dev/fuse and mounts, keeps the descriptor, gives it to the worker over a Unix socket and ends
-//! both in order. One thread decides, from a queue of events; the others only wait for one thing each. No async, no
-//! request of the file system: it must be too simple to fail.
+//! both in order. When the worker's lease ends without it, `watchdog` makes the kernel forget. One thread decides, from a
+//! queue of events; the others only wait for one thing each. No async, no request of the file system: it must be too
+//! simple to fail.
 
 pub mod device;
 pub mod link;
+pub mod table;
 
 mod descriptor;
+mod watchdog;
 
 use std::{
     ffi::OsString,
@@ -26,6 +29,7 @@ use nix::{
 
 pub use device::{Device, Place};
 pub use link::{Link, Listener, ToHolder, ToWorker};
+pub use table::{Table, Watched};
 
 /// How long a worker may take to flush and leave before it is killed.
 const STOP_WAIT: Duration = Duration::from_secs(20);
@@ -95,6 +99,8 @@ struct Holder<'a> {
     events: Sender<Event>,
     volume: String,
     device: Option<Device>,
+    /// What the worker tells the device's watchdog.
+    table: Option<Table>,
     /// The device's INIT has been answered.
     served: bool,
     worker: Option<Worker>,
@@ -125,6 +131,7 @@ pub fn run(place: Place, workers: Workers, report: &mut dyn FnMut(Report)) -> Re
         events,
         volume: String::new(),
         device: None,
+        table: None,
         served: false,
         worker: None,
         workers: 0,
@@ -172,11 +179,14 @@ impl Holder<'_> {
             ToHolder::Ready { .. } if self.deadline.is_some() => {}
             ToHolder::Ready { volume, read_only } => {
                 if self.device.is_none() {
-                    self.device = Some(Device::mount(&self.place, &volume, read_only)?);
+                    let device = Device::mount(&self.place, &volume, read_only)?;
+                    self.table = Some(watchdog::watch(device.weak())?);
+                    self.device = Some(device);
                 }
                 self.volume = volume;
-                if let (Some(worker), Some(device)) = (&self.worker, &self.device) {
+                if let (Some(worker), Some(device), Some(table)) = (&self.worker, &self.device, &self.table) {
                     // A worker that died meanwhile is noticed by its end.
+                    worker.link.send(&ToWorker::Table, Some(table.descriptor())).ok();
                     worker.link.send(&ToWorker::Device { fresh: !self.served }, Some(device.descriptor())).ok();
                 }
             }
@@ -340,12 +350,13 @@ mod tests {
     #[test]
     fn a_mount_ends_with_the_worker_that_asked_for_it() {
         let ready = r#"printf '{"Ready":{"volume":"v","read_only":true}}' >&0"#;
-        // `head` waits for the packet that carries the descriptor.
-        let (result, _, left) = hold(&format!("{ready}; head -c 1 >/dev/null; kill -9 $$"));
+        // `head` waits for a packet: the first carries the table, the second the device.
+        let (result, _, left) = hold(&format!("{ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; kill -9 $$"));
         assert!(matches!(&result, Err(HolderError::EndedEarly(how)) if how.contains("signal: 9")), "{result:?}");
         assert!(!left, "nothing stays mounted");
         let served = r#"printf '{"Serving":{"pid":7}}' >&0"#;
-        let (result, reports, left) = hold(&format!("{ready}; head -c 1 >/dev/null; {served}; exit 1"));
+        let (result, reports, left) =
+            hold(&format!("{ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; {served}; exit 1"));
         assert!(matches!(result, Err(HolderError::Died(_))), "{result:?}");
         assert_eq!(reports, [Report::Serving { volume: "v".to_owned(), worker_pid: 7 }]);
         assert!(!left, "nothing stays mounted");

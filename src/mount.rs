@@ -8,6 +8,7 @@
 //! written bytes to the log in the order of each file's changes.
 
 mod apply;
+mod caches;
 mod change;
 mod collision;
 pub mod config;
@@ -29,6 +30,7 @@ mod tree;
 mod upload;
 mod view;
 mod waiting;
+mod watched;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +40,7 @@ pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
 use self::{
+    caches::Watch,
     content::Content,
     fetch::Fetches,
     file::File,
@@ -97,9 +100,12 @@ pub struct Mount {
     client: Client,
     replica: Replica,
     life: Life,
+    /// The time of the input that is being handled.
+    now: Instant,
     /// The lease is held and everything before it is invalidated: the kernel may keep what it is told.
     is_fresh: bool,
 
+    watch: Watch,
     lookups: Lookups,
     missing: Missing,
     handles: Handles,
@@ -161,7 +167,9 @@ impl Mount {
             client,
             replica: Replica::new(),
             life: Life::Starting,
+            now,
             is_fresh: false,
+            watch: Watch::default(),
             lookups: Lookups::new(),
             missing: Missing::default(),
             handles: Handles::new(),
@@ -193,11 +201,13 @@ impl Mount {
             config,
         };
         mount.settle(now);
+        mount.tell_holder();
         mount
     }
 
     /// Takes notice of something. Never blocks, never fails.
     pub fn handle(&mut self, now: Instant, input: Input) {
+        self.now = now;
         self.watch_lease(now);
         match input {
             Input::Request { unique, caller, request } if self.life == Life::Starting => {
@@ -227,6 +237,7 @@ impl Mount {
         }
         self.run_timers(now);
         self.settle(now);
+        self.tell_holder();
     }
 
     /// What is to be carried out next, in this order.
@@ -237,7 +248,7 @@ impl Mount {
     /// When `handle` must be called again even if nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let lease = self.client.lease_until().filter(|_| self.is_fresh);
+        let lease = self.caches_until().filter(|_| self.is_fresh);
         let timer = self.timers.first().map(|(due, _)| *due);
         let stop = match self.life {
             Life::Stopping { deadline } => Some(deadline),

@@ -266,7 +266,7 @@ impl World {
                 }
                 Output::Ready => self.sides[number].is_ready = true,
                 Output::Fatal(reason) => panic!("mount {number}: {reason}"),
-                Output::Notice(_) | Output::Stopped => {}
+                Output::Notice(_) | Output::Stopped | Output::Watch { .. } | Output::Deadline(_) => {}
             }
         }
     }

@@ -28,6 +28,7 @@ mod mount {
     mod rename;
     mod seek;
     mod statfs;
+    mod stopped;
     mod symlinks;
     mod unmount;
     mod xattrs;

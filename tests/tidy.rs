@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "client",
         ],
     ),
-    ("holder", &["limits", "types"]),
+    ("holder", &["limits", "types", "clock"]),
     ("fuse", &["limits", "types", "namespace", "mount", "client", "holder", "pki", "clock", "telemetry"]),
     ("bench", &["limits", "types"]),
     (

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     client::transport::{Deliver, Transport},
     clock,
+    holder::{Table, Watched},
     mount::{Caller, Config, Input, Mount, MountStatus, Notification, Output, Request, Response},
     types::{Errno, Ino},
 };
@@ -66,6 +67,8 @@ pub(super) struct Worker {
     outgoing: Mutex<Outgoing>,
     /// Set once the kernel has a file system to forget things of.
     notifier: OnceLock<Notifier>,
+    /// What the holder watches; set before the kernel has anything to forget.
+    table: OnceLock<Table>,
     alarm: Alarm,
     milestones: Mutex<Sender<Milestone>>,
     pub(super) counters: Arc<Counters>,
@@ -102,6 +105,7 @@ impl Worker {
             network: OnceLock::new(),
             outgoing: Mutex::default(),
             notifier: OnceLock::new(),
+            table: OnceLock::new(),
             alarm: Alarm::default(),
             milestones: Mutex::new(milestones),
             counters: Arc::default(),
@@ -125,6 +129,13 @@ impl Worker {
         let worker = Arc::clone(self);
         let done = Box::new(move |ticket| worker.happened(Input::Notified { ticket }));
         self.notifier.get_or_init(|| Notifier::new(device, Arc::clone(&self.counters), done));
+    }
+
+    /// The holder has a table: what it should know is written there, from now on before any answer that rests on it.
+    pub(super) fn watch(&self, table: Table) {
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.get_or_init(|| table);
+        core.mount.watch().for_each(|output| write(table, &output));
     }
 
     pub(super) fn happened(&self, input: Input) {
@@ -160,6 +171,11 @@ impl Worker {
                     None => tracing::error!(unique, "an answer to a request that nobody made"),
                 },
                 Output::Notify { ticket, notifications } => todo.tickets.push((ticket, notifications)),
+                Output::Watch { .. } | Output::Deadline(_) => {
+                    if let Some(table) = self.table.get() {
+                        write(table, &output);
+                    }
+                }
                 Output::Connect { .. }
                 | Output::Send { .. }
                 | Output::StoreBlock { .. }
@@ -233,5 +249,19 @@ impl Ask for Worker {
             self.happened(Input::Interrupt { unique });
         }
         is_known
+    }
+}
+
+fn write(table: &Table, output: &Output) {
+    let written = match output {
+        Output::Watch { slot, inode } => {
+            table.set_slot(*slot, inode.map(|(ino, is_open_file)| Watched { ino, is_open_file }))
+        }
+        Output::Deadline(deadline) => table.set_deadline(*deadline),
+        _ => Ok(()),
+    };
+    if let Err(error) = written {
+        // Its memory was there from the start; a kernel that refuses it now may answer from caches for too long.
+        tracing::error!(%error, "the holder's table cannot be written: mount again");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, Weak, mpsc},
     thread,
     time::Duration,
 };
@@ -36,7 +36,7 @@ pub struct Place {
 /// The device and its mount; the mount ends with this value, whatever the reason.
 #[derive(Debug)]
 pub struct Device {
-    file: File,
+    file: Arc<File>,
     /// Where it is mounted, as long as it is.
     directory: Option<PathBuf>,
 }
@@ -58,12 +58,17 @@ impl Device {
         let directory = place.directory.clone();
         mount(Some(source.as_str()), &directory, Some(KIND), flags, Some(options.as_str()))
             .map_err(|error| HolderError::Mount { directory: directory.clone(), error: error.into() })?;
-        Ok(Self { file, directory: Some(directory) })
+        Ok(Self { file: Arc::new(file), directory: Some(directory) })
     }
 
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// For those who use it as long as it is there.
+    pub(super) fn weak(&self) -> Weak<File> {
+        Arc::downgrade(&self.file)
     }
 
     /// Somebody else has unmounted it.
@@ -93,8 +98,10 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         if let Some(directory) = &self.directory {
-            // Nothing is left to report to; the kernel refuses only what is not mounted.
-            detach(directory).ok();
+            // By force: the requests under way end with an error, for nobody will answer them, and a thread that hangs
+            // behind one of them would keep the device for ever. Nothing is left to report to; the kernel refuses only
+            // what is not mounted.
+            umount2(directory, MntFlags::MNT_FORCE | MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
         }
     }
 }

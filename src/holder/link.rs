@@ -41,6 +41,8 @@ pub enum ToWorker {
     Device { fresh: bool },
     /// Flush, leave, end.
     Stop,
+    /// Comes with the table that the holder watches, before the device.
+    Table,
 }
 
 /// One end of a connection between holder and worker.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Caller, Request, Response};
 use crate::types::{
-    BlockHash, ConnectionId, Errno, Ino, Name, NodeId, UploadId,
+    BlockHash, ConnectionId, Errno, Ino, Instant, Name, NodeId, UploadId,
     message::{ToLeader, ToMount},
 };
 
@@ -91,6 +91,14 @@ pub enum Output {
         ticket: u64,
         notifications: Vec<Notification>,
     },
+    /// The holder's list of what the kernel may answer about without asking for a name: this inode (`true`: an open file)
+    /// has this place now, or nobody has. Carried out before the answers of the same turn, as is `Deadline`.
+    Watch {
+        slot: u32,
+        inode: Option<(Ino, bool)>,
+    },
+    /// When the holder must make the kernel forget, should this mount say nothing until then; `None`: no need.
+    Deadline(Option<Instant>),
     /// Dial the client service at this address (`host:port`); any earlier connection is given up.
     Connect {
         connection: ConnectionId,

@@ -18,18 +18,24 @@ pub(crate) struct Handles {
     open: BTreeMap<u64, Handle>,
     /// Open handles of each inode that has any.
     counts: BTreeMap<Ino, u32>,
+    /// Inodes that were opened for the first time or closed for the last since `take_changed`.
+    changed: Vec<Ino>,
 }
 
 impl Handles {
     pub(crate) const fn new() -> Self {
-        Self { last: 0, open: BTreeMap::new(), counts: BTreeMap::new() }
+        Self { last: 0, open: BTreeMap::new(), counts: BTreeMap::new(), changed: Vec::new() }
     }
 
     /// A number never given before.
     pub(crate) fn open(&mut self, ino: Ino, is_direct: bool) -> u64 {
         self.last += 1;
         self.open.insert(self.last, Handle { ino, is_direct });
-        *self.counts.entry(ino).or_insert(0) += 1;
+        let count = self.counts.entry(ino).or_insert(0);
+        if *count == 0 {
+            self.changed.push(ino);
+        }
+        *count += 1;
         self.last
     }
 
@@ -42,7 +48,12 @@ impl Handles {
             return None;
         }
         self.counts.remove(&ino);
+        self.changed.push(ino);
         Some(ino)
+    }
+
+    pub(crate) fn take_changed(&mut self) -> Vec<Ino> {
+        std::mem::take(&mut self.changed)
     }
 
     pub(crate) fn is_open(&self, ino: Ino) -> bool {

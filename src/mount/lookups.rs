@@ -16,11 +16,14 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Lookups {
     known: BTreeMap<Ino, Known>,
+    /// Inodes that became known, or are so no longer, since `take_changed`.
+    changed: Vec<Ino>,
 }
 
 impl Lookups {
     pub(crate) fn new() -> Self {
-        Self { known: BTreeMap::from([(Ino::ROOT, Known { count: 1, confirmed: true })]) }
+        let root = Known { count: 1, confirmed: true };
+        Self { known: BTreeMap::from([(Ino::ROOT, root)]), changed: vec![Ino::ROOT] }
     }
 
     /// The kernel may have cached things about this inode.
@@ -35,7 +38,11 @@ impl Lookups {
 
     /// A reply hands the inode to the kernel once more.
     pub(crate) fn replied(&mut self, ino: Ino) {
-        self.known.entry(ino).or_insert(Known { count: 0, confirmed: false }).count += 1;
+        let known = self.known.entry(ino).or_insert(Known { count: 0, confirmed: false });
+        if known.count == 0 {
+            self.changed.push(ino);
+        }
+        known.count += 1;
     }
 
     /// The kernel asks about the inode by its number.
@@ -58,7 +65,12 @@ impl Lookups {
             return false;
         }
         self.known.remove(&ino);
+        self.changed.push(ino);
         true
+    }
+
+    pub(crate) fn take_changed(&mut self) -> Vec<Ino> {
+        std::mem::take(&mut self.changed)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Ino> + '_ {

@@ -51,7 +51,7 @@ impl Mount {
 
     /// Compares the lease with the clock: at its end the kernel is made to ask about everything again.
     pub(super) fn watch_lease(&mut self, now: Instant) {
-        let is_held = self.client.lease_is_held(now);
+        let is_held = self.caches_until().is_some_and(|until| now < until);
         if self.is_fresh && !is_held {
             self.is_fresh = false;
             self.counters.leases_lost += 1;
@@ -140,11 +140,13 @@ impl Mount {
         let attributes = self.lookups.iter().map(|ino| Notification::Attributes { ino });
         if self.config.kernel.inc_epoch {
             let all = [Notification::AllNames].into_iter().chain(attributes).collect();
-            self.issue(all, Vec::new());
-            return;
+            let ticket = self.issue(all, Vec::new());
+            return self.is_forgetting([ticket]);
         }
         let attributes = attributes.collect();
-        self.issue(attributes, Vec::new());
+        let ticket = self.issue(attributes, Vec::new());
+        self.is_forgetting([ticket]);
+        // Names end with the lease; what is told here reaches those that a late reply brought.
         let (mut free, mut locked): (Vec<Notification>, BTreeMap<Ino, Vec<Notification>>) = Default::default();
         for (parent, name) in self.cached_names() {
             let is_locked = self.waiting.is_locked(parent);

@@ -4,6 +4,7 @@
 mod coherence;
 mod content;
 mod leader;
+mod lease;
 mod model;
 mod scene;
 mod session;

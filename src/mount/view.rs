@@ -131,17 +131,14 @@ impl Mount {
 
     /// How long the kernel may keep what a name means (PROTOCOL R1, R3).
     pub(super) fn entry_ttl(&self, parent: Ino, name: &Name) -> Duration {
-        if self.is_fresh && !self.invalidations.is_name_fenced(parent, name) {
-            self.config.timing.cache
-        } else {
-            Duration::ZERO
-        }
+        if self.is_fresh && !self.invalidations.is_name_fenced(parent, name) { self.name_ttl() } else { Duration::ZERO }
     }
 
     /// How long the kernel may keep attributes, where its version of the inode protects it from a late reply.
     pub(super) fn attributes_ttl(&self, ino: Ino) -> Duration {
         let is_ahead = self.files.get(&ino).is_some_and(super::file::File::is_ahead);
-        if self.is_fresh && !is_ahead && self.lookups.is_confirmed(ino) && !self.invalidations.is_inode_fenced(ino) {
+        let is_safe = !self.invalidations.is_inode_fenced(ino) && self.is_watched(ino);
+        if self.is_fresh && !is_ahead && self.lookups.is_confirmed(ino) && is_safe {
             self.config.timing.cache
         } else {
             Duration::ZERO

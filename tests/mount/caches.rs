@@ -1,6 +1,6 @@
 //! What the kernel answers by itself, counted.
 
-use std::{fs, os::unix::fs::FileExt};
+use std::{fs, os::unix::fs::FileExt, time::Instant};
 
 use super::support::Cluster;
 
@@ -28,20 +28,24 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     look();
     look();
     look();
-    let before = there.upcalls();
+    // Without INC_EPOCH names end with the lease, which is what they were told with (PROTOCOL R7): each of these is asked
+    // for again once in about a second.
+    let is_masked = std::env::var("MANYFS_KERNEL_MASK").is_ok_and(|mask| mask.contains("inc_epoch"));
+    let cold = |begun: Instant| if is_masked { 6 * (2 + begun.elapsed().as_secs()) } else { 0 };
+    let (begun, before) = (Instant::now(), there.upcalls());
     for _ in 0..100 {
         look();
     }
-    assert_eq!(there.upcalls() - before, 0, "{:#}", there.report()["fuse"]["upcalls"]);
+    assert!(there.upcalls() - before <= cold(begun), "{:#}", there.report()["fuse"]["upcalls"]);
     // What others do elsewhere does not make these cold.
     for number in 0..20 {
         fs::write(here.path.join(format!("elsewhere/{number}")), "x").expect("create");
     }
-    let before = there.upcalls();
+    let (begun, before) = (Instant::now(), there.upcalls());
     for _ in 0..100 {
         look();
     }
-    assert_eq!(there.upcalls() - before, 0, "{:#}", there.report()["fuse"]["upcalls"]);
+    assert!(there.upcalls() - before <= cold(begun), "{:#}", there.report()["fuse"]["upcalls"]);
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub(super) struct Side {
     pub(super) notices: Vec<String>,
     pub(super) fatal: Option<String>,
     pub(super) fetches: u64,
+    /// What the holder was told.
+    pub(super) watched: BTreeMap<u32, (Ino, bool)>,
+    pub(super) deadline: Option<Instant>,
 }
 
 /// What happened, in order, for tests that care about the order.
@@ -92,6 +95,8 @@ impl Scene {
                 notices: Vec::new(),
                 fatal: None,
                 fetches: 0,
+                watched: BTreeMap::new(),
+                deadline: None,
             })
             .collect();
         let mut scene = Self { now, journal: Vec::new(), leader: Leader::new(), sides, next_unique: 1 };
@@ -280,6 +285,9 @@ impl Scene {
             Output::Fatal(sentence) => side.fatal = Some(sentence),
             Output::Notice(sentence) => side.notices.push(sentence),
             Output::Stopped => side.is_stopped = true,
+            Output::Watch { slot, inode: Some(inode) } => drop(side.watched.insert(slot, inode)),
+            Output::Watch { slot, inode: None } => drop(side.watched.remove(&slot)),
+            Output::Deadline(deadline) => side.deadline = deadline,
         }
     }
 

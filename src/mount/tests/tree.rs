@@ -172,7 +172,7 @@ fn statfs_shows_what_the_leader_says() {
 
 #[test]
 fn attributes_are_cached_only_where_the_kernel_compares_versions() {
-    let mut scene = Scene::new(2);
+    let mut scene = Scene::with_epoch(2);
     let lookup = |text| Request::Lookup { parent: Ino::ROOT, name: name(text) };
     assert_eq!(scene.call(0, lookup("a")), Ok(Response::Missing { ttl: LONG }));
     let created = scene.call(0, Scene::create_request("a"));

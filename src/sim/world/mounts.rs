@@ -168,7 +168,7 @@ impl World {
                 let at = self.network.arrival(self.now, Stream::Block);
                 self.at(at, Event::Fetch { mount: number, life, ticket, node: store, hash });
             }
-            Output::Ready | Output::Notice(_) | Output::Stopped => {}
+            Output::Ready | Output::Notice(_) | Output::Stopped | Output::Watch { .. } | Output::Deadline(_) => {}
             Output::Fatal(reason) => panic!("mount {number} cannot go on: {reason}"),
         }
     }

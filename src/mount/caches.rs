@@ -1,0 +1,88 @@
+//! The right to let the kernel answer from its caches: it ends a little before the lease does, so that the kernel has
+//! forgotten by then (PROTOCOL R7). This mount does that by itself; its holder does where this mount cannot, by the deadline
+//! and the list that it is given.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Mount, Notification, Output, watched::Watched};
+use crate::types::{FileKind, Ino, Instant};
+
+/// What the holder was told.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    watched: Watched,
+    deadline: Option<Instant>,
+    /// Tickets after which the kernel has forgotten everything.
+    forgetting: BTreeSet<u64>,
+}
+
+impl Mount {
+    /// When this mount stops to answer for its kernel's caches; `None` when it never did.
+    pub(super) fn caches_until(&self) -> Option<Instant> {
+        let early = self.config.timing.forget_time(self.watch.watched.len());
+        self.client.lease_until().map(|until| before(until, early))
+    }
+
+    /// How long the kernel may believe in a name. Names end with the lease by themselves where nobody else can end them
+    /// all at once.
+    pub(super) fn name_ttl(&self) -> Duration {
+        let rest = self.caches_until().map_or(Duration::ZERO, |until| until.since(self.now));
+        if self.config.kernel.inc_epoch { self.config.timing.cache } else { rest.min(self.config.timing.cache) }
+    }
+
+    /// Whether the holder can make the kernel forget what it is told of this inode.
+    pub(super) fn is_watched(&self, ino: Ino) -> bool {
+        self.watch.watched.contains(ino) || !(self.handles.is_open(ino) || self.is_directory(ino))
+    }
+
+    /// The kernel has forgotten when these tickets are done.
+    pub(super) fn is_forgetting(&mut self, tickets: impl IntoIterator<Item = u64>) {
+        self.watch.forgetting.extend(tickets);
+    }
+
+    /// What the holder's list holds and its deadline, for one that has just come.
+    pub fn watch(&self) -> impl Iterator<Item = Output> + '_ {
+        let slots = self.watch.watched.iter().map(|(slot, inode)| Output::Watch { slot, inode });
+        slots.chain([Output::Deadline(self.watch.deadline)])
+    }
+
+    /// Tells the holder what changed.
+    pub(super) fn tell_holder(&mut self) {
+        let mut changed = self.lookups.take_changed();
+        changed.append(&mut self.handles.take_changed());
+        for ino in changed {
+            let (is_open, is_directory) = (self.handles.is_open(ino), self.is_directory(ino));
+            let is_wanted = is_open || self.lookups.is_known(ino) && is_directory;
+            if let Some((slot, inode)) = self.watch.watched.set(ino, is_wanted.then_some(is_open)) {
+                self.outputs.push_back(Output::Watch { slot, inode });
+            } else if is_open && !self.watch.watched.contains(ino) {
+                // Attributes of before the open may be there still.
+                self.issue(vec![Notification::Attributes { ino }], Vec::new());
+            }
+        }
+        let invalidations = &self.invalidations;
+        self.watch.forgetting.retain(|ticket| invalidations.is_running(*ticket));
+        let deadline = if self.is_fresh {
+            // The first half of the time is this mount's own.
+            let late = self.config.timing.forget_time(self.watch.watched.len()) / 2;
+            self.caches_until().map(|until| until.after(late))
+        } else if self.watch.forgetting.is_empty() {
+            None
+        } else {
+            self.watch.deadline
+        };
+        if deadline != self.watch.deadline {
+            self.watch.deadline = deadline;
+            self.outputs.push_back(Output::Deadline(deadline));
+        }
+    }
+
+    /// What is not in the replica (any more) may be one.
+    fn is_directory(&self, ino: Ino) -> bool {
+        self.volume().inode(ino).is_none_or(|inode| inode.kind == FileKind::Directory)
+    }
+}
+
+fn before(at: Instant, duration: Duration) -> Instant {
+    Instant(at.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+}
