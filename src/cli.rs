@@ -19,6 +19,7 @@ mod mountpoint;
 mod report;
 mod runfile;
 mod serve;
+mod socket;
 mod status;
 mod unmount;
 mod volume;

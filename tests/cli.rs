@@ -6,9 +6,10 @@
 mod support;
 
 use std::{
+    ffi::OsStr,
     fs,
     net::TcpListener,
-    os::unix::fs::PermissionsExt,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +22,21 @@ fn with_authority() -> (tempfile::TempDir, PathBuf) {
     let authority = dir.path().join("authority.toml");
     succeed(&["cluster", "authority", "--out", path(&authority)]);
     (dir, authority)
+}
+
+/// A directory with an authority in it, and a credential for a node that is not there.
+fn with_credential() -> (tempfile::TempDir, PathBuf) {
+    let (dir, authority) = with_authority();
+    let credential = dir.path().join("credential.toml");
+    let server = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let create = ["credential", "create", "--authority", path(&authority), "--servers", &server, "--out"];
+    succeed(&[create.as_slice(), &[path(&credential)]].concat());
+    (dir, credential)
+}
+
+/// A file name that is no text.
+fn no_text() -> &'static OsStr {
+    OsStr::from_bytes(b"\xff\xfe")
 }
 
 /// What `serve` on free ports says when it is refused.
@@ -316,4 +332,171 @@ fn a_demo_is_made_only_where_it_can_be() {
     assert_eq!(listing(dir.path()), before);
     let output = run(&["demo", "--mounts", "17"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn only_a_demos_own_directory_is_wiped() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::write(dir.path().join("thesis.txt"), "years of work").expect("written");
+    // Somebody else's file of that name, one that was cut short, one of a newer program.
+    for (plan, named) in
+        [("title = 'x'\n", "title"), ("", "version"), ("version = 2\ntime_scale = 1\nmounts = []\nnodes = []\n", "2")]
+    {
+        fs::write(dir.path().join("demo.toml"), plan).expect("written");
+        let before = listing(dir.path());
+        for fresh in [&[][..], &["--fresh"]] {
+            let sentence = refuse(&[&["demo", "--dir", path(dir.path())], fresh].concat());
+            assert!(sentence.contains("demo.toml") && sentence.contains(named), "{sentence}");
+        }
+        assert_eq!(listing(dir.path()), before);
+    }
+    let file = dir.path().join("thesis.txt");
+    assert!(refuse(&["demo", "--dir", path(&file)]).contains("thesis.txt"));
+    let output = manyfs(&["demo", "--dir"]).arg(dir.path().join(no_text())).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("is no text: choose another --dir"), "{}", text(&output.stderr));
+    assert!(!dir.path().join(no_text()).exists());
+}
+
+#[test]
+fn a_socket_takes_no_other_files_place() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let point = dir.path().join("mnt");
+    fs::create_dir(&point).expect("made");
+    let file = dir.path().join("letter");
+    fs::write(&file, "dear reader").expect("written");
+    let hold = |socket: &Path| refuse(&["hold", "--socket", path(socket), "--mount", path(&point)]);
+    assert!(hold(&file).contains("is no socket: choose another path"));
+    assert!(hold(&dir.path().join("x".repeat(108))).contains("at most 107"));
+    assert_eq!(fs::read_to_string(&file).expect("readable"), "dear reader");
+    // A holder that is alive keeps its place.
+    let socket = dir.path().join("holder");
+    let _holder = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+    assert!(hold(&socket).contains("another process listens"));
+
+    let (_authority, credential) = with_credential();
+    let mount = ["mount", "--credential", path(&credential), path(&point), "--control"];
+    assert!(refuse(&[mount.as_slice(), &[path(&file)]].concat()).contains("is no socket"));
+    assert_eq!(fs::read_to_string(&file).expect("readable"), "dear reader");
+}
+
+#[test]
+fn a_mount_that_did_not_come_to_be_takes_no_run_file_with_it() {
+    let (dir, credential) = with_credential();
+    let (point, run_file) = (dir.path().join("mnt"), dir.path().join("letter"));
+    fs::create_dir(&point).expect("made");
+    fs::write(&run_file, "dear reader").expect("written");
+    // Its address is no node's: it waits until it is told to end.
+    let mut command = manyfs(&["mount", "--credential", path(&credential), "--run-file", path(&run_file)]);
+    let log = dir.path().join("log");
+    let mut child = command.arg(&point).stderr(fs::File::create(&log).expect("a log")).spawn().expect("it starts");
+    let control = dir.path().join("letter.sock");
+    support::wait_for("the worker to run", || control.exists().then_some(()));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+    child.wait().expect("waited for");
+    assert_eq!(fs::read_to_string(&run_file).expect("readable"), "dear reader");
+}
+
+#[test]
+fn files_of_keys_that_are_torn_or_no_text_are_named() {
+    let (dir, credential) = with_credential();
+    let authority = dir.path().join("authority.toml");
+    let whole = fs::read(&credential).expect("readable");
+    let broken = dir.path().join("broken.toml");
+    let contents: [&[u8]; 4] = [b"", b"\xff\xfe\0", &whole[..whole.len() / 2], b"version = 1\n"];
+    for content in contents {
+        fs::write(&broken, content).expect("written");
+        for command in [
+            &["mount", "--credential", path(&broken), "/nowhere"][..],
+            &["serve", "--authority", path(&broken), "--data", "/nowhere/data"],
+            &["status", "--authority", path(&broken), "--servers", "127.0.0.1:1"],
+        ] {
+            let sentence = refuse(command);
+            assert!(sentence.contains("broken.toml"), "{command:?}: {sentence}");
+        }
+    }
+    fs::write(&broken, b"\xff\xfe\0").expect("written");
+    assert!(refuse(&["--config", path(&broken), "status"]).contains("broken.toml"));
+    // One that is a directory, and an authority where a credential is asked for.
+    assert!(refuse(&["mount", "--credential", path(dir.path()), "/nowhere"]).contains(path(dir.path())));
+    assert!(refuse(&["mount", "--credential", path(&authority), "/nowhere"]).contains("authority.toml"));
+    let output = manyfs(&["inspect"]).arg(no_text()).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1));
+    let output = manyfs(&["status"]).arg(no_text()).output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn empty_and_absurd_values_are_usage_errors() {
+    for arguments in [
+        &["serve", "--data", ""][..],
+        &["serve", "--advertise", "a b"],
+        &["mount", ""],
+        &["mount", "--credential", "", "/mnt"],
+        &["mount", "--write-timeout", "0", "/mnt"],
+        &["mount", "--write-timeout", "99999999999999999999", "/mnt"],
+        &["mount", "--content-cache", "0", "/mnt"],
+        &["mount", "--squash", "4294967296:0", "/mnt"],
+        &["mount", "--listen-http", "", "/mnt"],
+        &["volume", "create", ""],
+        &["volume", "create", "a\nb"],
+        &["volume", "create", "a", "--quota", "0"],
+        &["volume", "create", "a", "--quota", "99999999999999999999999T"],
+        &["status", "--servers", ","],
+        &["status", "--servers", "h:0"],
+        &["demo", "--dir", ""],
+        &["demo", "--nodes", "-1"],
+        &["hold", "--socket", "", "--mount", "/mnt"],
+    ] {
+        let output = run(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+    }
+    let name = "a".repeat(300);
+    assert_eq!(run(&["volume", "create", &name]).status.code(), Some(2));
+    assert!(refuse(&["demo", "--nodes", "0"]).contains("1, 3, 5 or 7"));
+}
+
+#[test]
+fn another_user_than_root_is_told_what_is_missing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("changed");
+    let point = dir.path().join("mnt");
+    fs::create_dir(&point).expect("made");
+    let socket = dir.path().join("holder");
+    for arguments in [
+        &["demo", "--dir", path(&dir.path().join("demo"))][..],
+        &["hold", "--socket", path(&socket), "--mount", path(&point)],
+    ] {
+        let output = manyfs(arguments).uid(1234).gid(1234).output().expect("the program starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("root") && said.contains("sudo"), "{arguments:?}: {said}");
+    }
+    // A directory that this user may not write.
+    let (keys, authority) = with_authority();
+    for place in [keys.path(), authority.as_path()] {
+        fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("changed");
+    }
+    let data = dir.path().join("data");
+    let mut serve = manyfs(&["serve", "--authority", path(&authority), "--data", path(&data)]);
+    for option in ["--listen-client", "--listen-peer", "--listen-http"] {
+        serve.args([option, "127.0.0.1:0"]);
+    }
+    let output = serve.uid(1234).gid(1234).output().expect("the program starts");
+    let said = text(&output.stderr);
+    assert!(said.contains(path(&data)) && said.contains("writable"), "{said}");
+    assert_eq!(listing(dir.path()).len(), 1, "only the mount point is there");
+}
+
+#[test]
+fn what_is_not_mounted_cannot_be_unmounted() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let missing = dir.path().join("none");
+    for place in [dir.path(), &missing] {
+        let sentence = refuse(&["unmount", path(place)]);
+        assert!(sentence.contains("nothing of ManyFS is mounted at") && sentence.contains(path(place)), "{sentence}");
+    }
 }

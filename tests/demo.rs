@@ -149,6 +149,11 @@ fn a_demo_lives_dies_and_goes_on_where_it_was() {
     fs::write(demo.mount(0).join("file"), "before").expect("written");
     assert_eq!(fs::read_to_string(demo.mount(1).join("file")).expect("readable"), "before");
 
+    // A node that runs is started a second time: refused, and the first is found as before.
+    let node = &demo.ready["nodes"][0];
+    assert_eq!(start_again(&node["start"]).wait().expect("waited for").code(), Some(1));
+    assert_eq!(demo.status()["nodes"][0]["pid"], node["pid"]);
+
     // The leader dies, and stays dead; status and the demo say so.
     let leader = demo.ready["nodes"].as_array().expect("a list").iter().find(|node| node["leader"] == true);
     let leader = leader.expect("a leader").clone();

@@ -36,6 +36,7 @@ use crate::{holder, pki::Authority, types::Access};
 
 /// How long nodes may take to listen, and mounts to answer.
 const START_WAIT: Duration = Duration::from_secs(60);
+const LOCK_FILE: &str = "LOCK";
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often the cluster's health is looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
@@ -91,6 +92,7 @@ impl Demo {
     /// Finds the demo or makes it, and makes sure that no other process runs it.
     fn settle(&self) -> Result<(Layout, Flock<fs::File>), Failure> {
         let dir = &self.dir;
+        layout::check_text(dir)?;
         let found = Layout::find(dir)?;
         if found.is_none() && dir.exists() && !is_empty(dir)? {
             return Err(format!(
@@ -286,14 +288,15 @@ fn check_machine() -> Result<(), Failure> {
     Ok(())
 }
 
+/// True where a demo may be made: nothing is there but what one that did not get further has left.
 fn is_empty(dir: &Path) -> Result<bool, Failure> {
-    let mut entries = fs::read_dir(dir).map_err(|error| format!("{} cannot be read: {error}", dir.display()))?;
-    Ok(entries.next().is_none())
+    let mut entries = fs::read_dir(dir).map_err(|error| format!("{} cannot be used: {error}", dir.display()))?;
+    Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK_FILE)))
 }
 
 /// One demo process for each directory.
 fn lock(dir: &Path) -> Result<Flock<fs::File>, Failure> {
-    let path = dir.join("LOCK");
+    let path = dir.join(LOCK_FILE);
     let file = fs::File::create(&path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|_| format!("another demo runs in {}; end it first, or choose another --dir", dir.display()).into())
@@ -311,7 +314,8 @@ fn wipe(layout: &Layout) -> Result<(), Failure> {
             _ => {}
         }
     }
-    for file in [layout.authority(), layout.credential(), layout.config(), layout.dir().join("demo.toml")] {
+    // The plan stays until the next one replaces it: however this ends, the directory is known as a demo's.
+    for file in [layout.authority(), layout.credential(), layout.config()] {
         match fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(format!("{} cannot be deleted: {error}", file.display()).into());

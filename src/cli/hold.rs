@@ -6,7 +6,7 @@ use super::{
     Failure,
     mount::{Announcement, lower_oom_score},
     mount_options::MountOptions,
-    mountpoint,
+    mountpoint, socket,
 };
 use crate::holder::{self, Listener, Place, Workers};
 
@@ -39,6 +39,7 @@ impl Hold {
     pub(super) fn run(self) -> Result<(), Failure> {
         let directory = mountpoint::prepare(&self.directory)?;
         holder::device::open()?;
+        socket::check_free(&self.socket)?;
         let listener = Listener::bind(&self.socket)
             .map_err(|error| format!("cannot listen at {}: {error}", self.socket.display()))?;
         lower_oom_score();

@@ -6,8 +6,9 @@ use std::{
     io::{self, Read, Write},
     net::SocketAddr,
     os::fd::AsFd,
-    path::PathBuf,
-    time::Duration,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     mount_options::MountOptions,
     mountpoint,
     runfile::{self, RunFile},
+    socket,
 };
 use crate::{
     client::transport::Transport,
@@ -28,6 +30,9 @@ use crate::{
 
 /// Threads of the runtime that carries the network.
 const NETWORK_THREADS: usize = 2;
+/// How long a worker waits for its holder to listen.
+const HOLDER_WAIT: Duration = Duration::from_secs(10);
+const HOLDER_PAUSE: Duration = Duration::from_millis(50);
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
 /// Mount a volume, and stay until it is unmounted or SIGTERM comes.
@@ -113,9 +118,7 @@ impl Mount {
         }
         match (&self.holder, &self.directory) {
             (Some(socket), _) => {
-                let link = Link::connect(socket).map_err(|error| {
-                    format!("cannot reach the holder at {}: {error}; is `manyfs hold` running?", socket.display())
-                })?;
+                let link = connect(socket)?;
                 self.work(credential, link)
             }
             (None, Some(directory)) => {
@@ -134,8 +137,17 @@ impl Mount {
         }
         // Before anything is started: no worker need load a volume that cannot be mounted.
         holder::device::open()?;
-        let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
         let control = self.control();
+        match &control {
+            Some(path) => socket::check_place(&std::path::absolute(path)?)?,
+            None if self.run_file.is_some() => {
+                tracing::warn!(
+                    "the run file's path is too long for a socket beside it: `status` tells less (--control)"
+                );
+            }
+            None => {}
+        }
+        let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
         let mut announcement = Announcement::new(directory.clone(), self.run_file, control, self.json);
         let place = Place { directory, source: self.source, flags: self.options.0 };
         Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
@@ -184,7 +196,7 @@ impl Mount {
     }
 
     fn control(&self) -> Option<PathBuf> {
-        self.control.clone().or_else(|| self.run_file.as_deref().map(runfile::control_beside))
+        self.control.clone().or_else(|| runfile::control_beside(self.run_file.as_deref()?))
     }
 }
 
@@ -194,11 +206,13 @@ pub(super) struct Announcement {
     run_file: Option<PathBuf>,
     control: Option<PathBuf>,
     json: bool,
+    /// The run file is this process's own, and goes with it.
+    written: bool,
 }
 
 impl Announcement {
     pub(super) fn new(directory: PathBuf, run_file: Option<PathBuf>, control: Option<PathBuf>, json: bool) -> Self {
-        Self { directory, run_file, control, json }
+        Self { directory, run_file, control, json, written: false }
     }
 
     pub(super) fn make(&mut self, report: Report) {
@@ -212,7 +226,7 @@ impl Announcement {
         }
     }
 
-    fn serving(&self, volume: String, worker_pid: u32) -> io::Result<()> {
+    fn serving(&mut self, volume: String, worker_pid: u32) -> io::Result<()> {
         let about = RunFile {
             path: self.directory.clone(),
             pid: std::process::id(),
@@ -223,6 +237,7 @@ impl Announcement {
         };
         if let Some(path) = &self.run_file {
             about.write(path)?;
+            self.written = true;
         }
         let line = if self.json {
             about.to_json()?
@@ -236,8 +251,7 @@ impl Announcement {
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        if let Some(path) = &self.run_file {
-            // It may never have been written.
+        if let Some(path) = self.run_file.as_ref().filter(|_| self.written) {
             fs::remove_file(path).ok();
         }
     }
@@ -268,6 +282,24 @@ pub(super) fn lower_oom_score() -> Option<i32> {
 /// A worker is no holder: it may go when memory is short.
 pub(super) fn restore_oom_score(score: Option<i32>) -> io::Result<()> {
     score.map_or(Ok(()), |score| fs::write(OOM_SCORE, score.to_string()))
+}
+
+/// Reaches the holder; waits a while for it where containers start side by side.
+fn connect(socket: &Path) -> Result<Link, Failure> {
+    if !socket::is_short_enough(socket) {
+        socket::check_place(socket)?;
+    }
+    let deadline = Instant::now() + HOLDER_WAIT;
+    loop {
+        match Link::connect(socket) {
+            Ok(link) => return Ok(link),
+            Err(error) if socket::may_come(&error) && Instant::now() < deadline => thread::sleep(HOLDER_PAUSE),
+            Err(error) => {
+                let place = socket.display();
+                return Err(format!("cannot reach the holder at {place}: {error}; is `manyfs hold` running?").into());
+            }
+        }
+    }
 }
 
 const fn cache_mib() -> u32 {

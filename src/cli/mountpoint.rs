@@ -72,12 +72,22 @@ pub(super) fn prepare(directory: &Path) -> Result<PathBuf, MountPointError> {
     }
 }
 
+/// Whether a mount of ours, dead or alive, is the topmost at `directory`, which is absolute.
+pub(super) fn is_mounted(directory: &Path) -> bool {
+    matches!(topmost(directory), Ok(Some(mounted)) if mounted.kind == KIND)
+}
+
 /// Unmounts what is mounted at `directory`. `even_if_busy` takes the name away though files are open.
 pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountPointError> {
     if !geteuid().is_root() {
         return Err(MountPointError::NotRoot);
     }
-    let directory = absolute(directory)?;
+    let directory = match absolute(directory) {
+        Err(MountPointError::Missing(directory) | MountPointError::NotDirectory(directory)) => {
+            return Err(MountPointError::NotMounted(directory));
+        }
+        directory => directory?,
+    };
     if topmost(&directory)?.is_none_or(|mounted| mounted.kind != KIND) {
         return Err(MountPointError::NotMounted(directory));
     }
@@ -204,6 +214,7 @@ mod tests {
         assert!(refused(&path.join("none")).contains("does not exist"));
         assert!(refused(&file).contains("is not a directory"));
         assert!(refused(path).contains("it holds 'file'"));
+        assert!(release(&path.join("none"), false).expect_err("refused").to_string().contains("nothing of ManyFS"));
         assert!(release(path, false).expect_err("refused").to_string().contains("nothing of ManyFS"));
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::socket::is_short_enough;
+
 /// One storage node, as `--run-file` shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct NodeRun {
@@ -75,18 +77,20 @@ pub(super) fn start() -> io::Result<Vec<String>> {
     Ok(all.map(|argument| argument.to_string_lossy().into_owned()).collect())
 }
 
-fn replace(path: &Path, line: &str) -> io::Result<()> {
+/// Replaces a file at once; `text` gets its last line's end.
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
-    fs::write(&draft, format!("{line}\n"))?;
+    fs::write(&draft, format!("{text}\n"))?;
     fs::rename(&draft, path)
 }
 
-/// Where the mount with this run file tells how it does, unless it was told another place.
-pub(super) fn control_beside(run_file: &Path) -> PathBuf {
-    let mut path = run_file.as_os_str().to_owned();
+/// Where the mount with this run file tells how it does, unless it was told another place; `None` where that path is too
+/// long for a socket.
+pub(super) fn control_beside(run_file: &Path) -> Option<PathBuf> {
+    let mut path = std::path::absolute(run_file).ok()?.into_os_string();
     path.push(".sock");
-    path.into()
+    Some(PathBuf::from(path)).filter(|path| is_short_enough(path))
 }
 
 #[cfg(test)]
@@ -98,7 +102,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let path = directory.path().join("mount-1.json");
         let start = vec!["manyfs".to_owned(), "mount".to_owned()];
-        let control = Some(control_beside(&path));
+        let control = control_beside(&path);
         RunFile { path: "/srv/a".into(), pid: 1, worker_pid: 2, start, volume: "main".to_owned(), control }
             .write(&path)
             .expect("writable");
@@ -109,6 +113,12 @@ mod tests {
         assert_eq!(read::<RunFile>(&path).map(|run| run.pid), Some(1));
         assert_eq!(read::<RunFile>(&directory.path().join("none")), None);
         assert!(json["control"].as_str().is_some_and(|path| path.ends_with("mount-1.json.sock")));
+    }
+
+    #[test]
+    fn a_long_path_has_no_socket_beside_it() {
+        assert!(control_beside(&Path::new("/tmp").join("x".repeat(97))).is_some(), "107 bytes");
+        assert_eq!(control_beside(&Path::new("/tmp").join("x".repeat(98))), None);
     }
 
     #[test]

@@ -4,7 +4,11 @@ mod both;
 
 use std::path::PathBuf;
 
-use super::{Failure, runfile::NodeRun, runtime};
+use super::{
+    Failure,
+    runfile::{self, NodeRun},
+    runtime,
+};
 use crate::{
     limits::Timing,
     pki::Authority,
@@ -76,7 +80,9 @@ impl Serve {
     fn config(&self) -> Result<ServeConfig, Failure> {
         let authority = Authority::load(&self.authority)?;
         let start = NodeRun::of_this_process()?;
-        if let Some(path) = &self.run_file {
+        // Of two processes with the same arguments the second is refused: it must not take the first one's place here.
+        let is_alone = |run: NodeRun| !runfile::is_alive(run.pid, &run.start);
+        if let Some(path) = self.run_file.as_ref().filter(|path| runfile::read(path).is_none_or(is_alone)) {
             start.write(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
         }
         Ok(ServeConfig {

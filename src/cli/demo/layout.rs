@@ -8,16 +8,22 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{
-    Failure,
-    runfile::{self, NodeRun, RunFile},
-    status::{MountView, NodeState, NodeView},
+use crate::{
+    cli::{
+        Failure,
+        runfile::{self, NodeRun, RunFile},
+        status::{MountView, NodeState, NodeView},
+    },
+    pki,
 };
 
 /// The directory of a demo that was given no other.
 pub(in crate::cli) const DEFAULT_DIR: &str = "manyfs-demo";
 const FILE: &str = "demo.toml";
 const VERSION: u32 = 1;
+/// The lowest port that a demo takes, and how many it tries before it leaves the choice to the kernel.
+const PORTS_FROM: u16 = 17_440;
+const PORT_TRIES: u32 = 100;
 
 /// A demo on disk.
 #[derive(Clone, Debug)]
@@ -79,8 +85,9 @@ impl Layout {
             toml::from_str(&text).map_err(|error| format!("{} is no demo's: {}", path.display(), error.message()))?;
         if plan.version != VERSION {
             return Err(format!(
-                "{} was written by another version of manyfs; make a new demo with --fresh",
-                path.display()
+                "{} has version {}, and this manyfs knows {VERSION}: choose another --dir, or delete the directory",
+                path.display(),
+                plan.version
             )
             .into());
         }
@@ -261,9 +268,9 @@ impl Layout {
     fn save(&self) -> Result<(), Failure> {
         let path = self.dir.join(FILE);
         let body = toml::to_string(&self.plan)?;
-        fs::write(
+        runfile::replace(
             &path,
-            format!("# A ManyFS demo. `manyfs demo --dir {}` goes on with it.\n{body}", self.dir.display()),
+            &format!("# A ManyFS demo. `manyfs demo` with this directory as its --dir goes on with it.\n{body}"),
         )
         .map_err(|error| format!("{} cannot be written: {error}", path.display()).into())
     }
@@ -278,21 +285,48 @@ pub(super) fn mount_name(mount: u32) -> String {
 }
 
 /// Ports on loopback that are free now. All are held until all are found, so that none is found twice.
+///
+/// They are below those that the kernel gives to outgoing connections: a node that was away for a while, or a demo that
+/// is started again, finds its port still free.
 #[derive(Default)]
 struct FreePorts(Vec<TcpListener>);
 
 impl FreePorts {
     fn next(&mut self) -> Result<u16, Failure> {
         let failed = |error: io::Error| format!("no free ports on 127.0.0.1: {error}");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        let range = PORTS_FROM..first_outgoing_port();
+        let chosen = (0..PORT_TRIES).filter(|_| !range.is_empty()).find_map(|_| {
+            let random = u16::try_from(pki::random().ok()? % range.len() as u128).ok()?;
+            TcpListener::bind((Ipv4Addr::LOCALHOST, range.start + random)).ok()
+        });
+        let listener = match chosen {
+            Some(listener) => listener,
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?,
+        };
         let port = listener.local_addr().map_err(failed)?.port();
         self.0.push(listener);
         Ok(port)
     }
 }
 
+/// The first port that the kernel gives to outgoing connections, ip(7).
+fn first_outgoing_port() -> u16 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32768)
+}
+
 fn absolute(dir: &Path) -> Result<PathBuf, Failure> {
-    fs::canonicalize(dir).map_err(|error| format!("{} cannot be used: {error}", dir.display()).into())
+    let dir = fs::canonicalize(dir).map_err(|error| format!("{} cannot be used: {error}", dir.display()))?;
+    check_text(&dir)?;
+    Ok(dir)
+}
+
+/// That a path can stand in files and in the arguments that are shown.
+pub(super) fn check_text(dir: &Path) -> Result<(), Failure> {
+    match dir.to_str() {
+        Some(_) => Ok(()),
+        None => Err(format!("the path {} is no text: choose another --dir", dir.display()).into()),
+    }
 }
 
 fn program() -> Result<PathBuf, Failure> {
@@ -324,6 +358,28 @@ mod tests {
         assert_eq!(ports.len(), 8);
         assert_eq!(found.with_mounts(1).expect("saved").mounts().len(), 1);
         assert_eq!(Layout::load(dir.path()).expect("found").mounts().len(), 1);
+    }
+
+    #[test]
+    fn ports_are_not_those_of_outgoing_connections() {
+        let mut free = FreePorts::default();
+        for _ in 0..20 {
+            let port = free.next().expect("a port");
+            assert!(port >= PORTS_FROM && port < first_outgoing_port(), "{port}");
+        }
+    }
+
+    #[test]
+    fn any_path_of_text_is_remembered() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let odd = dir.path().join("two\nlines, a 'quote' and \\");
+        fs::create_dir(&odd).expect("made");
+        let made = Layout::create(&odd, 1, 1, 100).expect("made");
+        assert_eq!(Layout::load(&odd).expect("found").node_start(1), made.node_start(1));
+        let no_text = dir.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff"));
+        fs::create_dir(&no_text).expect("made");
+        let refused = Layout::create(&no_text, 1, 1, 100).expect_err("refused");
+        assert!(refused.to_string().contains("is no text"), "{refused}");
     }
 
     #[test]

@@ -16,7 +16,10 @@ use nix::{
 };
 
 use super::layout::{Layout, mount_name, node_name};
-use crate::{cli::Failure, holder};
+use crate::{
+    cli::{Failure, mountpoint},
+    holder,
+};
 
 /// How long a mount may take to flush and go, and a node to hand over and stop, before it is killed.
 const MOUNT_WAIT: Duration = Duration::from_secs(30);
@@ -124,7 +127,7 @@ fn end_in_order(layout: &Layout, processes: &mut Processes) {
             signal(worker, Signal::SIGKILL);
         }
         let path = layout.mount_point(*mount);
-        if is_mounted(&path)
+        if mountpoint::is_mounted(&path)
             && let Err(error) = holder::device::detach(&path)
         {
             eprintln!("{} cannot be unmounted: {error}", path.display());
@@ -179,12 +182,6 @@ fn how(status: ExitStatus) -> String {
 fn signal(pid: u32, signal: Signal) {
     // It may have ended meanwhile.
     let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), signal));
-}
-
-fn is_mounted(path: &std::path::Path) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let escaped = path.display().to_string().replace('\\', "\\134").replace(' ', "\\040");
-    table.lines().any(|line| line.split(' ').nth(4) == Some(escaped.as_str()))
 }
 
 /// The name under which a mount's or node's end is looked up.
