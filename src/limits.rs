@@ -30,6 +30,12 @@ pub const SNAPSHOT_PIECE_BYTES: usize = 512 * 1024;
 
 /// Calls of one session that may be unanswered at a time; the mount holds further ones back.
 pub const SESSION_CALLS_MAX: usize = 256;
+/// Locks that one file has, and requests for locks that wait for it; beyond it ENOLCK.
+pub const LOCKS_PER_FILE_MAX: usize = 1024;
+pub const LOCK_WAITERS_PER_FILE_MAX: usize = 512;
+/// Locks and waiting requests of one session; beyond it ENOLCK.
+pub const LOCKS_PER_SESSION_MAX: usize = 16 * 1024;
+
 /// Sessions of a cluster.
 pub const SESSIONS_MAX: usize = 1024;
 /// Bytes of a volume's name.

@@ -5,6 +5,7 @@ pub mod attributes;
 pub mod block;
 pub mod errno;
 pub mod id;
+pub mod lock;
 pub mod message;
 pub mod name;
 pub mod principal;
@@ -16,6 +17,7 @@ pub use errno::Errno;
 pub use id::{
     ClusterId, ConnectionId, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Term, UploadId, VolumeId,
 };
+pub use lock::{LockClaim, LockFamily, LockHolder, LockKind, LockRange};
 pub use name::{Name, NameError, XattrName};
 pub use principal::{Access, Principal};
 pub use time::{Instant, Stamp, Timestamp};

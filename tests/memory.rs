@@ -83,6 +83,7 @@ fn a_file_costs_less_than_its_share() {
             mtime: None,
             clear_suid: false,
             uploads,
+            fence: None,
         });
     }
     let (grown, took) = (resident_bytes() - before, start.elapsed());

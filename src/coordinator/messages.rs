@@ -107,7 +107,7 @@ impl Coordinator {
 
     /// What the leader refuses without an entry.
     fn admit(&self, access: Access, operation: &Operation) -> Result<(), Errno> {
-        if access == Access::ReadOnly {
+        if access == Access::ReadOnly && !operation.is_locking() {
             return Err(Errno::EROFS);
         }
         // As long as no majority of stores has said what it has, nothing is known to be full.

@@ -90,7 +90,15 @@ mod tests {
     }
 
     fn write(pieces: Vec<Piece>) -> Operation {
-        Operation::Write { ino: Ino(2), pieces, append: false, mtime: None, clear_suid: false, uploads: Vec::new() }
+        Operation::Write {
+            ino: Ino(2),
+            pieces,
+            append: false,
+            mtime: None,
+            clear_suid: false,
+            uploads: Vec::new(),
+            fence: None,
+        }
     }
 
     #[test]

@@ -214,7 +214,10 @@ impl Mount {
                     self.reported.remove(ino);
                     self.inode_freed(now, *ino);
                 }
-                Change::Attributes { .. } | Change::Delegated { .. } => {}
+                Change::Attributes { .. }
+                | Change::Delegated { .. }
+                | Change::LockGranted { .. }
+                | Change::LocksLost { .. } => {}
             }
         }
         match purpose {
@@ -293,7 +296,10 @@ impl Mount {
                     gathering.pages.entry(*ino).or_default().push((*offset, offset.saturating_add(*length)));
                     gathering.page_entries.entry(*ino).or_default().push(index);
                 }
-                Change::Content { .. } | Change::Delegated { .. } => {}
+                Change::Content { .. }
+                | Change::Delegated { .. }
+                | Change::LockGranted { .. }
+                | Change::LocksLost { .. } => {}
                 Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
                     self.gather_inode(*ino, index, gathering);
                 }

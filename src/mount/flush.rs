@@ -122,7 +122,8 @@ impl Mount {
         self.dirty_bytes -= bytes;
         for Flight { pieces, blocks, runs } in flights(runs, self.client.inline_bytes_max()) {
             let clear_suid = std::mem::take(&mut clear_suid);
-            let operation = Operation::Write { ino, pieces, append: false, mtime, clear_suid, uploads: Vec::new() };
+            let operation =
+                Operation::Write { ino, pieces, append: false, mtime, clear_suid, uploads: Vec::new(), fence: None };
             self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, mtime }, None);
         }
     }

@@ -173,6 +173,7 @@ impl Mount {
             mtime: None,
             clear_suid: flags.kill_suid,
             uploads: Vec::new(),
+            fence: None,
         };
         // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
         let is_direct = self.handles.is_direct(fh);

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Delegation, Entry, NodeInfo,
+    locks::FileLocks,
     row::{
         ClusterKey, ClusterRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError,
         RowKey, SessionRow, decode_value,
@@ -95,6 +96,16 @@ fn describe_volume_row(row: &RowKey, key: &[u8], value: &[u8]) -> Result<String,
         RowKey::Delegation(ino) => {
             let row: Delegation = decode_value(key, value)?;
             format!("inode {ino} is delegated to session {} by entry {}", row.session, row.grant)
+        }
+        RowKey::Locks(ino) => {
+            let row: FileLocks = decode_value(key, value)?;
+            let held = row.held().iter().map(|held| {
+                let (claim, range) = (&held.claim, held.claim.range);
+                let what = format!("{:?} {:?} {}..={}", claim.family, claim.kind, range.first, range.last);
+                format!("{what} of session {} owner {:x} by entry {}", held.session, claim.owner, held.grant)
+            });
+            let held: Vec<String> = held.collect();
+            format!("inode {ino}, locks: {}; {} requests wait", held.join(", "), row.queue().len())
         }
     })
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Reply;
-use crate::types::{BlockHash, Errno, Ino, Name, SessionId};
+use crate::types::{BlockHash, Errno, Ino, Name, Sequence, SessionId};
 
 /// A row of the state store that got a new value or went away.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,10 @@ pub enum Change {
     Freed { ino: Ino },
     /// Another session (or none) has the write delegation now.
     Delegated { ino: Ino, before: Option<SessionId>, now: Option<SessionId> },
+    /// A call that waited for a lock has it.
+    LockGranted { ino: Ino, session: SessionId, call: Sequence },
+    /// The session's locks of the file, set through these open files, and its places in the queue were taken away.
+    LocksLost { ino: Ino, session: SessionId, handles: Vec<u64> },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -84,7 +84,8 @@ pub enum Command {
     ReapOrphans { inodes: Vec<Ino> },
     /// Volume part: a mount's change.
     Operation(Operation),
-    /// Volume part: this session was not heard of for the hold time and loses all delegations. It stays a session.
+    /// Volume part: this session was not heard of for the hold time and loses all delegations and locks. It stays a
+    /// session.
     EndHolds { session: SessionId },
 }
 

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{AttributeChanges, BlockHash, Ino, LogIndex, Name, Piece, Timestamp, UploadId, XattrName};
+use crate::types::{
+    AttributeChanges, BlockHash, Ino, LockClaim, LockFamily, LockHolder, LockRange, LogIndex, Name, Piece, Sequence,
+    Timestamp, UploadId, XattrName,
+};
 
 /// What `Operation::Make` makes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -92,7 +95,8 @@ pub enum Operation {
     /// Gives ranges of a file new bytes, in order; the size grows to the furthest end. With `append` the pieces'
     /// offsets count from the end that apply finds. `mtime`: the time of the last write() where the mount knows it
     /// (apply keeps it unless the inode's own is later); `None` is the entry's. `clear_suid` as the kernel asks.
-    /// `uploads`: uploads that this entry completes, unpinned by it.
+    /// `uploads`: uploads that this entry completes, unpinned by it. `fence`, where the bytes were written under a lock:
+    /// since when the session has had what it holds; EIO if that was taken away meanwhile (PROTOCOL R12).
     Write {
         ino: Ino,
         pieces: Vec<Piece>,
@@ -100,6 +104,7 @@ pub enum Operation {
         mtime: Option<Timestamp>,
         clear_suid: bool,
         uploads: Vec<UploadId>,
+        fence: Option<LogIndex>,
     },
     Allocate {
         ino: Ino,
@@ -142,6 +147,32 @@ pub enum Operation {
     /// What the holder of the delegation did to the file meanwhile, as one change. ESTALE unless the delegation is still
     /// the one of this number (PROTOCOL R12).
     Flush(Flush),
+    /// flock and fcntl: takes or converts a lock of a file, or (`waits`) a place in the queue. EAGAIN where it is taken
+    /// and the caller does not wait, EDEADLK where he would wait for himself, ENOLCK where there are too many.
+    Lock {
+        ino: Ino,
+        claim: LockClaim,
+        waits: bool,
+    },
+    Unlock {
+        ino: Ino,
+        family: LockFamily,
+        owner: u64,
+        range: LockRange,
+    },
+    /// The `call` that asked for the claim waits no longer. Where it has its lock already that stays, unless it is to be
+    /// undone.
+    CancelLock {
+        ino: Ino,
+        call: Sequence,
+        claim: LockClaim,
+        undo: bool,
+    },
+    /// A process closed the file, or an open file is no more.
+    ReleaseLocks {
+        ino: Ino,
+        holder: LockHolder,
+    },
 }
 
 /// Changes made under a delegation, in the order in which they are carried out: cut, written, lengthened, attributes.
@@ -204,9 +235,19 @@ pub enum Reply {
     Copied {
         length: u64,
     },
+    /// The lock is the caller's.
+    Locked,
+    /// The lock is another's; a later entry grants it (`Change::LockGranted`).
+    Queued,
 }
 
 impl Operation {
+    /// About locks alone: it changes nothing that a kernel shows, and is for mounts that only read, too.
+    #[must_use]
+    pub const fn is_locking(&self) -> bool {
+        matches!(self, Self::Lock { .. } | Self::Unlock { .. } | Self::CancelLock { .. } | Self::ReleaseLocks { .. })
+    }
+
     /// The blocks that carrying it out needs in the stores and that do not travel in it.
     pub fn blocks_needed(&self) -> impl Iterator<Item = BlockHash> + '_ {
         let pieces = match self {

@@ -14,7 +14,7 @@
 //! 02 volume:u32 08 session:u64 sequence:u64 reply
 //! 02 volume:u32 09 ino:u64                  orphan
 //! 02 volume:u32 0a ino:u64                  delegation
-//! 02 volume:u32 0b ino:u64 …                lock (reserved)
+//! 02 volume:u32 0b ino:u64                  locks of a file, and who waits for them
 //! ```
 //! A value is a version byte and the postcard form of one struct below. Only the canonical form is read: what was read
 //! is written back byte for byte, which keeps digests equal.
@@ -86,6 +86,7 @@ pub(super) enum RowKey {
     Reply(SessionId, Sequence),
     Orphan(Ino),
     Delegation(Ino),
+    Locks(Ino),
 }
 
 impl RowKey {
@@ -109,6 +110,7 @@ impl RowKey {
             Self::Reply(session, sequence) => put(TABLE_REPLY, session.0, &sequence.0.to_be_bytes()),
             Self::Orphan(ino) => put(TABLE_ORPHAN, ino.0, &[]),
             Self::Delegation(ino) => put(TABLE_DELEGATION, ino.0, &[]),
+            Self::Locks(ino) => put(TABLE_LOCK, ino.0, &[]),
         }
         key.into()
     }
@@ -140,6 +142,7 @@ impl RowKey {
             TABLE_REPLY => Some(Self::Reply(SessionId(first), Sequence(second))),
             TABLE_ORPHAN => Some(Self::Orphan(Ino(first))),
             TABLE_DELEGATION => Some(Self::Delegation(Ino(first))),
+            TABLE_LOCK => Some(Self::Locks(Ino(first))),
             _ => None,
         }
     }
@@ -170,8 +173,6 @@ impl RowKey {
         match table {
             TABLE_HEADER if rest.is_empty() => return Some(Self::Header),
             TABLE_COUNTERS if rest.is_empty() => return Some(Self::Counters),
-            // Reserved: no program of this version writes them.
-            TABLE_LOCK => return None,
             _ => {}
         }
         let (first, rest) = rest.split_first_chunk::<8>()?;
@@ -186,6 +187,7 @@ impl RowKey {
             TABLE_REPLY => second().map(|sequence| Self::Reply(SessionId(first), Sequence(sequence))),
             TABLE_ORPHAN if rest.is_empty() => Some(Self::Orphan(Ino(first))),
             TABLE_DELEGATION if rest.is_empty() => Some(Self::Delegation(Ino(first))),
+            TABLE_LOCK if rest.is_empty() => Some(Self::Locks(Ino(first))),
             _ => None,
         }
     }
@@ -383,6 +385,7 @@ pub(super) struct SessionRow {
     pub(super) opened: LogIndex,
     pub(super) opened_at: Stamp,
     pub(super) finished: Vec<(Sequence, Sequence)>,
+    pub(super) holds_since: LogIndex,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug, PartialEq, Eq)]

@@ -13,6 +13,9 @@ pub struct Session {
     /// The entry that opened it.
     pub opened: LogIndex,
     pub opened_at: Stamp,
+    /// The entry that last took its holds (locks) away, at first the one that opened it: fences what was done under
+    /// earlier ones (PROTOCOL R12).
+    pub holds_since: LogIndex,
     /// Calls whose answers have arrived at the mount, or that it has given up.
     pub(super) finished: FinishedCalls,
     /// Rows that the session has in the reply table.

@@ -9,6 +9,7 @@ use super::{
     Applied, Delegation, Effects, Entry, Reply, VolumeOptions,
     extent::Extent,
     inode::{Body, DIRECTORY_SIZE, FIRST_COOKIE, Inode},
+    locks::LockTable,
     row::{self, CountersRow, DirentRow, HeaderRow, ReplyRow},
     session::Session,
 };
@@ -22,6 +23,7 @@ mod content;
 mod delegation;
 mod draft;
 mod load;
+mod locking;
 mod rows;
 mod tree;
 
@@ -43,6 +45,7 @@ pub struct Volume {
     replies: OrdMap<(SessionId, Sequence), ReplyRow>,
     orphans: OrdMap<Ino, LogIndex>,
     delegations: OrdMap<Ino, Delegation>,
+    locks: LockTable,
     digest: u128,
 }
 
@@ -84,6 +87,7 @@ impl Volume {
             replies: OrdMap::new(),
             orphans: OrdMap::new(),
             delegations: OrdMap::new(),
+            locks: LockTable::default(),
             digest: 0,
         };
         volume.digest =
@@ -240,7 +244,18 @@ impl Volume {
     /// Sessions that hold anything which ends with their hold time.
     #[must_use]
     pub fn holders(&self) -> BTreeSet<SessionId> {
-        self.delegations.values().map(|delegation| delegation.session).collect()
+        self.delegations.values().map(|delegation| delegation.session).chain(self.locks.sessions()).collect()
+    }
+
+    /// flock and fcntl locks, and who waits for them.
+    #[must_use]
+    pub const fn locks(&self) -> &LockTable {
+        &self.locks
+    }
+
+    #[must_use]
+    pub fn session(&self, session: SessionId) -> Option<&Session> {
+        self.sessions.get(&session).map(Arc::as_ref)
     }
 
     /// The extents of all files.

@@ -171,6 +171,7 @@ impl Oracle {
                     | Change::Orphaned { ino }
                     | Change::Freed { ino }
                     | Change::Delegated { ino, .. } => vec![Some(*ino)],
+                    Change::LockGranted { .. } | Change::LocksLost { .. } => Vec::new(),
                 }
             })
             .flatten()

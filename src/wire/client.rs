@@ -234,6 +234,8 @@ impl From<Reply> for proto::Reply {
             Reply::Made { ino } => Wire::Made(proto::Made { ino: ino.0 }),
             Reply::Written { offset, size } => Wire::Written(proto::Written { offset, size }),
             Reply::Copied { length } => Wire::Copied(proto::Copied { length }),
+            Reply::Locked => Wire::Locked(proto::Done {}),
+            Reply::Queued => Wire::Queued(proto::Done {}),
         };
         Self { reply: Some(reply) }
     }
@@ -249,6 +251,8 @@ impl TryFrom<proto::Reply> for Reply {
             Wire::Made(made) => Self::Made { ino: Ino(made.ino) },
             Wire::Written(written) => Self::Written { offset: written.offset, size: written.size },
             Wire::Copied(copied) => Self::Copied { length: copied.length },
+            Wire::Locked(proto::Done {}) => Self::Locked,
+            Wire::Queued(proto::Done {}) => Self::Queued,
         })
     }
 }

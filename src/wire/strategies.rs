@@ -15,8 +15,9 @@ use crate::{
     },
     node::{NodeStatus, PeerMessage, PeerStatus, SessionStatus, VolumeStatus},
     types::{
-        AttributeChanges, BlockHash, ClusterId, Errno, Generation, Ino, LogIndex, MountId, Name, NodeId, Piece,
-        Sequence, SessionId, Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
+        AttributeChanges, BlockHash, ClusterId, Errno, Generation, Ino, LockClaim, LockFamily, LockHolder, LockKind,
+        LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, Term, TimeChange, Timestamp,
+        UploadId, VolumeId, XattrName,
         message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
@@ -169,6 +170,8 @@ fn reply() -> impl Strategy<Value = Reply> {
         ino().prop_map(|ino| Reply::Made { ino }),
         (any::<u64>(), any::<u64>()).prop_map(|(offset, size)| Reply::Written { offset, size }),
         any::<u64>().prop_map(|length| Reply::Copied { length }),
+        Just(Reply::Locked),
+        Just(Reply::Queued),
     ]
 }
 
@@ -206,14 +209,23 @@ fn operation() -> impl Strategy<Value = Operation> {
             Operation::Rename { from, from_name, to, to_name, mode }
         }),
         (ino(), changes()).prop_map(|(ino, changes)| Operation::SetAttributes { ino, changes }),
-        (ino(), vec(piece(), 0..4), any::<bool>(), option::of(timestamp()), any::<bool>(), vec(any::<u64>(), 0..3))
-            .prop_map(|(ino, pieces, append, mtime, clear_suid, uploads)| Operation::Write {
+        (
+            ino(),
+            vec(piece(), 0..4),
+            any::<bool>(),
+            option::of(timestamp()),
+            any::<bool>(),
+            vec(any::<u64>(), 0..3),
+            option::of(index())
+        )
+            .prop_map(|(ino, pieces, append, mtime, clear_suid, uploads, fence)| Operation::Write {
                 ino,
                 pieces,
                 append,
                 mtime,
                 clear_suid,
                 uploads: uploads.into_iter().map(UploadId).collect(),
+                fence,
             }),
         (ino(), allocate, any::<u64>(), any::<u64>()).prop_map(|(ino, mode, offset, length)| Operation::Allocate {
             ino,
@@ -237,6 +249,23 @@ fn operation() -> impl Strategy<Value = Operation> {
         }),
         ino().prop_map(|ino| Operation::Delegate { ino }),
         flush().prop_map(Operation::Flush),
+        (ino(), claim(), any::<bool>()).prop_map(|(ino, claim, waits)| Operation::Lock { ino, claim, waits }),
+        (ino(), claim()).prop_map(|(ino, LockClaim { family, owner, range, .. })| Operation::Unlock {
+            ino,
+            family,
+            owner,
+            range
+        }),
+        (ino(), sequence(), claim(), any::<bool>()).prop_map(|(ino, call, claim, undo)| Operation::CancelLock {
+            ino,
+            call,
+            claim,
+            undo
+        }),
+        (ino(), any::<u64>(), any::<bool>()).prop_map(|(ino, number, is_owner)| Operation::ReleaseLocks {
+            ino,
+            holder: if is_owner { LockHolder::Owner(number) } else { LockHolder::Handle(number) },
+        }),
     ]
 }
 
@@ -259,6 +288,21 @@ fn flush() -> impl Strategy<Value = Flush> {
                 give_back,
             },
         )
+}
+
+fn claim() -> impl Strategy<Value = LockClaim> {
+    let family = one_of(vec![LockFamily::Flock, LockFamily::Fcntl]);
+    let kind = one_of(vec![LockKind::Shared, LockKind::Exclusive]);
+    (family, any::<u64>(), kind, any::<(u64, u64)>(), any::<u32>(), any::<u64>()).prop_map(
+        |(family, owner, kind, (first, last), pid, fh)| LockClaim {
+            family,
+            owner,
+            kind,
+            range: LockRange { first, last },
+            pid,
+            fh,
+        },
+    )
 }
 
 fn changes() -> impl Strategy<Value = AttributeChanges> {

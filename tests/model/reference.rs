@@ -145,6 +145,10 @@ impl Model {
                 Ok(Reply::Done)
             }
             Operation::Flush(flush) => self.flush(call.0, flush, blocks),
+            Operation::Lock { .. }
+            | Operation::Unlock { .. }
+            | Operation::CancelLock { .. }
+            | Operation::ReleaseLocks { .. } => unreachable!("{operation:?} is no change of the tree"),
         }
     }
 

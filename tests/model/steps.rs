@@ -6,7 +6,8 @@ use manyfs::{
     limits,
     namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, XattrMode},
     types::{
-        AttributeChanges, BlockHash, FileKind, Ino, LogIndex, Name, Piece, TimeChange, Timestamp, UploadId, XattrName,
+        AttributeChanges, BlockHash, FileKind, Ino, LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex,
+        Name, Piece, TimeChange, Timestamp, UploadId, XattrName,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -90,6 +91,17 @@ pub(crate) enum Step {
     Delegate {
         ino: Pick,
     },
+    Lock {
+        ino: Pick,
+        claim: LockClaim,
+        waits: bool,
+    },
+    /// Gives back a range, or all that was asked for through an open file.
+    Unlock {
+        ino: Pick,
+        claim: LockClaim,
+        is_close: bool,
+    },
     Flush {
         ino: Pick,
         is_late: bool,
@@ -125,6 +137,21 @@ pub(crate) struct RandomPiece {
     /// `None` is a hole. Few seeds, so that blocks are named more than once.
     seed: Option<u8>,
     is_inline: bool,
+}
+
+/// Few owners and bytes, so that they meet; some that make no sense.
+fn claim() -> impl Strategy<Value = LockClaim> {
+    (any::<bool>(), 0..3_u64, any::<bool>(), 0..6_u64, 0..6_u64).prop_map(|(flock, owner, shared, first, last)| {
+        let range = LockRange { first, last };
+        LockClaim {
+            family: if flock { LockFamily::Flock } else { LockFamily::Fcntl },
+            owner,
+            kind: if shared { LockKind::Shared } else { LockKind::Exclusive },
+            range: if flock && first != 5 { LockRange::ALL } else { range },
+            pid: 0,
+            fh: owner,
+        }
+    })
 }
 
 /// Small sizes, page-aligned ones, and one beyond all files.
@@ -211,6 +238,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         3 => (pick(), 0..120_u64, length(), any::<bool>()).prop_map(
             |(ino, offset, length, is_late)| Step::Coalesce { ino, offset, length, is_late }),
         6 => pick().prop_map(|ino| Step::Delegate { ino }),
+        6 => (pick(), claim(), any::<bool>()).prop_map(|(ino, claim, waits)| Step::Lock { ino, claim, waits }),
+        3 => (pick(), claim(), any::<bool>()).prop_map(|(ino, claim, is_close)| Step::Unlock { ino, claim, is_close }),
         14 => flush(),
         1 => any::<bool>().prop_map(|of_other| Step::EndHolds { of_other }),
         4 => Just(Step::Switch),
@@ -284,7 +313,7 @@ impl Step {
             Self::Write { ino, pieces, append, mtime, clear_suid } => {
                 let pieces = pieces.iter().map(|piece| piece.resolve(blocks)).collect();
                 let uploads = vec![UploadId(7)];
-                Operation::Write { ino: file(ino), pieces, append, mtime, clear_suid, uploads }
+                Operation::Write { ino: file(ino), pieces, append, mtime, clear_suid, uploads, fence: None }
             }
             Self::Allocate { ino, mode, offset, length } => {
                 Operation::Allocate { ino: file(ino), mode, offset, length }
@@ -311,6 +340,13 @@ impl Step {
                 Operation::Coalesce { ino, data_version: version + u64::from(is_late), piece }
             }
             Self::Delegate { ino } => Operation::Delegate { ino: file(ino) },
+            Self::Lock { ino, claim, waits } => Operation::Lock { ino: file(ino), claim, waits },
+            Self::Unlock { ino, claim, is_close: true } => {
+                Operation::ReleaseLocks { ino: file(ino), holder: LockHolder::Handle(claim.fh) }
+            }
+            Self::Unlock { ino, claim: LockClaim { family, owner, range, .. }, .. } => {
+                Operation::Unlock { ino: file(ino), family, owner, range }
+            }
             Self::Flush { ino, is_late, cut, pieces, size_min, times, changes, give_back } => {
                 // Mostly of a file that somebody has.
                 let held: Vec<Ino> = model.holders.keys().copied().collect();

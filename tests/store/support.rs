@@ -180,6 +180,7 @@ impl Machine {
             mtime: None,
             clear_suid: false,
             uploads,
+            fence: None,
         })
     }
 

@@ -224,8 +224,15 @@ fn content_under_a_wrong_name_ends_the_connection_and_never_enters_the_log() {
     let content = Some(Bytes::from_static(b"evil"));
     let piece = Piece { offset: 0, length: 4, block: Some(BlockHash::of(b"good")), content };
     let (append, clear_suid) = (false, false);
-    let write =
-        Operation::Write { ino: Ino(2), pieces: vec![piece], append, mtime: None, clear_suid, uploads: Vec::new() };
+    let write = Operation::Write {
+        ino: Ino(2),
+        pieces: vec![piece],
+        append,
+        mtime: None,
+        clear_suid,
+        uploads: Vec::new(),
+        fence: None,
+    };
     bench.call(a, 1, write);
     assert_eq!(bench.refusal(a.connection), Refusal::Protocol);
     assert_eq!(bench.proposed.len(), 0);

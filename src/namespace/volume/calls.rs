@@ -28,7 +28,7 @@ impl Draft {
     pub(super) fn call(&mut self, header: &EntryHeader, operation: &Operation) -> Verdict {
         let (session, sequence) = (header.session, header.sequence);
         if session == SessionId(0) {
-            return Verdict::of(self.whole(|draft| draft.operate(session, operation)));
+            return Verdict::of(self.whole(|draft| draft.operate((session, sequence), operation)));
         }
         match self.begin_call(session, sequence, &header.answered) {
             Err(errno) => Verdict::of(Err(errno)),
@@ -36,7 +36,7 @@ impl Draft {
             Ok(Call::First) => {
                 let outcome = self.whole(|draft| {
                     draft.check_delegations(session, operation)?;
-                    draft.operate(session, operation)
+                    draft.operate((session, sequence), operation)
                 });
                 self.put_reply(session, sequence, outcome);
                 Verdict::of(outcome)
@@ -44,7 +44,7 @@ impl Draft {
         }
     }
 
-    fn operate(&mut self, session: SessionId, operation: &Operation) -> Result<Reply, Errno> {
+    fn operate(&mut self, (session, sequence): (SessionId, Sequence), operation: &Operation) -> Result<Reply, Errno> {
         match operation {
             Operation::Make { parent, name, node, mode, uid, gid, delegate, umask } => {
                 let made = self.make(*parent, name, node, (*mode, *umask, *uid, *gid))?;
@@ -60,7 +60,8 @@ impl Draft {
                 self.rename((*from, from_name), (*to, to_name), *mode)
             }
             Operation::SetAttributes { ino, changes } => self.set_attributes(*ino, changes),
-            Operation::Write { ino, pieces, append, mtime, clear_suid, uploads } => {
+            Operation::Write { ino, pieces, append, mtime, clear_suid, uploads, fence } => {
+                self.check_fence(session, *fence)?;
                 if uploads.len() > limits::PIECES_MAX {
                     return Err(Errno::EINVAL);
                 }
@@ -77,6 +78,10 @@ impl Draft {
             Operation::Coalesce { ino, data_version, piece } => self.coalesce(*ino, *data_version, piece),
             Operation::Delegate { ino } => self.delegate(*ino, session),
             Operation::Flush(flush) => self.flush(session, flush),
+            Operation::Lock { ino, claim, waits } => self.lock(*ino, (session, sequence), *claim, *waits),
+            Operation::Unlock { ino, family, owner, range } => self.unlock(*ino, session, (*family, *owner, *range)),
+            Operation::CancelLock { ino, call, claim, undo } => self.cancel_lock(*ino, (session, *call), *claim, *undo),
+            Operation::ReleaseLocks { ino, holder } => Ok(self.release_locks(*ino, session, *holder)),
         }
     }
 
@@ -139,6 +144,7 @@ impl Draft {
                     mount,
                     opened: self.index,
                     opened_at: self.stamp,
+                    holds_since: self.index,
                     finished: FinishedCalls::default(),
                     held: 0,
                 };
@@ -182,6 +188,7 @@ impl Draft {
                 self.volume.xattrs.remove(&(*ino, name.clone()));
                 self.touch(RowKey::Xattr(*ino, name));
             }
+            self.end_locks_of_file(*ino);
             self.remove_inode(*ino);
             self.tell_life(Change::Freed { ino: *ino });
         }

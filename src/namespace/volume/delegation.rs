@@ -31,7 +31,11 @@ impl Draft {
             | Operation::Link { .. }
             | Operation::Unlink { .. }
             | Operation::Rmdir { .. }
-            | Operation::Rename { .. } => true,
+            | Operation::Rename { .. }
+            | Operation::Lock { .. }
+            | Operation::Unlock { .. }
+            | Operation::CancelLock { .. }
+            | Operation::ReleaseLocks { .. } => true,
         };
         if may { Ok(()) } else { Err(Errno::EAGAIN) }
     }
@@ -89,7 +93,7 @@ impl Draft {
     }
 
     /// The session loses all delegations.
-    pub(super) fn end_holds(&mut self, session: SessionId) -> Reply {
+    pub(super) fn end_delegations(&mut self, session: SessionId) {
         let held: Vec<Ino> = self
             .volume
             .delegations
@@ -98,7 +102,6 @@ impl Draft {
             .map(|(ino, _)| *ino)
             .collect();
         held.into_iter().for_each(|ino| self.end_delegation(ino));
-        Reply::Done
     }
 
     pub(super) fn end_delegation(&mut self, ino: Ino) {

@@ -13,6 +13,7 @@ use crate::{
         Delegation,
         extent::Extent,
         inode::{Body, FIRST_COOKIE, Inode},
+        locks::{FileLocks, LockTable},
         row::{
             BodyRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError, RowKey,
             SessionRow, decode_value, hex, row_digest,
@@ -126,6 +127,7 @@ fn empty(id: VolumeId, header: HeaderRow, counters: CountersRow) -> Volume {
         replies: OrdMap::new(),
         orphans: OrdMap::new(),
         delegations: OrdMap::new(),
+        locks: LockTable::default(),
         digest: 0,
     }
 }
@@ -162,9 +164,10 @@ impl Volume {
                 self.xattrs.insert((ino, name), bytes);
             }
             RowKey::Session(session) => {
-                let SessionRow { mount, opened, opened_at, finished } = decode_value(key, value)?;
+                let SessionRow { mount, opened, opened_at, finished, holds_since } = decode_value(key, value)?;
                 let finished = FinishedCalls::from_ranges(finished).ok_or_else(|| form("finished calls overlap"))?;
-                self.sessions.insert(session, Arc::new(Session { mount, opened, opened_at, finished, held: 0 }));
+                let row = Session { mount, opened, opened_at, holds_since, finished, held: 0 };
+                self.sessions.insert(session, Arc::new(row));
                 if self.mounts.insert(mount, session).is_some() {
                     return Err(form("its mount has another session"));
                 }
@@ -185,6 +188,18 @@ impl Volume {
             RowKey::Delegation(ino) => {
                 let delegation: Delegation = decode_value(key, value)?;
                 self.delegations.insert(ino, delegation);
+            }
+            RowKey::Locks(ino) => {
+                let file: FileLocks = decode_value(key, value)?;
+                let sessions = file.held().iter().map(|held| held.session);
+                let mut sessions = sessions.chain(file.queue().iter().map(|waiting| waiting.session));
+                if !sessions.all(|session| self.sessions.contains_key(&session)) {
+                    return Err(form("there is no such session"));
+                }
+                if self.inode(ino).is_none_or(|inode| inode.kind != FileKind::File) {
+                    return Err(form("there is no such file"));
+                }
+                self.locks.add_row(ino, file).map_err(form)?;
             }
         }
         Ok(0)

@@ -53,6 +53,7 @@ impl Volume {
             RowKey::Reply(session, sequence) => self.replies.get(&(*session, *sequence)).map(encode_value),
             RowKey::Orphan(ino) => self.orphans.get(ino).map(|since| encode_value(&OrphanRow { since: *since })),
             RowKey::Delegation(ino) => self.delegations.get(ino).map(encode_value),
+            RowKey::Locks(ino) => self.locks.file(*ino).map(encode_value),
         }
     }
 
@@ -95,6 +96,10 @@ impl Volume {
             RowKey::Delegation(ino) => Some(*ino),
             _ => None,
         });
+        let locks = from.within(RowKey::Locks(Ino(0)), |key| match key {
+            RowKey::Locks(ino) => Some(*ino),
+            _ => None,
+        });
         let inodes = inode.into_iter().flat_map(|at| self.inodes.range(at..));
         let dirents = dirent.into_iter().flat_map(|at| self.dirents.range(at..));
         let xattrs = xattr.into_iter().flat_map(|at| self.xattrs.range(at..));
@@ -113,6 +118,7 @@ impl Volume {
             .chain(replies.map(|((session, sequence), _)| RowKey::Reply(*session, *sequence)))
             .chain(orphans.map(|(ino, _)| RowKey::Orphan(*ino)))
             .chain(delegations.map(|(ino, _)| RowKey::Delegation(*ino)))
+            .chain(locks.into_iter().flat_map(|at| self.locks.files_from(at)).map(|(ino, _)| RowKey::Locks(ino)))
     }
 
     fn extent_keys_from(&self, from: Ino, offset: u64) -> impl Iterator<Item = RowKey> + '_ {
@@ -155,5 +161,6 @@ fn session_row(session: &Session) -> SessionRow {
         opened: session.opened,
         opened_at: session.opened_at,
         finished: session.finished.ranges().to_vec(),
+        holds_since: session.holds_since,
     }
 }
