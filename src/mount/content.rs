@@ -8,6 +8,8 @@ use crate::types::BlockHash;
 
 /// What a block costs besides its bytes, so that very small ones are not free.
 const OVERHEAD_BYTES: usize = 128;
+/// Up to here a block is copied when it is kept: it may be a piece of a buffer of the network's that is many times larger.
+const COPY_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Content {
@@ -52,6 +54,7 @@ impl Content {
         }
         self.clock += 1;
         self.order.insert(self.clock, hash);
+        let bytes = if bytes.len() <= COPY_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes };
         self.blocks.insert(hash, (bytes, self.clock));
         self.bytes += cost;
     }
@@ -96,6 +99,18 @@ mod tests {
         let (large, bytes) = block(2, 3000);
         content.insert(large, bytes);
         assert!(content.contains(&small) && !content.contains(&large));
+    }
+
+    /// 100,000 small files that were read kept 570 MiB of a cache of 64 MiB alive, each a whole buffer.
+    #[test]
+    fn a_small_block_does_not_keep_the_buffer_it_came_in() {
+        let mut content = Content::new(1_000_000);
+        let buffer = Bytes::from(vec![7; 16 * 1024]);
+        let piece = buffer.slice(100..200);
+        let hash = BlockHash::of(&piece);
+        content.insert(hash, piece);
+        assert!(buffer.is_unique(), "the cache holds on to the buffer");
+        assert_eq!(content.get(&hash).as_deref(), Some(&buffer[100..200]));
     }
 
     #[test]
