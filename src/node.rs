@@ -77,6 +77,8 @@ pub struct Node {
     /// What the state store was given and has not synced: the last entry of each batch and its bytes.
     backlog: VecDeque<(LogIndex, usize)>,
     backlog_bytes: usize,
+    /// What the replica was told about entries of a leader.
+    refuses: bool,
     /// Addresses of peers as the shell was told them.
     told_addresses: BTreeMap<NodeId, NodeInfo>,
     /// An orderly stop is under way; it is given up at this time.
@@ -119,6 +121,7 @@ impl Node {
             admin: Admin::default(),
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            refuses: false,
             told_addresses: BTreeMap::new(),
             stopping: None,
             failed: false,
@@ -146,6 +149,7 @@ impl Node {
             Input::MountClosed { connection } => self.tell_coordinator(coordinator::Input::Closed { connection }),
             Input::Admin { ticket, request } => self.administer(ticket, request),
             Input::Space(space) => self.own_space(space),
+            Input::ShortOfSpace(is_short) => self.own_shortage(is_short),
             Input::WallClock(nanoseconds) => self.tell_coordinator(coordinator::Input::Clock(nanoseconds)),
             Input::Stop => self.stop(),
             Input::Tick => {}
@@ -216,6 +220,7 @@ impl Node {
             peers: replica.peers.into_iter().map(peer).collect(),
             volumes: self.state.volumes().map(volume).collect(),
             sessions: self.coordinator.sessions(self.now).map(session).collect(),
+            short_of_space: self.reports.is_short(),
         }
     }
 
@@ -298,7 +303,7 @@ impl Node {
             PeerMessage::SnapshotPiece { index, term, membership, rows, last } => {
                 self.take_piece(from, index, term, membership, rows, last);
             }
-            PeerMessage::Report { node, space } => self.take_report(from, node, space),
+            PeerMessage::Report { node, space, content_bytes } => self.take_report(from, node, space, content_bytes),
         }
     }
 
@@ -328,19 +333,38 @@ impl Node {
         while self.backlog.front().is_some_and(|(last, _)| *last <= index) {
             self.backlog_bytes -= self.backlog.pop_front().map_or(0, |(_, bytes)| bytes);
         }
-        self.tell_coordinator(coordinator::Input::Hold(self.backlog_bytes > limits::STATE_BACKLOG_BYTES_MAX));
+        self.bound_backlog();
         if let Some((through, term)) = self.replica.compaction_point(index) {
             self.tell_replica(replica::Input::Compact { through });
             self.outputs.push_back(Output::CompactLog { through, term });
         }
     }
 
-    /// Gives the state store a batch. Where too much is on its way, new calls wait.
+    /// Gives the state store a batch.
     fn persist_state(&mut self, batch: StateBatch, bytes: usize) {
         self.backlog.push_back((batch.index, bytes));
         self.backlog_bytes += bytes;
         self.outputs.push_back(Output::PersistState(batch));
-        self.tell_coordinator(coordinator::Input::Hold(self.backlog_bytes > limits::STATE_BACKLOG_BYTES_MAX));
+        self.bound_backlog();
+    }
+
+    /// Where too much is on its way to the state store, a leader lets new calls wait, and a follower takes no entries.
+    fn bound_backlog(&mut self) {
+        self.tell_coordinator(coordinator::Input::Hold(self.has_backlog()));
+        self.refuse_or_take();
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.backlog_bytes > limits::STATE_BACKLOG_BYTES_MAX
+    }
+
+    /// Whether entries of a leader are taken: not where there is no place for them and others have one.
+    fn refuse_or_take(&mut self) {
+        let refuses = self.has_backlog() || self.is_spared();
+        if self.refuses != refuses {
+            self.refuses = refuses;
+            self.tell_replica(replica::Input::Refuse(refuses));
+        }
     }
 
     /// Hands leadership over, where there is somebody to hand it to.

@@ -72,6 +72,8 @@ pub struct Replica {
     /// When the joint configuration was entered, or this leadership found it.
     joint_since: Option<Instant>,
     snapshots: lead::Snapshots,
+    /// Appends are left unanswered.
+    refuses: bool,
 }
 
 impl Replica {
@@ -143,6 +145,7 @@ impl Replica {
             tries: 0,
             joint_since: None,
             snapshots: lead::Snapshots::default(),
+            refuses: false,
         };
         if is_void {
             replica.persist_reset(applied, applied_term);
@@ -182,6 +185,7 @@ impl Replica {
                 self.raw.mut_store().compact(through);
             }
             Input::Transfer { to } => self.transfer(to),
+            Input::Refuse(refuses) => self.refuses = refuses,
             Input::ConfirmLease { ticket } => self.confirm_lease(ticket),
             Input::SnapshotInstalled { index, term, membership } => self.installed(index.0, term.0, &membership),
             Input::Tick => {}

@@ -407,7 +407,7 @@ impl Active {
         events.lead_to(running.clone());
         let storage = Arc::new(storage);
         let mut tasks = JoinSet::new();
-        tasks.spawn(watch_space(running.clone(), Arc::downgrade(&storage)));
+        tasks.spawn(watch_space(running.clone(), Arc::downgrade(&storage), metrics.node.clone()));
         tasks.spawn(
             Filler { running: running.clone(), identity: identity.clone(), metrics: metrics.filler.clone() }.run(),
         );
@@ -464,13 +464,33 @@ impl Active {
 }
 
 /// Tells the node of its device's space for as long as the store is open.
-async fn watch_space(running: Running, storage: Weak<Storage>) {
+async fn watch_space(running: Running, storage: Weak<Storage>, metrics: NodeMetrics) {
+    let mut is_short = false;
     loop {
         let storage = storage.clone();
+        let look = move || {
+            let storage = storage.upgrade()?;
+            if let Err(error) = storage.reserve_for_start() {
+                warn!("no space can be reserved for the next start: {error}");
+            }
+            Some(storage.space().and_then(|space| Ok((space, storage.is_short_of_space(is_short)?))))
+        };
         // A device that hangs must not hold up anything but this.
-        let space = tokio::task::spawn_blocking(move || storage.upgrade().map(|storage| storage.space())).await;
-        match space {
-            Ok(Some(Ok(space))) => running.tell(Input::Space(space)),
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Some(Ok((space, short)))) => {
+                match (is_short, short) {
+                    (false, true) => warn!(
+                        "this node is short of space: uploads are refused, and where a majority has space it takes no \
+                         more entries; add space, or delete files"
+                    ),
+                    (true, false) => info!("this node has space again"),
+                    _ => {}
+                }
+                is_short = short;
+                metrics.short_of_space(short);
+                running.tell(Input::Space(space));
+                running.tell(Input::ShortOfSpace(short));
+            }
             Ok(Some(Err(error))) => warn!("the space of the device is not known: {error}"),
             Ok(None) | Err(_) => return,
         }

@@ -6,11 +6,13 @@
 //! DIR/log/          segments of the Raft log (log.rs)
 //! DIR/state/        sled: rows of the state, index of blocks, pins (state.rs)
 //! DIR/packs/        blocks (packs.rs)
+//! DIR/reserve       nothing: space for the next start (space.rs)
 //! ```
 //!
 //! Three threads write: log, state and packs; a fourth compacts packs. The log syncs before anything is promised. The
 //! state follows behind it, content first (state.rs). What is cut from the log is in state and packs, synced: the log's
-//! thread holds back what is not. A failed sync ends the store, and the process with it.
+//! thread holds back what is not. A failed sync ends the store, and the process with it. A full disk does not: whoever
+//! has no space waits for it (space.rs), and nothing is acknowledged meanwhile.
 //!
 //! Failpoints: `store-log-sync`, `store-pack-sync`, `store-state-flush`; `return` makes the sync fail with EIO.
 
@@ -24,6 +26,7 @@ mod identity;
 pub mod inspect;
 pub mod log;
 pub mod packs;
+mod space;
 mod state;
 
 use std::{
@@ -50,6 +53,7 @@ use self::{
     identity::{Creation, Lock, sync_directory},
     log::Log,
     packs::{Catalog, PackOptions},
+    space::Reserve,
     state::{Meta, Store, database::Database, is_over},
 };
 use crate::{
@@ -59,9 +63,6 @@ use crate::{
     types::{ClusterId, LogIndex, NodeId, Term, message::Space},
 };
 
-/// Space that uploads leave free for log, state and compaction: a sixteenth of the file system, at most this.
-const KEEP_FREE_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
 /// What the store's threads report.
 #[derive(Clone, Debug)]
 pub enum StorageEvent {
@@ -69,7 +70,7 @@ pub enum StorageEvent {
     LogPersisted(u64),
     /// State store and packs hold everything up to this entry, synced.
     StatePersisted(LogIndex),
-    /// The store cannot go on (P8: a sync failed, the disk is full under the log or the state): the process must end.
+    /// The store cannot go on (P8: a sync failed, a device is gone): the process must end.
     /// Nothing is reported after it.
     Failed(StorageError),
 }
@@ -173,28 +174,28 @@ pub fn open(dir: &Path, on_event: OnEvent) -> Result<(Storage, Recovered), Stora
 pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Storage, Recovered), StorageError> {
     let (_, lock) = lock_node(dir)?;
     let counters = Arc::new(Counters::default());
+    let reserve = Reserve::new(dir, options.packs.keep_free_bytes)?;
+    reserve.release_for_start()?;
     let (database, meta) = Database::open(&dir.join("state"), Arc::clone(&counters))?;
     let database = Arc::new(database);
     let state = read_state(&database, &meta)?;
 
     let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
     let (log, contents) = Log::open(directory, options.log_segment_bytes, Arc::clone(&counters))?;
+    let log = log.keeping_free(reserve.for_start());
     check_ends(&dir.join("log"), &contents, &meta)?;
 
     let health = Health::new(on_event);
     let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("packs")));
-    let keep_free = match options.packs.keep_free_bytes {
-        0 => keep_free_bytes(dir)?,
-        bytes => bytes,
-    };
-    let pack_options = PackOptions { keep_free_bytes: keep_free, ..options.packs };
+    let pack_bytes = reserve.pack_bytes(options.packs.pack_bytes)?;
+    let pack_options = PackOptions { keep_free_bytes: reserve.keep_free, pack_bytes, ..options.packs };
     let catalog: Arc<dyn Catalog> = Arc::clone(&database) as Arc<dyn Catalog>;
     let references = state.references();
     let (packs, pack_thread) =
         Packs::open_with(directory, pack_options, catalog, &references, Arc::clone(&health), Arc::clone(&counters))?;
     let mut storage = Storage {
         dir: dir.to_owned(),
-        keep_free,
+        reserve: reserve.clone(),
         log: LogWriter::new(meta.index),
         state: StateWriter::new(packs.clone()),
         packs,
@@ -208,7 +209,8 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
         database.write(&BTreeMap::new(), &meta, &over)?;
         storage.packs.apply_references(&[], &over, &[])?;
     }
-    storage.start(&health, log, Store { database, counters, meta: meta.clone() })?;
+    reserve.reserve_for_start()?;
+    storage.start(&health, log, Store { database, counters, reserve, meta: meta.clone() })?;
     let recovered = Recovered {
         hard_state: contents.hard_state,
         membership: meta.membership,
@@ -269,22 +271,10 @@ fn check_ends(path: &Path, contents: &log::LogContents, meta: &Meta) -> Result<(
     Ok(())
 }
 
-fn keep_free_bytes(dir: &Path) -> Result<u64, StorageError> {
-    let (total, _) = file_system(dir)?;
-    Ok((total / 16).min(KEEP_FREE_BYTES_MAX))
-}
-
-/// Bytes of the file system, and those that can still be written.
-fn file_system(dir: &Path) -> Result<(u64, u64), StorageError> {
-    let statistics = nix::sys::statvfs::statvfs(dir).map_err(|errno| StorageError::io("read", dir, errno.into()))?;
-    let unit = statistics.fragment_size();
-    Ok((statistics.blocks().saturating_mul(unit), statistics.blocks_available().saturating_mul(unit)))
-}
-
 /// An open data directory. Dropping it writes and syncs what was submitted and ends its threads.
 pub struct Storage {
     dir: PathBuf,
-    keep_free: u64,
+    reserve: Reserve,
     log: LogWriter,
     state: StateWriter,
     packs: Packs,
@@ -329,14 +319,30 @@ impl Storage {
         &self.packs
     }
 
+    /// Reserves again what the last start used up, where there is space; to be called now and then.
+    ///
+    /// # Errors
+    /// `Io`, `Access` where the file system does not answer.
+    pub fn reserve_for_start(&self) -> Result<(), StorageError> {
+        self.reserve.reserve_for_start()
+    }
+
     /// Space of the file system that holds the directory. What is kept back for log, state and compaction is not
     /// available.
     ///
     /// # Errors
     /// `Io`, `Access` where the file system does not answer.
     pub fn space(&self) -> Result<Space, StorageError> {
-        let (total, available) = file_system(&self.dir)?;
-        Ok(Space { total, available: available.saturating_sub(self.keep_free) })
+        self.reserve.space()
+    }
+
+    /// Whether so much of what is kept back is used that the node should take no more entries as long as others can.
+    /// Whoever `was_short` is so until a little more is free again.
+    ///
+    /// # Errors
+    /// As `space`.
+    pub fn is_short_of_space(&self, was_short: bool) -> Result<bool, StorageError> {
+        self.reserve.is_short(was_short)
     }
 
     #[must_use]

@@ -368,6 +368,7 @@ mod tests {
             peers: peers.map(|node| PeerStatus { node, voter: true, matched: None, reachable: None }).collect(),
             volumes: Vec::new(),
             sessions: Vec::new(),
+            short_of_space: false,
         }))
     }
 

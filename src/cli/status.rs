@@ -69,6 +69,8 @@ pub(super) struct NodeView {
     /// Of the whole state at `applied`: equal on nodes that are equally far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) digest: Option<String>,
+    /// Its disk is so full that it takes no entries as long as a majority does without it.
+    pub(super) short_of_space: bool,
     /// Why it does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
@@ -218,6 +220,7 @@ impl NodeView {
             applied: None,
             committed: None,
             digest: None,
+            short_of_space: false,
             problem: None,
         };
         match &answer.report {
@@ -238,6 +241,7 @@ impl NodeView {
                 self.applied = Some(status.applied.0);
                 self.committed = Some(status.committed.0);
                 self.digest = Some(format!("{:032x}", status.digest));
+                self.short_of_space = status.short_of_space;
                 match leading {
                     Some(leading) if leading.id == status.id => NodeState::Leader,
                     Some(leading) if status.leader == Some(leading.id) => NodeState::Follower,
@@ -305,7 +309,7 @@ fn text(view: &ClusterView) -> String {
             [
                 if node.id.is_empty() { "?".to_owned() } else { node.id.clone() },
                 node.addr.clone(),
-                state_word(node),
+                if node.short_of_space { format!("{}, short of space", state_word(node)) } else { state_word(node) },
                 number(node.applied),
                 number(node.pid.map(u64::from)),
                 node.data.clone().unwrap_or_else(|| "-".to_owned()),

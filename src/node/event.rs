@@ -111,11 +111,13 @@ pub enum PeerMessage {
         rows: Vec<(Bytes, Bytes)>,
         last: bool,
     },
-    /// What a node says of itself, to all peers about once a second and when it changes; only the leader listens. It
-    /// keeps the addresses in the state by `SetNode` entries, and tells mounts the space of a majority.
+    /// What a node says of itself, to all peers about once a second and when its space changes. The leader keeps the
+    /// addresses in the state by `SetNode` entries, and tells mounts the space of a majority.
     Report {
         node: Option<NodeInfo>,
         space: Option<Space>,
+        /// Bytes of content that its state names, over all volumes.
+        content_bytes: u64,
     },
 }
 
@@ -157,6 +159,8 @@ pub struct NodeStatus {
     pub volumes: Vec<VolumeStatus>,
     /// Known at the leader only.
     pub sessions: Vec<SessionStatus>,
+    /// The node's disk is so full that it takes no entries as long as a majority does without it.
+    pub short_of_space: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -225,6 +229,9 @@ pub enum Input {
     },
     /// Space of this node's own device, less what log and state need for themselves; at start and every few seconds.
     Space(Space),
+    /// Whether so much of what log and state need for themselves is used up that this node should take no more as long as
+    /// a majority can do without it; told with `Space`.
+    ShortOfSpace(bool),
     /// Wall clock for stamps, nanoseconds since 1970; given now and then and before each handling of mount messages.
     WallClock(u64),
     /// Orderly stop: hand leadership over if possible; `Output::Stopped` follows.

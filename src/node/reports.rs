@@ -6,52 +6,116 @@ use std::collections::BTreeMap;
 use super::{Node, NodeConfig, Output, PeerMessage};
 use crate::{
     coordinator,
-    namespace::{Command, NodeInfo},
+    namespace::{Command, NodeInfo, Volume},
+    replica,
     types::{Instant, NodeId, message::Space},
 };
 
+/// A node reports once in so many heartbeats.
+const REPORT_HEARTBEATS: u32 = 10;
+/// Reports in a row that may be missing before a node counts as one that cannot be written to.
+const REPORTS_LOST: u32 = 5;
+/// Less content than this is not worth what catching up with it costs.
+const GAIN_BYTES_MIN: u64 = 1024 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Reports {
-    /// Of each node, this one included.
-    spaces: BTreeMap<NodeId, Space>,
+    /// Of each node, this one included, and when it was said.
+    spaces: BTreeMap<NodeId, (Space, Instant)>,
+    /// Content that the states of the others name, in bytes.
+    content: BTreeMap<NodeId, u64>,
+    /// This node's disk is so full that it should take no more.
+    is_short: bool,
+    /// Leadership is not handed over for want of space before.
+    hand_over_at: Instant,
+    /// From then on whoever has said nothing is missing.
+    settled_at: Instant,
     addresses: BTreeMap<NodeId, NodeInfo>,
     /// Addresses that entries of this leader are to bring into the state.
     proposed: BTreeMap<NodeId, NodeInfo>,
     due_at: Instant,
 }
 
+/// When a node that said something at `said_at` and nothing since counts as one that cannot be written to.
+fn lost_at(said_at: Instant, config: &NodeConfig) -> Instant {
+    said_at.after(REPORTS_LOST * REPORT_HEARTBEATS * config.timing.heartbeat)
+}
+
 impl Reports {
     pub(super) fn new(now: Instant, config: &NodeConfig) -> Self {
         let own = config.address.clone().map(|address| (config.id, address));
-        Self { spaces: BTreeMap::new(), addresses: own.into_iter().collect(), proposed: BTreeMap::new(), due_at: now }
+        Self {
+            spaces: BTreeMap::new(),
+            content: BTreeMap::new(),
+            is_short: false,
+            hand_over_at: now,
+            settled_at: lost_at(now, config),
+            addresses: own.into_iter().collect(),
+            proposed: BTreeMap::new(),
+            due_at: now,
+        }
     }
 
     pub(super) const fn due_at(&self) -> Instant {
         self.due_at
     }
+
+    pub(super) const fn is_short(&self) -> bool {
+        self.is_short
+    }
 }
 
 impl Node {
     pub(super) fn own_space(&mut self, space: Space) {
-        if self.reports.spaces.insert(self.config.id, space) != Some(space) {
+        let before = self.reports.spaces.insert(self.config.id, (space, self.now));
+        if before.is_none_or(|(before, _)| before != space) {
             self.report();
         }
     }
 
+    pub(super) fn own_shortage(&mut self, is_short: bool) {
+        self.reports.is_short = is_short;
+        self.use_reports();
+    }
+
+    /// Whether this node may keep the rest of its space: it is short of it, and a majority of the others has some. Where
+    /// none has, the leader lets in only what gives space back, and all have to take that. So has a node whose leader
+    /// has come to less content than it has itself: what it lacks makes room.
+    pub(super) fn is_spared(&self) -> bool {
+        self.reports.is_short && self.majority_space().is_some_and(|space| space.available > 0) && !self.would_gain()
+    }
+
+    fn would_gain(&self) -> bool {
+        let own = self.content_bytes();
+        let leader = self.leader.and_then(|leader| self.reports.content.get(&leader));
+        leader.is_some_and(|content| content.saturating_add(GAIN_BYTES_MIN.max(own / 64)) <= own)
+    }
+
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.state.volumes().map(Volume::bytes_used).sum()
+    }
+
     /// Tells every peer of this node.
     pub(super) fn report(&mut self) {
-        self.reports.due_at = self.now.after(10 * self.config.timing.heartbeat);
-        let (node, space) = (self.config.address.clone(), self.reports.spaces.get(&self.config.id).copied());
+        self.reports.due_at = self.now.after(REPORT_HEARTBEATS * self.config.timing.heartbeat);
+        let (node, space) = (self.config.address.clone(), self.space_of(self.config.id));
+        let content_bytes = self.content_bytes();
         if node.is_some() || space.is_some() {
             for peer in self.state.nodes().filter(|peer| peer.id != self.config.id) {
-                let message = PeerMessage::Report { node: node.clone(), space };
+                let message = PeerMessage::Report { node: node.clone(), space, content_bytes };
                 self.outputs.push_back(Output::Peer { to: peer.id, message });
             }
         }
         self.use_reports();
     }
 
-    pub(super) fn take_report(&mut self, from: NodeId, node: Option<NodeInfo>, space: Option<Space>) {
+    pub(super) fn take_report(
+        &mut self,
+        from: NodeId,
+        node: Option<NodeInfo>,
+        space: Option<Space>,
+        content_bytes: u64,
+    ) {
         // Only nodes of the state are heard: whoever else has a certificate may not fill this table.
         if self.state.node(from).is_none() {
             return;
@@ -60,8 +124,9 @@ impl Node {
             self.reports.addresses.insert(from, node);
         }
         if let Some(space) = space {
-            self.reports.spaces.insert(from, space);
+            self.reports.spaces.insert(from, (space, self.now));
         }
+        self.reports.content.insert(from, content_bytes);
         self.use_reports();
     }
 
@@ -71,9 +136,11 @@ impl Node {
     }
 
     fn use_reports(&mut self) {
+        self.refuse_or_take();
         if !self.leading {
             return;
         }
+        self.hand_over_when_short();
         if let Some(space) = self.majority_space() {
             self.tell_coordinator(coordinator::Input::Space(space));
         }
@@ -88,12 +155,40 @@ impl Node {
         }
     }
 
-    /// What the fullest node of the emptiest majority has; `None` as long as no majority has said.
+    /// A leader takes everything: one without a place for it must not lead while another could.
+    fn hand_over_when_short(&mut self) {
+        if !self.is_spared() || self.now < self.reports.hand_over_at {
+            return;
+        }
+        let peers = self.replica.status().peers;
+        let can = |peer: &&replica::Peer| {
+            let has_space = self.space_of(peer.id).is_some_and(|space| space.available > 0);
+            peer.id != self.config.id && peer.voter && peer.reachable == Some(true) && has_space
+        };
+        if let Some(successor) = peers.iter().filter(can).max_by_key(|peer| peer.matched) {
+            // Should it fail, this node leads on for as long as it takes to find out.
+            self.reports.hand_over_at = self.now.after(4 * self.config.timing.election);
+            let sentence = format!("short of space: leadership goes to node {}", successor.id);
+            self.outputs.push_back(Output::Notice(sentence));
+            self.tell_replica(replica::Input::Transfer { to: Some(successor.id) });
+        }
+    }
+
+    /// What the fullest node of the emptiest majority has; `None` as long as no majority has said. Who has not been heard
+    /// of lately is no part of a majority: what it could hold is of no use. Just after a start nobody is missing yet.
     fn majority_space(&self) -> Option<Space> {
         let voters: Vec<NodeId> =
             self.replica.status().peers.iter().filter(|peer| peer.voter).map(|peer| peer.id).collect();
-        let mut known: Vec<Space> = voters.iter().filter_map(|voter| self.reports.spaces.get(voter)).copied().collect();
+        let mut known: Vec<Space> = voters.iter().filter_map(|voter| self.space_of(*voter)).collect();
         known.sort_unstable_by_key(|space| std::cmp::Reverse((space.available, space.total)));
-        known.get(voters.len() / 2).copied()
+        let is_settled = known.len() == voters.len() || self.now >= self.reports.settled_at;
+        known.get(voters.len() / 2).copied().filter(|space| is_settled || space.available > 0)
+    }
+
+    /// What the node has said of its space, unless that was too long ago; this one's own is always true.
+    fn space_of(&self, node: NodeId) -> Option<Space> {
+        let (space, said_at) = *self.reports.spaces.get(&node)?;
+        let is_fresh = self.now < lost_at(said_at, &self.config);
+        (is_fresh || node == self.config.id).then_some(space)
     }
 }

@@ -85,6 +85,9 @@ pub enum Input {
     Transfer {
         to: Option<NodeId>,
     },
+    /// Whether appends of a leader are to be left unanswered, as if this node were slow: it has no place for what they
+    /// bring. What is in its log stays promised; the leader sends again what was left out.
+    Refuse(bool),
     /// Asks for a heartbeat round that begins now or later. Tickets grow; `LeaseConfirmed` answers this and all before.
     ConfirmLease {
         ticket: u64,

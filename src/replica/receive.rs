@@ -49,6 +49,12 @@ impl Replica {
                 }
                 return;
             }
+            // A node without a place for entries, or whose disk is stuck, would otherwise heap them up in memory.
+            MessageType::MsgAppend if !message.get_entries().is_empty() => {
+                if self.refuses || self.unsynced.ticks() > self.pace.election {
+                    return;
+                }
+            }
             _ => {}
         }
         // Refusals of `step` are about what this node itself proposes.

@@ -26,6 +26,7 @@ pub(super) struct NodeMetrics {
     term: Gauge,
     applied: Gauge,
     connections: Gauge,
+    short_of_space: Gauge,
     leader_changes: Counter,
 }
 
@@ -37,6 +38,11 @@ impl NodeMetrics {
         registry.register("raft_term", "The term this node is in", self.term.clone());
         registry.register("applied_index", "The last log entry in this node's state", self.applied.clone());
         registry.register("mounts_connected", "Mounts that have a stream to this node", self.connections.clone());
+        registry.register(
+            "node_short_of_space",
+            "1 while the disk is so full that this node takes no entries as long as a majority does without it",
+            self.short_of_space.clone(),
+        );
         registry.register("leader_changes", "Leaders this node has seen come or go", self.leader_changes.clone());
     }
 
@@ -45,6 +51,10 @@ impl NodeMetrics {
         self.has_leader.set(i64::from(leader.is_some()));
         self.term.set(signed(term.0));
         self.leader_changes.inc();
+    }
+
+    pub(super) fn short_of_space(&self, is_short: bool) {
+        self.short_of_space.set(i64::from(is_short));
     }
 
     pub(super) fn published(&self, applied: LogIndex, connections: usize) {
@@ -102,6 +112,8 @@ impl Collector for StoreCollector {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         let gauges = [
+            ("log_waits_for_space", "1 while the log waits for space on a full disk", counters.log_waits.get()),
+            ("state_waits_for_space", "1 while the state waits for space on a full disk", counters.state_waits.get()),
             ("pack_live_bytes", "Bytes of blocks that something names or pins", counters.pack_live_bytes.get()),
             ("pack_dead_bytes", "Bytes of blocks that nothing names, until compaction", counters.pack_dead_bytes.get()),
         ];

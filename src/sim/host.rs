@@ -29,6 +29,7 @@ pub(super) struct NodeHost {
     pub(super) skew: u64,
     /// How many times slower than usual its disk is.
     pub(super) slowness: u32,
+    pub(super) is_full: bool,
     /// Connections of mounts: its own number, and the world's.
     pub(super) connections: BTreeMap<ConnectionId, u64>,
     pub(super) last_connection: u64,

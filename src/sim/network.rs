@@ -54,6 +54,10 @@ impl Network {
         self.cut.insert((from, to));
     }
 
+    pub(super) fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
+    }
+
     pub(super) fn heal(&mut self) {
         self.cut.clear();
     }

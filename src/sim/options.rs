@@ -60,6 +60,8 @@ pub enum Fault {
     Stop,
     /// A disk takes its time.
     SlowDisk,
+    /// A node is short of space for a while, one at a time.
+    FullDisk,
 }
 
 const FAULTS: [Fault; 11] = [
@@ -85,7 +87,7 @@ impl Options {
         if dice.chance(80) {
             faults.clear();
         }
-        Self {
+        let mut options = Self {
             nodes: [1, 3, 3, 3, 3, 5][dice.index(6)],
             mounts: 1 + dice.roll(3),
             processes: 1 + dice.index(3),
@@ -100,6 +102,11 @@ impl Options {
             forget: dice.roll(2) * dice.roll(100),
             inc_epoch: dice.chance(500),
             large: dice.roll(2) * dice.roll(50),
+        };
+        // Rolled last: seeds without it run as they did before there was this fault.
+        if !options.faults.is_empty() && dice.chance(350) {
+            options.faults.push(Fault::FullDisk);
         }
+        options
     }
 }

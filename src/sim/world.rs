@@ -64,6 +64,7 @@ enum Event {
     NextCall { mount: usize, life: u64, process: usize },
     Fault,
     Heal,
+    SpaceAgain(NodeId),
 }
 
 #[derive(Debug)]
@@ -236,6 +237,7 @@ impl World {
             Event::NextCall { mount, life, process } => self.next_call(mount, life, process),
             Event::Fault => self.fault(),
             Event::Heal => self.network.heal(),
+            Event::SpaceAgain(id) => self.set_full(id, false),
         }
     }
 

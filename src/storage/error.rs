@@ -91,6 +91,12 @@ impl StorageError {
         }
     }
 
+    /// A failed sync: whatever the system calls it, nothing is known about what was written before (P8). Never `Full`,
+    /// after which one may go on.
+    pub(crate) fn unsynced(path: &Path, source: io::Error) -> Self {
+        Self::Io { action: "synced", path: path.to_owned(), source: Arc::new(source) }
+    }
+
     /// Whether the disk is to blame: such errors are counted and repaired from peers where that is possible.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
@@ -116,5 +122,13 @@ mod tests {
         assert!(sentence(30).contains("read-only file system; mount it writable"), "{}", sentence(30));
         assert!(sentence(28).contains("add space"), "{}", sentence(28));
         assert!(sentence(5).starts_with("/data/log could not be written: "), "{}", sentence(5));
+    }
+
+    /// A file system that finds a place for data only when it syncs may say ENOSPC then; going on would trust what was
+    /// never written.
+    #[test]
+    fn a_sync_that_failed_for_want_of_space_is_a_failed_sync() {
+        let error = StorageError::unsynced(Path::new("/data/log"), io::Error::from_raw_os_error(28));
+        assert!(matches!(error, StorageError::Io { action: "synced", .. }), "{error}");
     }
 }

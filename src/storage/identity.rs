@@ -225,5 +225,5 @@ impl Creation {
 
 /// Makes names that were created, renamed or removed in `dir` outlive a power cut.
 pub(crate) fn sync_directory(dir: &Path) -> Result<(), StorageError> {
-    File::open(dir).and_then(|file| file.sync_all()).map_err(|error| StorageError::io("synced", dir, error))
+    File::open(dir).and_then(|file| file.sync_all()).map_err(|error| StorageError::unsynced(dir, error))
 }

@@ -38,6 +38,8 @@ pub struct Log {
     directory: Arc<dyn Directory>,
     segment_bytes: u64,
     counters: Arc<Counters>,
+    /// Bytes of the file system that a new segment leaves free.
+    keep_free: u64,
     /// Ascending; the last one is being written.
     segments: Vec<SegmentUse>,
     file: Arc<dyn RandomFile>,
@@ -75,6 +77,7 @@ impl Log {
             directory,
             segment_bytes,
             counters,
+            keep_free: 0,
             file,
             header,
             position: HEADER_BYTES,
@@ -85,7 +88,7 @@ impl Log {
             last: compacted.0,
             failed: None,
         };
-        log.write_group(&[])?;
+        log.write_group(&[], Room::Any)?;
         Ok(log)
     }
 
@@ -107,6 +110,7 @@ impl Log {
             directory,
             segment_bytes,
             counters,
+            keep_free: 0,
             file: tail.file,
             header: tail.header,
             position: tail.end,
@@ -125,7 +129,7 @@ impl Log {
                 file = %log.path.display(), offset = log.position, found,
                 "the log ends in a write that a crash interrupted; it was never acknowledged and is cut off"
             );
-            log.next_segment(0)?;
+            log.next_segment(0, Room::Any)?;
         }
         for sequence in recovered.leftover {
             log.remove(sequence)?;
@@ -134,12 +138,18 @@ impl Log {
         Ok((log, recovered.contents))
     }
 
+    /// The same log; its new segments leave this many bytes of the file system free.
+    #[must_use]
+    pub fn keeping_free(self, bytes: u64) -> Self {
+        Self { keep_free: bytes, ..self }
+    }
+
     /// Writes the batches as one group and syncs it. All of it is there after a crash, or, where this did not return,
     /// possibly nothing.
     ///
     /// # Errors
-    /// `Misuse` for entries that leave a gap (nothing is written then); `Full`, `Io`. After any but `Misuse` the log
-    /// is unusable.
+    /// `Misuse` for entries that leave a gap, `Full` where there is no space: nothing is written then, and the same may
+    /// be tried again. After `Io` the log is unusable.
     pub fn append(&mut self, batches: &[LogBatch]) -> Result<(), StorageError> {
         let mut records = Vec::new();
         let (mut compacted, mut last) = (self.compacted, self.last);
@@ -171,11 +181,10 @@ impl Log {
                 records.push(Record::HardState(hard_state.clone()));
             }
         }
-        self.counters.log_batches.add(batches.len() as u64);
-        if records.is_empty() {
-            return Ok(());
+        if !records.is_empty() {
+            self.write_group(&records, Room::Free)?;
         }
-        self.write_group(&records)?;
+        self.counters.log_batches.add(batches.len() as u64);
         for record in records {
             match record {
                 Record::Entry(entry) => {
@@ -197,7 +206,8 @@ impl Log {
     /// before anything is deleted.
     ///
     /// # Errors
-    /// `Misuse` for a position behind the end of the log; `Full`, `Io`.
+    /// `Misuse` for a position behind the end of the log; `Full` (nothing is deleted then, and the next compaction makes
+    /// up for it); `Io`.
     pub fn compact(&mut self, through: LogIndex, term: Term) -> Result<(), StorageError> {
         if through <= self.compacted.0 {
             return Ok(());
@@ -211,8 +221,18 @@ impl Log {
         if self.removable() == 0 {
             return Ok(());
         }
-        self.write_group(&[Record::Compacted(through, term)])?;
+        // It gives space back: it may use what else must stay free.
+        self.write_group(&[Record::Compacted(through, term)], Room::Any)?;
         self.remove_compacted()
+    }
+
+    /// Whether a write or sync has failed in a way after which nothing more may be written.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    pub(crate) const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Files of the log, the one being written included.
@@ -245,7 +265,7 @@ impl Log {
     }
 
     /// Writes records as one group behind the last one and syncs it.
-    fn write_group(&mut self, records: &[Record]) -> Result<(), StorageError> {
+    fn write_group(&mut self, records: &[Record], room: Room) -> Result<(), StorageError> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
@@ -256,10 +276,12 @@ impl Log {
             head.extend(self.hard_state.iter().cloned().map(Record::HardState));
         }
         let bytes = bytes + head.iter().map(Record::encoded_bytes).sum::<u64>();
-        let written = if self.position + bytes > self.capacity { self.next_segment(bytes) } else { Ok(()) };
-        let written = written.and_then(|()| self.write_records(&head, records));
-        if let Err(error) = &written {
-            self.failed = Some(error.clone());
+        let begun = if self.position + bytes > self.capacity { self.next_segment(bytes, room) } else { Ok(()) };
+        let written = begun.and_then(|()| self.write_records(&head, records));
+        match &written {
+            // Nothing was synced: the next group goes to the same place, under the same number.
+            Ok(()) | Err(StorageError::Full { .. }) => {}
+            Err(error) => self.failed = Some(error.clone()),
         }
         written
     }
@@ -279,11 +301,16 @@ impl Log {
     }
 
     /// Begins a segment with room for a group of `bytes`.
-    fn next_segment(&mut self, bytes: u64) -> Result<(), StorageError> {
+    fn next_segment(&mut self, bytes: u64, room: Room) -> Result<(), StorageError> {
         let sequence = self.header.sequence + 1;
         let header = FileHeader::segment(sequence, self.next_group, self.position);
-        let capacity = self.segment_bytes.max(HEADER_BYTES + bytes);
-        self.file = SEGMENT.create(&*self.directory, &header, capacity)?;
+        let least = HEADER_BYTES + bytes;
+        let wanted = self.segment_bytes.max(least);
+        let (file, capacity) = match (self.create_segment(&header, wanted, self.keep_free), room) {
+            (Err(StorageError::Full { .. }), Room::Any) => (self.create_segment(&header, least, 0)?, least),
+            (created, _) => (created?, wanted),
+        };
+        self.file = file;
         self.counters.log_syncs.add(1);
         self.counters.directory_syncs.add(1);
         self.path = SEGMENT.path(&*self.directory, sequence);
@@ -292,14 +319,37 @@ impl Log {
         Ok(())
     }
 
+    fn create_segment(
+        &self,
+        header: &FileHeader,
+        capacity: u64,
+        keep_free: u64,
+    ) -> Result<Arc<dyn RandomFile>, StorageError> {
+        let path = self.directory.path();
+        let available = self.directory.available().map_err(|error| StorageError::io("read", path, error))?;
+        if available < capacity + keep_free {
+            return Err(StorageError::Full { path: path.to_owned(), needed: capacity });
+        }
+        SEGMENT.create(&*self.directory, header, capacity)
+    }
+
     fn sync(&self) -> Result<(), StorageError> {
-        fail::fail_point!("store-log-sync", |_| Err(StorageError::io("synced", &self.path, failpoint())));
+        fail::fail_point!("store-log-sync", |_| Err(StorageError::unsynced(&self.path, failpoint())));
         self.counters.log_syncs.add(1);
-        self.file.sync().map_err(|error| StorageError::io("synced", &self.path, error))
+        self.file.sync().map_err(|error| StorageError::unsynced(&self.path, error))
     }
 
     fn sync_directory(&self) -> Result<(), StorageError> {
         self.counters.directory_syncs.add(1);
-        self.directory.sync().map_err(|error| StorageError::io("synced", self.directory.path(), error))
+        self.directory.sync().map_err(|error| StorageError::unsynced(self.directory.path(), error))
     }
+}
+
+/// How much of the file system a group may use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// What is not kept free.
+    Free,
+    /// All there is: it gives space back, or nothing goes on without it.
+    Any,
 }

@@ -295,8 +295,7 @@ impl Packs {
 
     fn want_compaction(&self) {
         self.shared.count_usage();
-        let worth = !self.shared.index().mostly_dead(self.shared.options.compact_bytes_min).is_empty();
-        if worth {
+        if !self.shared.worth_compacting().is_empty() {
             self.shared.wanted.want();
         }
     }
@@ -360,6 +359,23 @@ impl Shared {
         self.counters.damages.add(1);
         tracing::error!("{error}; the block is missing here until a peer gives it");
         true
+    }
+
+    /// Bytes of the file system that can still be written.
+    fn available(&self) -> Result<u64, StorageError> {
+        self.directory.available().map_err(|error| StorageError::io("read", self.directory.path(), error))
+    }
+
+    /// Packs to compact, those with the least to copy first: the mostly dead ones, and where uploads find no space any
+    /// more, all that give back a fifth and more.
+    fn worth_compacting(&self) -> Vec<u32> {
+        let PackOptions { compact_bytes_min, keep_free_bytes, reserve_bytes, .. } = self.options;
+        // Where the file system does not answer, its next write says so.
+        let available = self.available().unwrap_or(u64::MAX);
+        if available >= keep_free_bytes + reserve_bytes {
+            return self.index().worth_compacting(1, compact_bytes_min, u64::MAX);
+        }
+        self.index().worth_compacting(4, compact_bytes_min / 8, available.saturating_sub(keep_free_bytes / 8))
     }
 
     fn count_usage(&self) {

@@ -9,7 +9,6 @@ pub(crate) mod value;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,15 +16,15 @@ use std::{
 pub(crate) use database::Meta;
 
 use self::database::Database;
-use super::{Catalog, Counters, LogWriter, Packs, StorageError, StorageEvent, health::Health};
+use bytes::Bytes;
+
+use super::{Catalog, Counters, LogWriter, Packs, StorageError, StorageEvent, health::Health, space::Reserve};
 use crate::{
     namespace::State,
-    node::StateBatch,
-    types::{SessionId, VolumeId},
+    node::{StateBatch, Unpinned},
+    types::{BlockHash, SessionId, VolumeId},
 };
 
-/// Bytes that may wait to be written; beyond it `submit` waits.
-const QUEUE_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that are written at once.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How long a batch waits for others: what they bring shares one sync of the packs.
@@ -34,6 +33,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const GATHER_BYTES: usize = 1024 * 1024;
 /// How long written rows wait for their flush.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How often a full disk is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// The way into the state store. Clones are cheap and write to the same store.
 #[derive(Clone, Debug)]
@@ -47,8 +48,6 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Something was submitted, or the end has come.
     submitted: Condvar,
-    /// Something was taken.
-    taken: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -64,11 +63,10 @@ impl StateWriter {
     }
 
     /// Queues the batch; its content can be read from the packs at once. It is written and synced in the background;
-    /// then `StatePersisted`. Waits while too many bytes wait.
+    /// then `StatePersisted`. Never waits: the node's core bounds how much is on its way (`STATE_BACKLOG_BYTES_MAX`).
     pub fn submit(&self, batch: StateBatch) {
         self.packs.content_waits(&batch.content);
-        let full = |queue: &mut Queue| queue.bytes > QUEUE_BYTES && !queue.closing;
-        let mut queue = self.shared.taken.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
         if !queue.closing {
             queue.bytes += bytes_of(&batch);
             queue.batches.push_back(batch);
@@ -80,7 +78,6 @@ impl StateWriter {
     pub(crate) fn close(&self) {
         self.lock().closing = true;
         self.shared.submitted.notify_all();
-        self.shared.taken.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -117,7 +114,6 @@ impl StateWriter {
             group.extend(queue.batches.pop_front());
         }
         queue.bytes -= bytes;
-        self.shared.taken.notify_all();
         group
     }
 
@@ -128,7 +124,7 @@ impl StateWriter {
     /// The body of the thread.
     pub(crate) fn run(&self, store: &Store, log: &LogWriter, health: &Health) -> Result<(), StorageError> {
         let ended = self.write_all(store, log, health);
-        // Whoever waits to submit must not wait for a thread that has ended.
+        // Nothing piles up behind a thread that has ended.
         self.close();
         ended
     }
@@ -141,12 +137,18 @@ impl StateWriter {
             if health.has_failed() {
                 return Ok(());
             }
-            let ends = group.is_empty() && self.is_closing();
+            let mut ends = group.is_empty() && self.is_closing();
             let mut flush = ends;
             if !group.is_empty() {
-                flush |= group[0].reset;
-                store.write(&self.packs, group, &mut meta)?;
-                unflushed.get_or_insert_with(Instant::now);
+                store.counters.state_batches.add(group.len() as u64);
+                let group = Gathered::of(group);
+                flush |= group.reset;
+                if self.store_content(store, &group)? {
+                    store.write(&self.packs, group, &mut meta)?;
+                    unflushed.get_or_insert_with(Instant::now);
+                } else {
+                    (ends, flush) = (true, true);
+                }
             }
             if unflushed.is_some_and(|since| flush || since.elapsed() >= FLUSH_EVERY) {
                 store.database.flush()?;
@@ -161,40 +163,98 @@ impl StateWriter {
     }
 }
 
+impl StateWriter {
+    /// Puts the group's content into packs, and sees to it that there is space for its rows: sled cannot go on once it
+    /// has met the end of the disk. Waits for space as long as there is none; false where the end came first. The log
+    /// has all that was submitted, so nothing is lost then.
+    fn store_content(&self, store: &Store, group: &Gathered) -> Result<bool, StorageError> {
+        let mut waits = false;
+        loop {
+            let needed = group.bytes + store.reserve.for_log();
+            let stored = if store.reserve.available()? < needed {
+                Err(StorageError::Full { path: store.database.path().to_owned(), needed })
+            } else {
+                self.packs.put_committed(group.content.clone())
+            };
+            match stored {
+                Err(error @ StorageError::Full { .. }) => {
+                    if !waits {
+                        tracing::warn!("the state waits for space, the log keeps what it lacks: {error}");
+                    }
+                    waits = true;
+                    store.counters.state_waits.set(1);
+                }
+                stored => {
+                    stored?;
+                    if waits {
+                        store.counters.state_waits.set(0);
+                        tracing::info!("the state has space again");
+                    }
+                    return Ok(true);
+                }
+            }
+            let idle = |queue: &mut Queue| !queue.closing;
+            let waited = self.shared.submitted.wait_timeout_while(self.lock(), RETRY, idle);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.closing {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// Batches that are written as one.
+#[derive(Debug, Default)]
+struct Gathered {
+    last: Meta,
+    membership: Option<Bytes>,
+    reset: bool,
+    rows: BTreeMap<Bytes, Option<Bytes>>,
+    content: Vec<(BlockHash, Bytes)>,
+    references: Vec<(BlockHash, i64)>,
+    unpinned: Vec<Unpinned>,
+    /// What all of it weighs.
+    bytes: u64,
+}
+
+impl Gathered {
+    fn of(group: Vec<StateBatch>) -> Self {
+        let mut gathered = Self::default();
+        for mut batch in group {
+            gathered.bytes += bytes_of(&batch) as u64;
+            let Meta { index, term, digest, .. } = &mut gathered.last;
+            (*index, *term, *digest) = (batch.index, batch.term, batch.digest);
+            gathered.membership = batch.membership.take().or(gathered.membership);
+            gathered.reset |= batch.reset;
+            gathered.rows.extend(batch.rows.into_iter().map(|row| (row.key, row.value)));
+            gathered.content.append(&mut batch.content);
+            gathered.references.append(&mut batch.references);
+            gathered.unpinned.append(&mut batch.unpinned);
+        }
+        gathered
+    }
+}
+
 /// What the thread writes to.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) database: Arc<Database>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) reserve: Reserve,
     /// What the rows were the state of when the store was opened.
     pub(crate) meta: Meta,
 }
 
 impl Store {
-    fn write(&self, packs: &Packs, group: Vec<StateBatch>, meta: &mut Meta) -> Result<(), StorageError> {
-        self.counters.state_batches.add(group.len() as u64);
-        let mut rows = BTreeMap::new();
-        let (mut content, mut references, mut unpinned) = (Vec::new(), Vec::new(), Vec::new());
-        let mut reset = false;
-        for mut batch in group {
-            (meta.index, meta.term, meta.digest) = (batch.index, batch.term, batch.digest);
-            if let Some(membership) = batch.membership.take() {
-                meta.membership = membership;
-            }
-            reset |= batch.reset;
-            rows.extend(batch.rows.into_iter().map(|row| (row.key, row.value)));
-            content.append(&mut batch.content);
-            references.append(&mut batch.references);
-            unpinned.append(&mut batch.unpinned);
-        }
-        packs.put_committed(content.clone())?;
+    /// Its content is in packs, synced.
+    fn write(&self, packs: &Packs, group: Gathered, meta: &mut Meta) -> Result<(), StorageError> {
+        let Gathered { last, membership, reset, rows, content, references, unpinned, .. } = group;
+        *meta = Meta { membership: membership.unwrap_or_else(|| meta.membership.clone()), ..last };
         let mut lifted = packs.ending(&unpinned);
         if !reset {
             self.database.write(&rows, meta, &lifted)?;
             return packs.apply_references(&references, &lifted, &content);
         }
-        let rows: BTreeMap<_, _> =
-            mem::take(&mut rows).into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let rows: BTreeMap<_, _> = rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         let state = State::from_rows(rows.iter().map(|(key, value)| (key.clone(), value.clone())));
         let state =
             state.map_err(|error| StorageError::Misuse { found: format!("a snapshot is no state: {error}") })?;

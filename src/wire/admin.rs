@@ -174,6 +174,7 @@ impl From<NodeStatus> for proto::NodeStatus {
             peers: status.peers.into_iter().map(Into::into).collect(),
             volumes: status.volumes.into_iter().map(Into::into).collect(),
             sessions: status.sessions.into_iter().map(Into::into).collect(),
+            short_of_space: status.short_of_space,
         }
     }
 }
@@ -192,6 +193,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
             peers: status.peers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             volumes: status.volumes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             sessions: status.sessions.into_iter().map(Into::into).collect(),
+            short_of_space: status.short_of_space,
         })
     }
 }

@@ -52,8 +52,9 @@ impl From<PeerFrame> for proto::PeerMessage {
                     last,
                 })
             }
-            PeerFrame::Message(PeerMessage::Report { node, space }) => {
-                Message::Report(proto::NodeReport { node: node.map(Into::into), space: space.map(Into::into) })
+            PeerFrame::Message(PeerMessage::Report { node, space, content_bytes }) => {
+                let (node, space) = (node.map(Into::into), space.map(Into::into));
+                Message::Report(proto::NodeReport { node, space, content_bytes })
             }
         };
         Self { message: Some(message) }
@@ -92,6 +93,7 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
             Message::Report(report) => PeerMessage::Report {
                 node: report.node.map(TryInto::try_into).transpose()?,
                 space: report.space.map(Into::into),
+                content_bytes: report.content_bytes,
             },
         };
         Ok(Self::Message(message))

@@ -99,7 +99,8 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
         (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::Heartbeat { term, round }),
         (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::HeartbeatAcknowledged { term, round }),
         (index(), bytes()).prop_map(|(index, after)| PeerMessage::SnapshotRequest { index, after }),
-        (option::of(node_info()), option::of(space())).prop_map(|(node, space)| PeerMessage::Report { node, space }),
+        (option::of(node_info()), option::of(space()), any::<u64>())
+            .prop_map(|(node, space, content_bytes)| PeerMessage::Report { node, space, content_bytes }),
         (index(), term(), bytes(), rows(), any::<bool>()).prop_map(|(index, term, membership, rows, last)| {
             PeerMessage::SnapshotPiece { index, term, membership, rows, last }
         }),
@@ -363,8 +364,9 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
         vec(peer, 0..4),
         vec(volume, 0..3),
         vec(session, 0..3),
+        any::<bool>(),
     )
-        .prop_map(|(id, leader, term, applied, committed, digest, peers, volumes, sessions)| NodeStatus {
+        .prop_map(|(id, leader, term, applied, committed, digest, peers, volumes, sessions, short)| NodeStatus {
             id,
             leader,
             term,
@@ -374,6 +376,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             peers,
             volumes,
             sessions,
+            short_of_space: short,
         })
 }
 

@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -159,6 +160,122 @@ fn a_full_disk_refuses_uploads_and_goes_on_with_everything_else() {
         storage.packs().put(vec![block(5000)], pin(&machine, 5000)).expect("space again");
         let last = content(stored - 1, 1 << 20);
         assert_eq!(storage.packs().get(&BlockHash::of(&last)).expect("whole"), Some(last));
+    });
+}
+
+/// Takes all space that is left, as somebody else's file would.
+fn fill(file: &Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(file).expect("ours");
+    for size in [1 << 20, 4096] {
+        let bytes = vec![7; size];
+        while file.write_all(&bytes).is_ok() {}
+    }
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn log_and_state_wait_on_a_disk_that_others_have_filled_and_go_on_by_themselves() {
+    let parent = tempdir().expect("space for a test");
+    with_small_file_system(parent.path(), 96, || {
+        let (dir, foreign) = (parent.path().join("node"), parent.path().join("foreign"));
+        let options = Options { log_segment_bytes: 64 * 1024, ..Options::default() };
+        create_with(&dir, options);
+        let (open, _) = open_with(&dir, options);
+        let (mut machine, batch) = Machine::new();
+        open.storage.state().submit(batch);
+        let (ino, batch) = machine.make_file("a");
+        open.storage.state().submit(batch);
+        open.storage.log().submit(log_batch(1, vec![log_entry(2, 1, "a"), log_entry(3, 1, "b")]));
+        open.wait_for_log(1);
+        open.wait_for_state(machine.index);
+
+        fill(&foreign);
+        let counters = std::sync::Arc::clone(open.storage.counters());
+        let large = content(7, 60_000);
+        open.storage.log().submit(log_batch(2, vec![log_entry(4, 1, large.clone()), log_entry(5, 1, large.clone())]));
+        open.storage.state().submit(machine.write(ino, &large, None));
+        wait_until("both wait", || counters.log_waits.get() + counters.state_waits.get() == 2);
+        assert!(open.storage.is_short_of_space(false).expect("answers"));
+        // What waits can be read.
+        assert_eq!(open.storage.packs().get(&BlockHash::of(&large)).expect("whole"), Some(large.clone()));
+        // Nothing of it was acknowledged, so nobody misses it when the process ends; and the store opens.
+        drop(open.storage);
+        assert_eq!(open.events.try_iter().map(|event| format!("{event:?}")).collect::<Vec<_>>(), [""; 0]);
+
+        let (open, recovered) = open_with(&dir, options);
+        assert_eq!((recovered.state_index, recovered.entries.len()), (LogIndex(3), 2));
+        let counters = std::sync::Arc::clone(open.storage.counters());
+        open.storage.log().submit(log_batch(1, vec![log_entry(4, 1, large.clone()), log_entry(5, 1, large.clone())]));
+        let batch = {
+            let mut again = Machine::new().0;
+            let (ino, _) = again.make_file("a");
+            again.write(ino, &large, None)
+        };
+        open.storage.state().submit(batch);
+        wait_until("both wait again", || counters.log_waits.get() + counters.state_waits.get() == 2);
+        fs::remove_file(&foreign).expect("ours");
+        open.wait_for_log(1);
+        open.wait_for_state(LogIndex(4));
+        assert_eq!((counters.log_waits.get(), counters.state_waits.get()), (0, 0));
+        assert!(!open.storage.is_short_of_space(true).expect("answers"));
+        drop(open);
+        let (_open, recovered) = open_with(&dir, options);
+        assert_eq!((recovered.state_index, recovered.entries.len()), (LogIndex(4), 4));
+    });
+}
+
+#[test]
+fn compaction_gives_the_log_the_space_that_it_waits_for() {
+    let parent = tempdir().expect("space for a test");
+    with_small_file_system(parent.path(), 96, || {
+        let (dir, foreign) = (parent.path().join("node"), parent.path().join("foreign"));
+        let options = Options { log_segment_bytes: 4 << 20, ..Options::default() };
+        create_with(&dir, options);
+        let (open, _) = open_with(&dir, options);
+        // Six segments of entries that the state has: nothing but the log says that they are needed.
+        let (machine, batch) = Machine::new();
+        open.storage.state().submit(batch);
+        open.wait_for_state(machine.index);
+        let entry = |index| log_entry(index, 1, content(index, 1 << 20));
+        for index in 2..20 {
+            open.storage.log().submit(log_batch(index, vec![entry(index)]));
+        }
+        open.wait_for_log(19);
+        fill(&foreign);
+        for index in 20..26 {
+            open.storage.log().submit(log_batch(index, vec![entry(index)]));
+        }
+        let counters = open.storage.counters();
+        wait_until("the log waits", || counters.log_waits.get() == 1);
+        drop(open);
+        // As after a restart: the state goes on to where the log may be cut.
+        let (open, recovered) = open_with(&dir, options);
+        let last = recovered.entries.last().expect("most are there").index.0;
+        assert!((19..25).contains(&last), "{last}");
+        let mut machine = machine;
+        while machine.index < LogIndex(18) {
+            machine.make_file(&format!("file {}", machine.index));
+        }
+        let snapshot = machine.snapshot();
+        fs::remove_file(&foreign).expect("ours");
+        open.storage.state().submit(snapshot);
+        open.wait_for_state(LogIndex(18));
+        fill(&foreign);
+        for index in last + 1..=last + 6 {
+            open.storage.log().submit(log_batch(index, vec![entry(index)]));
+        }
+        let counters = open.storage.counters();
+        wait_until("the log waits", || counters.log_waits.get() == 1);
+        open.storage.log().compact(LogIndex(18), Term(1));
+        open.wait_for_log(last + 6);
     });
 }
 

@@ -207,3 +207,128 @@ fn equal_inputs_give_equal_outputs() {
     assert!(first.len() > 500, "{}", first.len());
     assert_eq!(first, second);
 }
+
+const FULL: Space = Space { total: 1 << 40, available: 0 };
+const ROOMY: Space = Space { total: 1 << 40, available: 1 << 30 };
+
+/// What a shell says whose disk has run full, or has space again.
+fn fill(world: &mut World, id: NodeId, is_full: bool) {
+    world.handle(id, Input::Space(if is_full { FULL } else { ROOMY }));
+    world.handle(id, Input::ShortOfSpace(is_full));
+}
+
+fn rmdir(name: &str) -> Operation {
+    Operation::Rmdir { parent: Ino::ROOT, name: Name::new(name.as_bytes()).expect("a good name") }
+}
+
+fn outcome(world: &mut World, at: usize, sequence: u64, operation: Operation) -> Result<Reply, Errno> {
+    world.call(at, sequence, operation);
+    world.run_until("an answer", |world| world.clients[at].answers.contains_key(&Sequence(sequence)));
+    world.clients[at].answers[&Sequence(sequence)]
+}
+
+#[test]
+fn a_full_follower_takes_no_entries_stops_no_write_and_catches_up() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let follower = world.nodes.keys().copied().find(|id| Some(*id) != world.leader()).expect("two of them");
+    fill(&mut world, follower, true);
+    let before = world.nodes[&follower].status();
+    assert!(before.short_of_space);
+    for n in 1..=20 {
+        assert_eq!(world.change(a, n, mkdir(&format!("d{n}"))), Duration::ZERO);
+    }
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.nodes[&follower].status().applied, before.applied, "it took entries without a place for them");
+    fill(&mut world, follower, false);
+    world.agree();
+    assert!(world.nodes[&follower].status().applied > before.applied);
+}
+
+/// It had refused the very entries that would have emptied it.
+#[test]
+fn a_full_follower_takes_entries_when_what_it_lacks_makes_room() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let name = Name::new(b"large").expect("a good name");
+    let (parent, node) = (Ino::ROOT, NewNode::File);
+    world.change(a, 1, Operation::Make { parent, name: name.clone(), node, mode: 0o644, uid: 0, gid: 0 });
+    let leader = world.leader().expect("elected");
+    let ino = world.nodes[&leader].state.volume_named("main").and_then(|main| main.lookup(parent, &name));
+    let piece = |n: u64| crate::types::Piece {
+        offset: n << 20,
+        length: 1 << 20,
+        block: Some(crate::types::BlockHash([7; 32])),
+        content: None,
+    };
+    let pieces = (0..4).map(piece).collect();
+    let ino = ino.expect("made");
+    let uploads = Vec::new();
+    world.change(a, 2, Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: false, uploads });
+    world.agree();
+    let follower = world.nodes.keys().copied().find(|id| Some(*id) != world.leader()).expect("two of them");
+    fill(&mut world, follower, true);
+    world.change(a, 3, mkdir("d"));
+    world.run(Duration::from_secs(5));
+    assert!(world.nodes[&follower].is_spared());
+    world.change(a, 4, Operation::Unlink { parent, name });
+    world.agree();
+    assert_eq!(world.nodes[&follower].content_bytes(), 0);
+}
+
+#[test]
+fn a_full_leader_hands_over_to_one_with_space() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    world.change(a, 1, mkdir("d1"));
+    let leader = world.leader().expect("elected");
+    let others: Vec<NodeId> = world.nodes.keys().copied().filter(|id| *id != leader).collect();
+    fill(&mut world, others[0], true);
+    world.run(Duration::from_secs(2));
+    // Two are full now: nobody is spared, and nobody better could lead.
+    fill(&mut world, leader, true);
+    world.run(Duration::from_secs(10));
+    assert_eq!(world.leader(), Some(leader));
+    assert!(!world.nodes[&leader].is_spared());
+    fill(&mut world, others[0], false);
+    let took = world.run_until("another leader", |world| world.leader().is_some_and(|now| now != leader));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let took = world.change(a, 2, mkdir("d2"));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    fill(&mut world, leader, false);
+    world.agree();
+}
+
+#[test]
+fn a_full_majority_takes_what_gives_space_back_and_nothing_else() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    world.change(a, 1, mkdir("d1"));
+    let ids: Vec<NodeId> = world.nodes.keys().copied().collect();
+    ids[..2].iter().for_each(|id| fill(&mut world, *id, true));
+    world.run(Duration::from_secs(2));
+    assert_eq!(outcome(&mut world, a, 2, mkdir("d2")), Err(Errno::ENOSPC));
+    world.change(a, 3, rmdir("d1"));
+    world.agree();
+    ids.iter().for_each(|id| fill(&mut world, *id, false));
+    world.run(Duration::from_secs(2));
+    world.change(a, 4, mkdir("d2"));
+}
+
+#[test]
+fn what_a_dead_node_had_free_does_not_count() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    let leader = world.leader().expect("elected");
+    let others: Vec<NodeId> = world.nodes.keys().copied().filter(|id| *id != leader).collect();
+    world.change(a, 1, mkdir("d1"));
+    world.kill(others[0]);
+    fill(&mut world, others[1], true);
+    // Leader and full node are all there is: content is refused, and the full one takes the rest.
+    world.run(Duration::from_secs(10));
+    assert_eq!(outcome(&mut world, a, 2, mkdir("d2")), Err(Errno::ENOSPC));
+    world.change(a, 3, rmdir("d1"));
+    world.start(others[0]);
+    world.run(Duration::from_secs(2));
+    world.change(a, 4, mkdir("d2"));
+}

@@ -27,6 +27,10 @@ impl World {
     fn bring_about(&mut self, fault: Fault) {
         let ids = self.ids();
         let Some(victim) = self.dice.pick(&ids).copied() else { return };
+        // A full node beside one that is not heard of for long is a full majority: ENOSPC, and no fault of ours.
+        if matches!(fault, Fault::Partition | Fault::OneWay) {
+            self.make_space();
+        }
         let mount = self.dice.index(self.mounts.len());
         match fault {
             Fault::Crash => self.crash_for_a_while(victim),
@@ -82,6 +86,14 @@ impl World {
                     host.slowness = slowness;
                 }
             }
+            Fault::FullDisk => {
+                let is_whole = !self.network.is_cut() && !self.nodes.values().any(|host| host.is_full);
+                if self.nodes.len() > 1 && is_whole {
+                    self.set_full(victim, true);
+                    let time = self.dice.micros(200_000, 4_000_000);
+                    self.after(time, Event::SpaceAgain(victim));
+                }
+            }
         }
     }
 
@@ -100,6 +112,14 @@ impl World {
         }
     }
 
+    fn make_space(&mut self) {
+        for id in self.ids() {
+            if self.nodes.get(&id).is_some_and(|host| host.is_full) {
+                self.set_full(id, false);
+            }
+        }
+    }
+
     fn heal_later(&mut self) {
         let time = self.dice.micros(50_000, 3_000_000);
         self.after(time, Event::Heal);
@@ -108,6 +128,7 @@ impl World {
     /// From here on nothing goes wrong any more; what is down comes back.
     pub(super) fn end_faults(&mut self) {
         self.network.heal();
+        self.make_space();
         for id in self.ids() {
             if let Some(host) = self.nodes.get_mut(&id) {
                 host.slowness = 1;

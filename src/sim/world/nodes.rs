@@ -10,6 +10,7 @@ use crate::{
         disk::Disk,
         host::{Link, NodeHost},
         network::{Place, Stream},
+        options::Fault,
     },
     types::{
         Access, ConnectionId, Instant, LogIndex, NodeId,
@@ -35,6 +36,7 @@ impl World {
                 state_sync_due: false,
                 skew: self.dice.roll(50_000_000),
                 slowness: 1,
+                is_full: false,
                 connections: BTreeMap::new(),
                 last_connection: 0,
                 is_stopping: false,
@@ -60,7 +62,23 @@ impl World {
         host.core = Some(Node::open(now, config, recovered).expect("what a store wrote can be opened"));
         (host.is_stopping, host.wake, host.state_sync_due) = (false, None, false);
         host.connections.clear();
-        self.tell_node(id, Input::Space(Space { total: 1 << 40, available: 1 << 39 }));
+        self.tell_space(id);
+    }
+
+    pub(super) fn set_full(&mut self, id: NodeId, is_full: bool) {
+        if let Some(host) = self.nodes.get_mut(&id) {
+            host.is_full = is_full;
+            self.tell_space(id);
+        }
+    }
+
+    fn tell_space(&mut self, id: NodeId) {
+        let is_full = self.nodes.get(&id).is_some_and(|host| host.is_full);
+        let available = if is_full { 0 } else { 1 << 39 };
+        self.tell_node(id, Input::Space(Space { total: 1 << 40, available }));
+        if is_full || self.options.faults.contains(&Fault::FullDisk) {
+            self.tell_node(id, Input::ShortOfSpace(is_full));
+        }
     }
 
     /// The process ends: what it had not synced may be lost, its streams break.

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use super::Log;
@@ -15,6 +16,9 @@ use crate::{
 
 /// Bytes of entries that are written as one group at most, unless one batch alone has more.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often a full disk is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// The way into the Raft log. Clones are cheap and write to the same log.
 #[derive(Clone, Debug)]
@@ -97,11 +101,13 @@ impl LogWriter {
         loop {
             match self.next() {
                 Work::Append(batches) => {
-                    log.append(&batches)?;
+                    if !self.append(&mut log, &batches)? {
+                        return Ok(());
+                    }
                     let number = batches.last().expect("work has a batch").number;
                     health.report(StorageEvent::LogPersisted(number));
                 }
-                Work::Compact(through, term) => log.compact(through, term)?,
+                Work::Compact(through, term) => compact(&mut log, through, term)?,
                 Work::End => return Ok(()),
             }
             if health.has_failed() {
@@ -110,14 +116,49 @@ impl LogWriter {
         }
     }
 
+    /// Appends the batches; on a full disk, again and again until there is space for them. False where the end came
+    /// first: then they are not in the log, and nobody was told they were.
+    fn append(&self, log: &mut Log, batches: &[LogBatch]) -> Result<bool, StorageError> {
+        let mut waits = false;
+        loop {
+            match log.append(batches) {
+                Err(error @ StorageError::Full { .. }) if !log.has_failed() => {
+                    if !waits {
+                        tracing::warn!("the log waits for space, this node acknowledges nothing until then: {error}");
+                    }
+                    waits = true;
+                    log.counters().log_waits.set(1);
+                }
+                appended => {
+                    appended?;
+                    if waits {
+                        log.counters().log_waits.set(0);
+                        tracing::info!("the log has space again");
+                    }
+                    return Ok(true);
+                }
+            }
+            // What compaction deletes may be all the space that is missing.
+            if let Some((through, term)) = self.lock().due_compaction(batches) {
+                compact(log, through, term)?;
+                continue;
+            }
+            let idle = |queue: &mut Queue| !queue.closing;
+            let (queue, _) = self
+                .shared
+                .changed
+                .wait_timeout_while(self.lock(), RETRY, idle)
+                .unwrap_or_else(PoisonError::into_inner);
+            if queue.closing {
+                return Ok(false);
+            }
+        }
+    }
+
     fn next(&self) -> Work {
         let mut queue = self.lock();
         loop {
-            let synced = queue.state_persisted;
-            // Behind a reset: the position may belong to the log that it begins.
-            if queue.batches.iter().all(|batch| batch.reset.is_none())
-                && let Some((through, term)) = queue.compact.take_if(|(through, _)| *through <= synced)
-            {
+            if let Some((through, term)) = queue.due_compaction(&[]) {
                 return Work::Compact(through, term);
             }
             let batches = queue.take_group();
@@ -132,7 +173,23 @@ impl LogWriter {
     }
 }
 
+/// A full disk only puts it off: the next compaction makes up for it.
+fn compact(log: &mut Log, through: LogIndex, term: Term) -> Result<(), StorageError> {
+    match log.compact(through, term) {
+        Err(StorageError::Full { .. }) if !log.has_failed() => Ok(()),
+        compacted => compacted,
+    }
+}
+
 impl Queue {
+    /// The compaction that may be carried out before what waits, `taken` and the queue, is written. Not behind a reset:
+    /// the position may belong to the log that it begins.
+    fn due_compaction(&mut self, taken: &[LogBatch]) -> Option<(LogIndex, Term)> {
+        let synced = self.state_persisted;
+        let has_reset = taken.iter().chain(&self.batches).any(|batch| batch.reset.is_some());
+        if has_reset { None } else { self.compact.take_if(|(through, _)| *through <= synced) }
+    }
+
     /// The batches at the front that may be written now. A reset has to wait for the state it belongs to: otherwise a
     /// crash would leave a log that begins behind the state.
     fn take_group(&mut self) -> Vec<LogBatch> {

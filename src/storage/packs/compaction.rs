@@ -69,8 +69,7 @@ impl Packs {
     pub fn compact(&self) -> Result<(), StorageError> {
         let shared = &self.shared;
         let _running = shared.wanted.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let candidates = shared.index().mostly_dead(shared.options.compact_bytes_min);
-        for pack in candidates {
+        for pack in shared.worth_compacting() {
             shared.compact_pack(pack)?;
         }
         shared.count_usage();
@@ -136,7 +135,7 @@ impl Shared {
         let path = self.directory.path().join(&name);
         self.directory.remove(&name).map_err(|error| StorageError::io("removed", &path, error))?;
         self.counters.directory_syncs.add(1);
-        self.directory.sync().map_err(|error| StorageError::io("synced", self.directory.path(), error))?;
+        self.directory.sync().map_err(|error| StorageError::unsynced(self.directory.path(), error))?;
         self.counters.packs_compacted.add(1);
         Ok(())
     }

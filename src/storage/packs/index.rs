@@ -51,11 +51,6 @@ impl PackUse {
     pub(crate) const fn dead(&self) -> u64 {
         self.end.saturating_sub(HEADER_BYTES).saturating_sub(self.live)
     }
-
-    /// Whether more than half of it is dead.
-    const fn is_mostly_dead(&self) -> bool {
-        self.dead() > self.live
-    }
 }
 
 #[derive(Default, Debug)]
@@ -214,12 +209,17 @@ impl Index {
         self.blocks.iter().filter_map(located).collect()
     }
 
-    /// Packs that are mostly dead; the current one only when it has at least `current_bytes_min` bytes.
-    pub(crate) fn mostly_dead(&self, current_bytes_min: u64) -> Vec<u32> {
+    /// Packs of which more than one part in `parts` and one is dead, so that 1 means most of it; the current one only
+    /// when it has at least `current_bytes_min` bytes; none with more than `live_bytes_max` to copy. Those with the least
+    /// to copy first.
+    pub(crate) fn worth_compacting(&self, parts: u64, current_bytes_min: u64, live_bytes_max: u64) -> Vec<u32> {
         let worth = |number: u32, pack: &PackUse| {
-            pack.is_mostly_dead() && (Some(number) != self.current || pack.end >= current_bytes_min)
+            let is_dead = pack.dead().saturating_mul(parts) > pack.live && pack.live <= live_bytes_max;
+            is_dead && (Some(number) != self.current || pack.end >= current_bytes_min)
         };
-        self.packs.iter().filter(|(number, pack)| worth(**number, pack)).map(|(&number, _)| number).collect()
+        let mut packs: Vec<_> = self.packs.iter().filter(|(number, pack)| worth(**number, pack)).collect();
+        packs.sort_by_key(|(_, pack)| pack.live);
+        packs.into_iter().map(|(&number, _)| number).collect()
     }
 
     /// Bytes of live and of dead records, over all packs.
@@ -356,13 +356,14 @@ mod tests {
             index.set_location(hash, at(48 + 176 * number as u32));
             index.add_references(hash, 1).expect("adds");
         }
-        assert!(index.mostly_dead(0).is_empty());
+        assert!(index.worth_compacting(1, 0, u64::MAX).is_empty());
         for hash in &hashes[..3] {
             index.add_references(hash, -1).expect("removes");
         }
-        assert_eq!(index.mostly_dead(0), [1]);
+        assert_eq!(index.worth_compacting(1, 0, u64::MAX), [1]);
+        assert!(index.worth_compacting(1, 0, 2 * 176 - 1).is_empty(), "more to copy than there is space for");
         index.current = Some(1);
-        assert!(index.mostly_dead(u64::MAX).is_empty(), "the current pack has to be worth it");
-        assert_eq!(index.mostly_dead(1000), [1]);
+        assert!(index.worth_compacting(1, u64::MAX, u64::MAX).is_empty(), "the current pack has to be worth it");
+        assert_eq!(index.worth_compacting(1, 1000, u64::MAX), [1]);
     }
 }

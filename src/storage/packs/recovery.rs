@@ -35,7 +35,7 @@ pub(crate) fn recover(
     remove_unfinished(directory)?;
     // A killed process may have named a pack and not synced the name.
     counters.directory_syncs.add(1);
-    directory.sync().map_err(|error| StorageError::io("synced", directory.path(), error))?;
+    directory.sync().map_err(|error| StorageError::unsynced(directory.path(), error))?;
     let mut index = Index::default();
     let mut newest = 0;
     for sequence in PACK.list(directory)? {
@@ -133,7 +133,7 @@ fn scan_tail(
         if !changes.is_empty() {
             // A killed process may have left them unsynced.
             counters.pack_syncs.add(1);
-            pack.file.sync().map_err(|error| StorageError::io("synced", &pack.path, error))?;
+            pack.file.sync().map_err(|error| StorageError::unsynced(&pack.path, error))?;
             changes.push(CatalogChange::Scanned(pack.number, end));
             catalog.apply(&changes)?;
             for change in changes {

@@ -95,6 +95,7 @@ impl Writer {
             if requests.is_empty() {
                 return Ok(());
             }
+            let requests = self.refuse_without_space(requests)?;
             let result = self.shared.health.check().and_then(|()| self.execute(&requests));
             let fatal = matches!(&result, Err(error) if !matches!(error, StorageError::Full { .. }));
             if let (true, Err(error)) = (fatal, &result) {
@@ -128,7 +129,6 @@ impl Writer {
     }
 
     fn write_group(&mut self, requests: &[Request]) -> Result<(), StorageError> {
-        self.keep_space(requests)?;
         let plan = self.plan(requests);
         let written = if plan.records.is_empty() { Ok(()) } else { self.write_records(&plan) };
         let mut index = self.shared.index();
@@ -138,19 +138,20 @@ impl Writer {
         written
     }
 
-    /// That what users write leaves the space which log, state and compaction need.
-    fn keep_space(&self, requests: &[Request]) -> Result<(), StorageError> {
-        let limited = |request: &&Request| matches!(request, Request::Put { may_fill: false, .. });
-        let needed: usize = requests.iter().filter(limited).map(Request::bytes).sum();
-        if needed == 0 {
-            return Ok(());
+    /// What users write leaves the space which log, state and compaction need. Those that do not are answered; the
+    /// rest is given back.
+    fn refuse_without_space(&self, mut requests: Vec<Request>) -> Result<Vec<Request>, StorageError> {
+        let limited = |request: &Request| matches!(request, Request::Put { may_fill: false, .. });
+        let needed: usize = requests.iter().filter(|request| limited(request)).map(Request::bytes).sum();
+        if needed == 0 || self.shared.available()? >= needed as u64 + self.shared.options.keep_free_bytes {
+            return Ok(requests);
         }
-        let directory = &*self.shared.directory;
-        let available = directory.available().map_err(|error| StorageError::io("read", directory.path(), error))?;
-        if available < needed as u64 + self.shared.options.keep_free_bytes {
-            return Err(StorageError::Full { path: directory.path().to_owned(), needed: needed as u64 });
+        let path = self.shared.directory.path();
+        for request in requests.extract_if(.., |request| limited(request)) {
+            let needed = request.bytes() as u64;
+            request.answer(Err(StorageError::Full { path: path.to_owned(), needed }));
         }
-        Ok(())
+        Ok(requests)
     }
 
     fn plan(&self, requests: &[Request]) -> Plan {
@@ -214,9 +215,9 @@ impl Writer {
             }
             written => written.map_err(|error| StorageError::io("written", path, error))?,
         }
-        fail::fail_point!("store-pack-sync", |_| Err(StorageError::io("synced", path, failpoint())));
+        fail::fail_point!("store-pack-sync", |_| Err(StorageError::unsynced(path, failpoint())));
         shared.counters.pack_syncs.add(1);
-        current.pack.file.sync().map_err(|error| StorageError::io("synced", path, error))?;
+        current.pack.file.sync().map_err(|error| StorageError::unsynced(path, error))?;
         current.position += buffer.len() as u64;
         shared.counters.pack_bytes.add(buffer.len() as u64);
         changes.push(CatalogChange::Scanned(number, current.position));

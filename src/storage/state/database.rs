@@ -285,10 +285,10 @@ impl Catalog for Database {
     /// `sled::Db::flush` waits until the kernel has written the pages, but no cache of the disk is flushed and the
     /// file's length is not synced (sled issue 1452): that is done here.
     fn flush(&self) -> Result<(), StorageError> {
-        fail::fail_point!("store-state-flush", |_| Err(StorageError::io("synced", &self.path, failpoint())));
+        fail::fail_point!("store-state-flush", |_| Err(StorageError::unsynced(&self.path, failpoint())));
         self.sled.flush().map_err(|error| sled_error(&self.path, error))?;
         self.counters.state_syncs.add(1);
-        self.file.sync_data().map_err(|error| StorageError::io("synced", &self.path, error))
+        self.file.sync_data().map_err(|error| StorageError::unsynced(&self.path, error))
     }
 }
 
