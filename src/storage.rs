@@ -181,7 +181,8 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
     let state = read_state(&database, &meta)?;
 
     let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
-    let (log, contents) = Log::open(directory, options.log_segment_bytes, Arc::clone(&counters))?;
+    let segment_bytes = reserve.segment_bytes(options.log_segment_bytes)?;
+    let (log, contents) = Log::open(directory, segment_bytes, Arc::clone(&counters))?;
     let log = log.keeping_free(reserve.for_start());
     check_ends(&dir.join("log"), &contents, &meta)?;
 

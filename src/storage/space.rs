@@ -76,6 +76,12 @@ impl Reserve {
         }
     }
 
+    /// Segments of the log are smaller on a small file system, so that a new one is a small part of what is kept back.
+    pub(crate) fn segment_bytes(&self, most: u64) -> Result<u64, StorageError> {
+        let (total, _) = file_system(&self.dir)?;
+        Ok(most.min((total / 64).max(1024 * 1024)))
+    }
+
     /// Packs are smaller on a small file system: one that is compacted needs space for what lives in it.
     pub(crate) fn pack_bytes(&self, most: u64) -> Result<u64, StorageError> {
         let (total, _) = file_system(&self.dir)?;

@@ -170,7 +170,10 @@ impl StateWriter {
     fn store_content(&self, store: &Store, group: &Gathered) -> Result<bool, StorageError> {
         let mut waits = false;
         loop {
-            let needed = group.bytes + store.reserve.for_log();
+            // What brings no content may give space back, and must get through.
+            let reserve = &store.reserve;
+            let kept = if group.content.is_empty() { reserve.for_start() } else { reserve.for_log() };
+            let needed = group.bytes + kept;
             let stored = if store.reserve.available()? < needed {
                 Err(StorageError::Full { path: store.database.path().to_owned(), needed })
             } else {

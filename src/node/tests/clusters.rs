@@ -252,7 +252,8 @@ fn a_full_follower_takes_entries_when_what_it_lacks_makes_room() {
     let a = world.mount(1);
     let name = Name::new(b"large").expect("a good name");
     let (parent, node) = (Ino::ROOT, NewNode::File);
-    world.change(a, 1, Operation::Make { parent, name: name.clone(), node, mode: 0o644, uid: 0, gid: 0 });
+    let make = Operation::Make { parent, name: name.clone(), node, mode: 0o644, uid: 0, gid: 0, delegate: false };
+    world.change(a, 1, make);
     let leader = world.leader().expect("elected");
     let ino = world.nodes[&leader].state.volume_named("main").and_then(|main| main.lookup(parent, &name));
     let piece = |n: u64| crate::types::Piece {
