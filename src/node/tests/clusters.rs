@@ -250,9 +250,11 @@ fn a_full_follower_takes_no_entries_stops_no_write_and_catches_up() {
 fn a_full_follower_takes_entries_when_what_it_lacks_makes_room() {
     let mut world = World::elected(3);
     let a = world.mount(1);
-    let name = Name::new(b"large").expect("a good name");
-    let (parent, node) = (Ino::ROOT, NewNode::File);
-    let make = Operation::Make { parent, name: name.clone(), node, mode: 0o644, uid: 0, gid: 0, delegate: false };
+    let (parent, name) = (Ino::ROOT, Name::new(b"large").expect("a good name"));
+    let mut make = mkdir("large");
+    if let Operation::Make { node, .. } = &mut make {
+        *node = NewNode::File;
+    }
     world.change(a, 1, make);
     let leader = world.leader().expect("elected");
     let ino = world.nodes[&leader].state.volume_named("main").and_then(|main| main.lookup(parent, &name));
