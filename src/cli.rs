@@ -18,6 +18,7 @@ mod mount_options;
 mod mountpoint;
 mod report;
 mod runfile;
+mod scrub;
 mod serve;
 mod socket;
 mod status;
@@ -59,6 +60,7 @@ enum Command {
     Hold(hold::Hold),
     Inspect(inspect::Inspect),
     Check(check::Check),
+    Scrub(scrub::Scrub),
     Bench(bench::Bench),
     Demo(demo::Demo),
 }
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Hold(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Scrub(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Demo(command) => command.run(),
     });

@@ -403,7 +403,7 @@ impl Active {
         };
         let core =
             Node::open(clock::now(), node_config, recovered).map_err(|error| ServeError::Fatal(error.to_string()))?;
-        let (running, queue) = Running::new(node, storage.packs().clone());
+        let (running, queue) = Running::new(node, storage.packs().clone(), storage.scrubber().clone());
         events.lead_to(running.clone());
         let storage = Arc::new(storage);
         let mut tasks = JoinSet::new();

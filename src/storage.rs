@@ -9,12 +9,12 @@
 //! DIR/reserve       nothing: space for the next start (space.rs)
 //! ```
 //!
-//! Three threads write: log, state and packs; a fourth compacts packs. The log syncs before anything is promised. The
+//! Three threads write: log, state and packs; a fourth compacts packs, a fifth reads everything again now and then. The log syncs before anything is promised. The
 //! state follows behind it, content first (state.rs). What is cut from the log is in state and packs, synced: the log's
 //! thread holds back what is not. A failed sync ends the store, and the process with it. A full disk does not: whoever
 //! has no space waits for it (space.rs), and nothing is acknowledged meanwhile.
 //!
-//! Failpoints: `store-log-sync`, `store-pack-sync`, `store-state-flush`; `return` makes the sync fail with EIO.
+//! Failpoints, in builds for tests: `store-log-sync`, `store-pack-sync`, `store-state-flush`; `return` makes the sync fail.
 
 mod check;
 mod counters;
@@ -26,6 +26,7 @@ mod identity;
 pub mod inspect;
 pub mod log;
 pub mod packs;
+mod scrub;
 mod space;
 mod state;
 
@@ -45,6 +46,7 @@ pub use identity::{FORMAT, Identity, inspect_identity};
 pub use inspect::{Description, inspect};
 pub use log::queue::LogWriter;
 pub use packs::Packs;
+pub use scrub::{ScrubOptions, Scrubber};
 pub use state::StateWriter;
 
 use self::{
@@ -85,11 +87,16 @@ pub struct Options {
     pub log_segment_bytes: u64,
     /// `keep_free_bytes` of it is set by `open` unless it is larger than 0.
     pub packs: PackOptions,
+    pub scrub: ScrubOptions,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { log_segment_bytes: limits::LOG_SEGMENT_BYTES, packs: PackOptions::default() }
+        Self {
+            log_segment_bytes: limits::LOG_SEGMENT_BYTES,
+            packs: PackOptions::default(),
+            scrub: ScrubOptions::default(),
+        }
     }
 }
 
@@ -180,9 +187,9 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
     let database = Arc::new(database);
     let state = read_state(&database, &meta)?;
 
-    let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
+    let log_directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
     let segment_bytes = reserve.segment_bytes(options.log_segment_bytes)?;
-    let (log, contents) = Log::open(directory, segment_bytes, Arc::clone(&counters))?;
+    let (log, contents) = Log::open(Arc::clone(&log_directory), segment_bytes, Arc::clone(&counters))?;
     let log = log.keeping_free(reserve.for_start());
     check_ends(&dir.join("log"), &contents, &meta)?;
 
@@ -200,6 +207,7 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
         log: LogWriter::new(meta.index),
         state: StateWriter::new(packs.clone()),
         packs,
+        scrubber: Scrubber::default(),
         counters: Arc::clone(&counters),
         threads: Threads { packs: Some(pack_thread), ..Threads::default() },
         lock,
@@ -211,6 +219,7 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
         storage.packs.apply_references(&[], &over, &[])?;
     }
     reserve.reserve_for_start()?;
+    storage.start_scrubber(&health, options.scrub, log_directory)?;
     storage.start(&health, log, Store { database, counters, reserve, meta: meta.clone() })?;
     let recovered = Recovered {
         hard_state: contents.hard_state,
@@ -279,6 +288,7 @@ pub struct Storage {
     log: LogWriter,
     state: StateWriter,
     packs: Packs,
+    scrubber: Scrubber,
     counters: Arc<Counters>,
     threads: Threads,
     #[allow(dead_code, reason = "held, never read; dropped last")]
@@ -291,6 +301,7 @@ struct Threads {
     state: Option<JoinHandle<()>>,
     packs: Option<JoinHandle<()>>,
     compaction: Option<JoinHandle<()>>,
+    scrub: Option<JoinHandle<()>>,
 }
 
 impl Storage {
@@ -301,6 +312,21 @@ impl Storage {
         self.threads.state = Some(health.spawn("state", move || writer.run(&store, &log, &shared))?);
         let packs = self.packs.clone();
         self.threads.compaction = Some(health.spawn("compaction", move || packs.run_compaction())?);
+        Ok(())
+    }
+
+    fn start_scrubber(
+        &mut self,
+        health: &Arc<Health>,
+        options: ScrubOptions,
+        log: Arc<dyn Directory>,
+    ) -> Result<(), StorageError> {
+        let (scrubber, packs, counters) = (self.scrubber.clone(), self.packs.clone(), Arc::clone(&self.counters));
+        let body = move || {
+            scrubber.run(options, &packs, &*log, &counters);
+            Ok(())
+        };
+        self.threads.scrub = Some(health.spawn("scrub", body)?);
         Ok(())
     }
 
@@ -318,6 +344,11 @@ impl Storage {
     #[must_use]
     pub const fn packs(&self) -> &Packs {
         &self.packs
+    }
+
+    #[must_use]
+    pub const fn scrubber(&self) -> &Scrubber {
+        &self.scrubber
     }
 
     /// Reserves again what the last start used up, where there is space; to be called now and then.
@@ -358,6 +389,8 @@ impl Drop for Storage {
             // A panic was reported by the thread itself.
             thread.take().map(JoinHandle::join)
         };
+        self.scrubber.close();
+        join(&mut self.threads.scrub);
         // The state first: it needs the packs, and the log may wait for it.
         self.state.close();
         join(&mut self.threads.state);

@@ -1,5 +1,13 @@
 //! Clusters of real processes: founded, killed, restarted and steered through the command line alone.
 
+#[path = "cluster/failing.rs"]
+mod failing;
+#[path = "cluster/full.rs"]
+mod full;
+#[path = "cluster/mounted.rs"]
+mod mounted;
+#[path = "cluster/rotten.rs"]
+mod rotten;
 #[path = "cluster/support.rs"]
 mod support;
 

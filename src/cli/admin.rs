@@ -119,6 +119,19 @@ impl Administrator {
         Ok(())
     }
 
+    /// Has all nodes that can be reached verify what they hold; their addresses.
+    pub(super) async fn scrub(&self) -> Result<Vec<String>, Failure> {
+        let mut begun = Vec::new();
+        for answer in self.ask_all().await {
+            let address = answer.address;
+            answer.report.map_err(|reason| format!("{address} does not answer: {reason}"))?;
+            let mut client = connect(&self.identity, &address).await?;
+            client.scrub(proto::ScrubRequest {}).await.map_err(|status| sentence_of(&address, &status))?;
+            begun.push(address);
+        }
+        Ok(begun)
+    }
+
     /// Has the leader make the change, wherever it is. Waits a little for one to be elected.
     pub(super) async fn change(&self, change: &Change) -> Result<(), Failure> {
         let deadline = tokio::time::Instant::now() + LEADER_WAIT;

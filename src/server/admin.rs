@@ -60,6 +60,12 @@ impl Admin for AdminService {
         Ok(Response::new(proto::BeginResponse {}))
     }
 
+    async fn scrub(&self, request: Request<proto::ScrubRequest>) -> Result<Response<proto::ScrubResponse>, Status> {
+        admit(&request)?;
+        self.stage.running()?.scrubber().begin();
+        Ok(Response::new(proto::ScrubResponse {}))
+    }
+
     async fn create_volume(
         &self,
         request: Request<proto::CreateVolumeRequest>,

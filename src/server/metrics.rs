@@ -79,7 +79,7 @@ impl Collector for StoreCollector {
         let Some(counters) = self.0.get() else { return Ok(()) };
         let syncs = [&counters.log_syncs, &counters.state_syncs, &counters.pack_syncs, &counters.directory_syncs];
         let all_syncs = syncs.iter().map(|counter| counter.get()).sum();
-        let totals: [(&str, &str, u64); 18] = [
+        let totals: [(&str, &str, u64); 20] = [
             ("syncs", "Syncs of all kinds", all_syncs),
             ("log_syncs", "Syncs of the log", counters.log_syncs.get()),
             ("state_syncs", "Syncs of the state store", counters.state_syncs.get()),
@@ -105,6 +105,8 @@ impl Collector for StoreCollector {
                 "Bytes of live blocks copied to give packs back",
                 counters.compaction_bytes_copied.get(),
             ),
+            ("scrubs", "Whole passes over everything on the disk", counters.scrubs.get()),
+            ("scrub_bytes", "Bytes that were read only to verify them", counters.scrub_bytes.get()),
             ("damages", "Damaged blocks and records that were found", counters.damages.get()),
         ];
         for (name, help, value) in totals {

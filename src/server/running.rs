@@ -16,7 +16,7 @@ use super::connections::Connections;
 use crate::{
     namespace::NodeInfo,
     node::{AdminAnswer, AdminError, AdminRequest, Input},
-    storage::Packs,
+    storage::{Packs, Scrubber},
     types::{ConnectionId, NodeId, VolumeId},
 };
 
@@ -54,6 +54,7 @@ struct Shared {
     inputs: mpsc::UnboundedSender<Queued>,
     room: Arc<Semaphore>,
     packs: Packs,
+    scrubber: Scrubber,
     view: ArcSwap<View>,
     connections: Connections,
     next_connection: AtomicU64,
@@ -63,13 +64,14 @@ struct Shared {
 
 impl Running {
     /// The other end of the queue is for the node's thread.
-    pub(super) fn new(node: NodeId, packs: Packs) -> (Self, mpsc::UnboundedReceiver<Queued>) {
+    pub(super) fn new(node: NodeId, packs: Packs, scrubber: Scrubber) -> (Self, mpsc::UnboundedReceiver<Queued>) {
         let (inputs, receiver) = mpsc::unbounded_channel();
         let shared = Shared {
             node,
             inputs,
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES)),
             packs,
+            scrubber,
             view: ArcSwap::default(),
             connections: Connections::default(),
             next_connection: AtomicU64::new(1),
@@ -85,6 +87,10 @@ impl Running {
 
     pub(super) fn packs(&self) -> &Packs {
         &self.0.packs
+    }
+
+    pub(super) fn scrubber(&self) -> &Scrubber {
+        &self.0.scrubber
     }
 
     pub(super) fn view(&self) -> Arc<View> {

@@ -51,6 +51,9 @@ pub struct Counters {
     pub compaction_bytes_copied: Counter,
     /// Damage found: blocks whose bytes do not hash to their name, records that do not match their checksum.
     pub damages: Counter,
+    /// Whole passes of the scrub, and bytes that it read.
+    pub scrubs: Counter,
+    pub scrub_bytes: Counter,
     /// Gauges: 1 while the log, or the state store, waits for space on a full disk.
     pub log_waits: Counter,
     pub state_waits: Counter,

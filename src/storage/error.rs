@@ -104,12 +104,6 @@ impl StorageError {
     }
 }
 
-/// What a failpoint set to `return` makes of a sync.
-#[cfg(feature = "failpoints")]
-pub(crate) fn failpoint() -> io::Error {
-    io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

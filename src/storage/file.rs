@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 /// A flat directory of files that is used by one process.
 pub trait Directory: fmt::Debug + Send + Sync {
@@ -85,6 +85,10 @@ pub trait RandomFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn truncate(&self, length: u64) -> io::Result<()>;
+
+    /// Has the next read of the range (a length of 0: to the end) come from the disk instead of the system's memory. A
+    /// wish: nothing follows from its failure.
+    fn forget(&self, _offset: u64, _length: u64) {}
 
     /// Makes content and length outlive a power cut (fdatasync).
     ///
@@ -180,6 +184,13 @@ impl RandomFile for File {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+
+    fn forget(&self, offset: u64, length: u64) {
+        if let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) {
+            // Where the system does not do so, the read is as good as any other.
+            let _ = posix_fadvise(self, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

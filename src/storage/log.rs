@@ -20,8 +20,6 @@ use self::{
     recovery::{SegmentUse, recover, void_in},
     segment::{SEGMENT, SegmentHeader},
 };
-#[cfg(feature = "failpoints")]
-use super::error::failpoint;
 use super::{
     Counters, StorageError,
     file::{Directory, RandomFile},
@@ -334,7 +332,10 @@ impl Log {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        fail::fail_point!("store-log-sync", |_| Err(StorageError::unsynced(&self.path, failpoint())));
+        fail::fail_point!("store-log-sync", |_| Err(StorageError::unsynced(
+            &self.path,
+            std::io::Error::other("a failpoint")
+        )));
         self.counters.log_syncs.add(1);
         self.file.sync().map_err(|error| StorageError::unsynced(&self.path, error))
     }

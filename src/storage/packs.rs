@@ -217,6 +217,31 @@ impl Packs {
         index.location(hash).is_some() || index.waiting(hash).is_some()
     }
 
+    /// The numbers of all packs, ascending.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        self.shared.index().packs.keys().copied().collect()
+    }
+
+    /// The living blocks of a pack, in the order in which they lie there.
+    pub(crate) fn living_in(&self, pack: u32) -> Vec<(BlockHash, Location)> {
+        let mut blocks: Vec<_> = self.shared.index().in_pack(pack);
+        blocks.sort_unstable_by_key(|(_, location, _)| location.offset);
+        blocks.into_iter().filter(|(_, _, live)| *live).map(|(hash, location, _)| (hash, location)).collect()
+    }
+
+    /// Reads the block from the disk, not from the system's memory. One that is damaged is missing from then on.
+    pub(crate) fn verify(&self, hash: &BlockHash, location: Location) {
+        let Some(pack) = self.shared.index().packs.get(&location.pack).map(|pack| pack.pack.clone()) else { return };
+        pack.file.forget(u64::from(location.offset), record::block_record_bytes(location.length));
+        match pack.read(hash, location) {
+            Ok(_) => {}
+            Err(error) if error.is_damage() => {
+                self.shared.block_is_damaged(hash, location, &error);
+            }
+            Err(error) => tracing::warn!("block {hash} could not be verified: {error}"),
+        }
+    }
+
     /// Blocks that extents name and that are not here, up to `count` of them, in the order of their hashes, behind
     /// `after`: to be fetched from peers and `put` without a pin.
     #[must_use]

@@ -123,11 +123,16 @@ impl Node {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// With these variables in its environment.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
         let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
         let mut command = manyfs(&arguments);
-        command.stdout(Stdio::null()).stderr(log);
+        command.envs(environment.iter().copied()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the program starts"));
     }
 
@@ -148,6 +153,16 @@ impl Node {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
         child.wait().expect("waited for").code()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().expect("the node runs").try_wait().expect("waited for").is_some()
+    }
+
+    /// Waits for its end; its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        wait_for("the node to end", || self.has_ended().then_some(()));
+        self.child.take().expect("the node runs").wait().expect("waited for").code()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -177,13 +192,19 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Blank nodes that run and listen.
     pub(crate) fn blank(count: usize) -> Self {
+        Self::blank_on(count, |_, _| ())
+    }
+
+    /// `prepare` is given each node's place in `nodes` and its data directory, which is not there yet.
+    fn blank_on(count: usize, prepare: impl Fn(usize, &Path)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let authority = dir.path().join("authority.toml");
         succeed(&["cluster", "authority", "--out", path(&authority)]);
         let nodes: Vec<_> =
             (1..=count).map(|node| Node::new(dir.path(), &format!("node-{node}"), &authority)).collect();
         let mut cluster = Self { dir, authority, nodes };
-        for node in &mut cluster.nodes {
+        for (at, node) in cluster.nodes.iter_mut().enumerate() {
+            prepare(at, &node.data);
             node.start();
         }
         wait_for("all nodes to listen", || {
@@ -196,7 +217,12 @@ impl Cluster {
 
     /// A cluster that was founded through the command line and has a leader.
     pub(crate) fn founded(count: usize) -> Self {
-        let cluster = Self::blank(count);
+        Self::founded_on(count, |_, _| ())
+    }
+
+    /// As `founded`, in data directories that were prepared before.
+    pub(crate) fn founded_on(count: usize, prepare: impl Fn(usize, &Path)) -> Self {
+        let cluster = Self::blank_on(count, prepare);
         let nodes = cluster.servers();
         succeed(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", &nodes]);
         cluster

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use manyfs::{
     node::StateBatch,
-    storage::{self, Options, StorageEvent, packs::PackOptions},
+    storage::{self, Options, ScrubOptions, StorageEvent, packs::PackOptions},
     types::{BlockHash, LogIndex, Name, UploadId},
 };
 use tempfile::tempdir;
@@ -43,6 +43,7 @@ const OPTIONS: Options = Options {
         keep_free_bytes: 1,
         compact_bytes_min: 128 * 1024,
     },
+    scrub: ScrubOptions::DEFAULT,
 };
 
 /// Entries come in fours: a file is made, written inline, written with a block that was uploaded, and an older file is

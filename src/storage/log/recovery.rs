@@ -82,6 +82,15 @@ pub(crate) fn read_segment(
     Ok((file, header, scan, length))
 }
 
+/// Verifies a segment that is not written any more, as the disk has it, up to where its successor says that it ends. Its
+/// length in bytes.
+pub(crate) fn verify_segment(directory: &dyn Directory, sequence: u64, successor: u64) -> Result<u64, StorageError> {
+    let end = SEGMENT.open(directory, successor)?.1.previous_end();
+    SEGMENT.open(directory, sequence)?.0.forget(0, 0);
+    let (_, _, _, length) = read_segment(directory, sequence, Some(end))?;
+    Ok(length)
+}
+
 /// Reads all segments and changes nothing.
 pub(crate) fn recover(directory: &dyn Directory) -> Result<Recovered, StorageError> {
     let mut sequences = SEGMENT.list(directory)?;

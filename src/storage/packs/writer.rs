@@ -8,8 +8,6 @@ use std::{
 
 use bytes::Bytes;
 
-#[cfg(feature = "failpoints")]
-use super::super::error::failpoint;
 use super::{
     PackOptions, Shared,
     catalog::CatalogChange,
@@ -215,7 +213,10 @@ impl Writer {
             }
             written => written.map_err(|error| StorageError::io("written", path, error))?,
         }
-        fail::fail_point!("store-pack-sync", |_| Err(StorageError::unsynced(path, failpoint())));
+        fail::fail_point!("store-pack-sync", |_| Err(StorageError::unsynced(
+            path,
+            std::io::Error::other("a failpoint")
+        )));
         shared.counters.pack_syncs.add(1);
         current.pack.file.sync().map_err(|error| StorageError::unsynced(path, error))?;
         current.position += buffer.len() as u64;

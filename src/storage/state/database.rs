@@ -23,8 +23,6 @@ use std::{
 
 use bytes::Bytes;
 
-#[cfg(feature = "failpoints")]
-use super::super::error::failpoint;
 use super::value::{PIECE_BYTES, RowBody, pieces_of, read_row_body, row_body, seal, unseal};
 use crate::{
     storage::{
@@ -285,7 +283,10 @@ impl Catalog for Database {
     /// `sled::Db::flush` waits until the kernel has written the pages, but no cache of the disk is flushed and the
     /// file's length is not synced (sled issue 1452): that is done here.
     fn flush(&self) -> Result<(), StorageError> {
-        fail::fail_point!("store-state-flush", |_| Err(StorageError::unsynced(&self.path, failpoint())));
+        fail::fail_point!("store-state-flush", |_| Err(StorageError::unsynced(
+            &self.path,
+            std::io::Error::other("a failpoint")
+        )));
         self.sled.flush().map_err(|error| sled_error(&self.path, error))?;
         self.counters.state_syncs.add(1);
         self.file.sync_data().map_err(|error| StorageError::unsynced(&self.path, error))
