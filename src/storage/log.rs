@@ -269,12 +269,13 @@ impl Log {
         }
         let mut head = Vec::new();
         let bytes: u64 = records.iter().map(Record::encoded_bytes).sum();
-        if self.position == HEADER_BYTES || self.position + bytes > self.capacity {
+        let spare = if room == Room::Free { SPARE_BYTES } else { 0 };
+        if self.position == HEADER_BYTES || self.position + bytes + spare > self.capacity {
             head.push(Record::Compacted(self.compacted.0, self.compacted.1));
             head.extend(self.hard_state.iter().cloned().map(Record::HardState));
         }
         let bytes = bytes + head.iter().map(Record::encoded_bytes).sum::<u64>();
-        let begun = if self.position + bytes > self.capacity { self.next_segment(bytes, room) } else { Ok(()) };
+        let begun = if self.position + bytes + spare > self.capacity { self.next_segment(bytes, room) } else { Ok(()) };
         let written = begun.and_then(|()| self.write_records(&head, records));
         match &written {
             // Nothing was synced: the next group goes to the same place, under the same number.
@@ -302,7 +303,7 @@ impl Log {
     fn next_segment(&mut self, bytes: u64, room: Room) -> Result<(), StorageError> {
         let sequence = self.header.sequence + 1;
         let header = FileHeader::segment(sequence, self.next_group, self.position);
-        let least = HEADER_BYTES + bytes;
+        let least = HEADER_BYTES + bytes + SPARE_BYTES;
         let wanted = self.segment_bytes.max(least);
         let (file, capacity) = match (self.create_segment(&header, wanted, self.keep_free), room) {
             (Err(StorageError::Full { .. }), Room::Any) => (self.create_segment(&header, least, 0)?, least),
@@ -345,6 +346,9 @@ impl Log {
         self.directory.sync().map_err(|error| StorageError::unsynced(self.directory.path(), error))
     }
 }
+
+/// Bytes at the end of a segment for what gives space back: compaction must be able to say so on a full disk.
+const SPARE_BYTES: u64 = 512;
 
 /// How much of the file system a group may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
