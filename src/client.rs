@@ -67,6 +67,11 @@ pub enum Event {
     Expired {
         unresolved: Vec<Sequence>,
     },
+    /// The answer to `ToLeader::ReadIndex` of this number.
+    ReadIndex {
+        number: u64,
+        index: LogIndex,
+    },
     /// Another mount wants to see the file whose delegation of this number this mount has.
     Recalled {
         ino: Ino,
@@ -237,6 +242,7 @@ impl Client {
                 }
                 self.send_calls();
             }
+            ToMount::ReadIndex { number, index } => self.events.push_back(Event::ReadIndex { number, index }),
             ToMount::Recall { ino, grant } => self.events.push_back(Event::Recalled { ino, grant }),
             ToMount::Lease { number, stamp, space, stores } => {
                 self.lease.granted(number);

@@ -62,6 +62,8 @@ pub struct MountSection {
     pub squash: Option<String>,
     /// Seconds after which a change that finds no majority of storage nodes fails. Default: 30.
     pub write_timeout: Option<u32>,
+    /// What reads do while no leader answers: `serve` (from what the mount has) or `block` (wait). Default: serve.
+    pub when_disconnected: Option<String>,
     /// Threads that read the kernel's requests. Default: 2.
     pub threads: Option<u8>,
     /// Features of newer kernels that are not to be used. Default: none.
@@ -108,6 +110,7 @@ impl Config {
         put(&["mount"], "content_cache", number(mount.content_cache));
         put(&["mount"], "squash", mount.squash.clone());
         put(&["mount"], "write_timeout", number(mount.write_timeout));
+        put(&["mount"], "when_disconnected", mount.when_disconnected.clone());
         put(&["mount"], "threads", number(mount.threads.map(u32::from)));
         put(&["mount"], "listen_http", mount.listen_http.clone());
         put(&["mount"], "kernel_mask", mount.kernel_mask.as_ref().map(|features| features.join(",")));
@@ -169,7 +172,7 @@ mod tests {
              [serve]\nauthority = 'a'\ndata = 'd'\nlisten-client = 'c:1'\nlisten-peer = 'p:2'\nlisten-http = 'h:3'\n\
              advertise = 'host'\n\
              [mount]\ncredential = 'm'\nlisten-http = 'h:4'\ncontent-cache = 32\nsquash = '1:2'\nthreads = 3\n\
-             write-timeout = 9\nkernel-mask = ['inc_epoch']\n\
+             write-timeout = 9\nwhen-disconnected = 'block'\nkernel-mask = ['inc_epoch']\n\
              [admin]\nauthority = 'b'\nservers = ['x', 'y:1']\n",
         )
         .expect("valid");

@@ -19,6 +19,7 @@ mod leadership;
 mod member;
 mod messages;
 mod proposals;
+mod reads;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,7 @@ pub struct Coordinator {
     /// Sessions whose `EndHolds` is on its way.
     ending_holds: BTreeSet<Key>,
     confirmation: Confirmation,
+    reads: reads::Reads,
     space: Space,
     /// Nothing is proposed meanwhile.
     held: bool,
@@ -143,6 +145,7 @@ impl Coordinator {
             reaping: BTreeSet::new(),
             ending_holds: BTreeSet::new(),
             confirmation: Confirmation::default(),
+            reads: reads::Reads::default(),
             space: Space::default(),
             held: false,
             sweep_at: None,

@@ -22,6 +22,7 @@ mod invalidation;
 mod lookups;
 mod missing;
 mod read;
+mod reads;
 mod replica;
 pub mod request;
 mod runs;
@@ -35,7 +36,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use config::{Config, KernelFeatures, MountCounters, MountStatus};
+pub use config::{Config, KernelFeatures, MountCounters, MountStatus, WhenDisconnected};
 pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
@@ -49,6 +50,7 @@ use self::{
     invalidation::Invalidations,
     lookups::Lookups,
     missing::Missing,
+    reads::Reads,
     replica::Replica,
     upload::Uploads,
     waiting::{Waiting, WaitingTable},
@@ -106,6 +108,7 @@ pub struct Mount {
     is_fresh: bool,
 
     watch: Watch,
+    reads: Reads,
     lookups: Lookups,
     missing: Missing,
     handles: Handles,
@@ -170,6 +173,7 @@ impl Mount {
             now,
             is_fresh: false,
             watch: Watch::default(),
+            reads: Reads::default(),
             lookups: Lookups::new(),
             missing: Missing::default(),
             handles: Handles::new(),
@@ -213,7 +217,11 @@ impl Mount {
             Input::Request { unique, caller, request } if self.life == Life::Starting => {
                 self.early.push((unique, caller, request));
             }
-            Input::Request { unique, caller, request } => self.request(now, unique, caller, request),
+            Input::Request { unique, caller, request } => {
+                if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
+                    self.request(now, unique, caller, request);
+                }
+            }
             Input::Interrupt { unique } => self.interrupt(now, unique),
             Input::Notified { ticket } => self.notified(now, ticket),
             Input::Connected { connection } => {
@@ -254,8 +262,15 @@ impl Mount {
             Life::Stopping { deadline } => Some(deadline),
             _ => None,
         };
-        let all =
-            [self.client.poll_timeout(), lease, timer, stop, self.fetches.poll_timeout(), self.uploads.poll_timeout()];
+        let all = [
+            self.client.poll_timeout(),
+            lease,
+            timer,
+            stop,
+            self.fetches.poll_timeout(),
+            self.uploads.poll_timeout(),
+            self.reads_timeout(),
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -267,6 +282,7 @@ impl Mount {
             volume: self.replica.is_loaded().then(|| volume.id()),
             leader: self.client.leader().map(str::to_owned),
             lease_held: self.is_fresh,
+            cut_off: self.is_cut_off(),
             applied: self.replica.applied(),
             digest: volume.digest(),
             inodes: volume.inode_count(),
@@ -361,6 +377,7 @@ impl Mount {
     }
 
     fn run_timers(&mut self, now: Instant) {
+        self.end_interrupted_reads(now);
         while let Some((due, timer)) = self.timers.first().copied() {
             if due > now {
                 break;
@@ -392,6 +409,7 @@ impl Mount {
             self.unblock_writes(now);
             self.acknowledge();
             self.watch_lease(now);
+            self.go_on_reading(now);
             self.end_if_done(now);
             let Some(event) = self.client.poll_event() else { break };
             self.client_event(now, event);

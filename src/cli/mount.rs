@@ -23,7 +23,7 @@ use crate::{
     fuse::{self, KernelFeature, WorkerConfig},
     holder::{self, Link, Place, Report, Workers},
     limits::{self, Timing},
-    mount::Config,
+    mount::{Config, WhenDisconnected},
     pki::Credential,
     types::{Access, MountId},
 };
@@ -70,6 +70,10 @@ pub(super) struct Mount {
     #[arg(long, env = "MANYFS_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=30))]
     write_timeout: u32,
+    /// What reads do while no storage node that leads can be reached: `serve` answers them from what this mount has, `block`
+    /// lets them wait, so that nothing old is ever seen.
+    #[arg(long, env = "MANYFS_WHEN_DISCONNECTED", value_name = "POLICY", default_value = "serve")]
+    when_disconnected: WhenDisconnected,
     /// Options of mount(8), separated by commas: ro, noexec, suid, dev. Without any: nosuid,nodev.
     #[arg(short, long, env = "MANYFS_OPTIONS", value_name = "LIST", default_value = "")]
     options: MountOptions,
@@ -164,6 +168,7 @@ impl Mount {
         );
         mount.seed = seed.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         mount.timing = Timing::DEFAULT.scaled(self.time_scale);
+        mount.when_disconnected = self.when_disconnected;
         mount.timing.write_timeout = Duration::from_secs(self.write_timeout.into());
         mount.content_cache_bytes = self.content_cache as usize * 1024 * 1024;
         mount.read_only = self.read_only || credential.access == Access::ReadOnly;

@@ -22,7 +22,8 @@ const EXIT_USAGE: u8 = 1;
 const LOG_FILE: &str = "/var/log/manyfs.log";
 
 /// Settings of `manyfs mount` that may stand in -o as NAME=VALUE.
-const SETTINGS: [&str; 6] = ["content_cache", "kernel_mask", "listen_http", "squash", "threads", "write_timeout"];
+const SETTINGS: [&str; 7] =
+    ["content_cache", "kernel_mask", "listen_http", "squash", "threads", "when_disconnected", "write_timeout"];
 
 /// True when the process was started under the name that mount(8) gives a helper.
 pub(super) fn is_asked_for(arguments: &[OsString]) -> bool {

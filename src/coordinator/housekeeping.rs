@@ -178,6 +178,7 @@ impl Coordinator {
         self.confirmation.under_way = true;
         self.confirmation.last_ticket += 1;
         self.members.values_mut().for_each(Member::ask);
+        self.reads.ask();
         self.outputs.push_back(Output::ConfirmLease { ticket: self.confirmation.last_ticket });
     }
 
@@ -190,12 +191,13 @@ impl Coordinator {
         self.members.values_mut().for_each(Member::confirm);
         let keys: Vec<Key> = self.members.keys().copied().collect();
         keys.into_iter().for_each(|key| self.grant(now, state, key));
+        self.tell_read_indexes();
         let doubted = self.connections.iter().filter(|(_, entry)| entry.sure_behind.is_some());
         let doubted: Vec<ConnectionId> = doubted.map(|(connection, _)| *connection).collect();
         doubted.into_iter().for_each(|connection| self.greet(now, state, connection));
         let is_asked_again =
             self.connections.values().any(|entry| entry.sure_behind.is_some_and(|round| round > ticket));
-        if is_asked_again || self.members.values().any(Member::waits_for_round) {
+        if is_asked_again || self.reads.wait_for_round() || self.members.values().any(Member::waits_for_round) {
             self.ask_for_round();
         }
     }

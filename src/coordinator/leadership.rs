@@ -71,6 +71,7 @@ impl Coordinator {
         self.reaping.clear();
         self.ending_holds.clear();
         self.confirmation.under_way = false;
+        self.reads.clear();
         self.sweep_at = None;
         for ticket in self.proposals.abandon() {
             self.outputs.push_back(Output::Lost { ticket });

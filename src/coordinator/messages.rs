@@ -58,6 +58,7 @@ impl Coordinator {
             }
             ToLeader::PieceReceived => self.piece_received(speaker.connection),
             ToLeader::Renew { number } => self.renew(now, state, speaker, number),
+            ToLeader::ReadIndex { number } => self.read_index(state, speaker.connection, speaker.key, number),
             ToLeader::Leave => self.leave(now, speaker),
             ToLeader::Recall { ino } => self.pass_recall_on(state, speaker.key, ino),
         }

@@ -52,6 +52,7 @@ impl Collector for MountCollector {
             ("mount_content_hits", "Reads answered from the content cache", core.content_hits),
             ("mount_content_misses", "Reads that had to fetch", core.content_misses),
             ("mount_leases_lost", "Times the right to answer from caches was lost", core.leases_lost),
+            ("mount_cut_offs", "Times no leader answered any more", core.cut_offs),
             ("mount_connections", "Connections to a leader", core.connections),
             ("mount_snapshots", "Times the whole volume was loaded", core.snapshots),
         ] {
@@ -61,6 +62,7 @@ impl Collector for MountCollector {
         for (name, about, value) in [
             ("mount_attached", "1 while the mount is attached to a leader", u64::from(status.leader.is_some())),
             ("mount_lease_held", "1 while the kernel may answer from its caches", u64::from(status.lease_held)),
+            ("mount_cut_off", "1 while no leader answers; reads go by --when-disconnected", u64::from(status.cut_off)),
             ("mount_applied_index", "Last log entry applied", status.applied.0),
             ("mount_inodes", "Inodes of the volume", status.inodes),
             ("mount_dirty_bytes", "Bytes written and not yet synced by a majority", status.dirty_bytes),

@@ -191,6 +191,9 @@ impl Mount {
     /// long as a change of leader takes and no longer, counted from its beginning; then it ends with EINTR, and may
     /// still take effect, at most once (DESIGN P7).
     pub(super) fn interrupt(&mut self, now: Instant, unique: u64) {
+        if self.interrupt_read(unique) {
+            return;
+        }
         let Some(waiting) = self.waiting.get_mut(unique) else {
             if let Some(at) = self.early.iter().position(|(early, ..)| *early == unique) {
                 self.early.remove(at);

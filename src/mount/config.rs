@@ -24,6 +24,7 @@ pub struct Config {
     /// Show every inode as owned by this user and group, and give it to what is made here.
     pub squash: Option<(u32, u32)>,
     pub kernel: KernelFeatures,
+    pub when_disconnected: WhenDisconnected,
 }
 
 impl Config {
@@ -40,6 +41,29 @@ impl Config {
             read_only: false,
             squash: None,
             kernel: KernelFeatures::default(),
+            when_disconnected: WhenDisconnected::default(),
+        }
+    }
+}
+
+/// What a mount does with reads while no leader answers (DESIGN P7). Changes wait in either case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenDisconnected {
+    /// Answer them from the replica, which may be behind.
+    #[default]
+    Serve,
+    /// Let them wait: nothing old is ever answered.
+    Block,
+}
+
+impl std::str::FromStr for WhenDisconnected {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "serve" => Ok(Self::Serve),
+            "block" => Ok(Self::Block),
+            _ => Err("reads of a mount that is cut off are answered (serve) or wait (block)".to_owned()),
         }
     }
 }
@@ -61,6 +85,8 @@ pub struct MountStatus {
     pub leader: Option<String>,
     /// The kernel may answer from its caches.
     pub lease_held: bool,
+    /// No leader answers: reads go by `--when-disconnected`.
+    pub cut_off: bool,
     /// The last entry of the volume that is applied here; 0 before the first snapshot.
     pub applied: LogIndex,
     /// Digest of the replica at `applied`.
@@ -95,6 +121,8 @@ pub struct MountCounters {
     pub content_hits: u64,
     pub content_misses: u64,
     pub leases_lost: u64,
+    /// Times no leader answered any more.
+    pub cut_offs: u64,
     pub connections: u64,
     pub snapshots: u64,
 }

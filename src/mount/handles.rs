@@ -52,6 +52,10 @@ impl Handles {
         Some(ino)
     }
 
+    pub(crate) fn inodes(&self) -> Vec<Ino> {
+        self.counts.keys().copied().collect()
+    }
+
     pub(crate) fn take_changed(&mut self) -> Vec<Ino> {
         std::mem::take(&mut self.changed)
     }

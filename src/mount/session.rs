@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Life, Mount, Notification, Output, Purpose};
+use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected};
 use crate::{
     client::Event,
     namespace::Reply,
@@ -16,6 +16,7 @@ impl Mount {
             Event::Send { connection, message } => self.outputs.push_back(Output::Send { connection, message }),
             Event::Attached(welcome) => {
                 self.catch_up = Some(welcome.caught_up_at);
+                self.ask_again(now);
                 self.client.set_in_debt(true);
                 // Stores may be known now that were not before.
                 self.uploads.tick(now, self.client.stores());
@@ -34,6 +35,7 @@ impl Mount {
             Event::Notice(sentence) => self.outputs.push_back(Output::Notice(sentence)),
             // This mount asks for none yet.
             Event::Recalled { .. } => {}
+            Event::ReadIndex { number, index } => self.read_index(now, number, index),
         }
     }
 
@@ -54,9 +56,11 @@ impl Mount {
         let is_held = self.caches_until().is_some_and(|until| now < until);
         if self.is_fresh && !is_held {
             self.is_fresh = false;
+            self.hope(now);
             self.counters.leases_lost += 1;
             self.outputs.push_back(Output::Notice(
-                "the lease has ended: this mount answers from what it has, and its kernel keeps nothing".to_owned(),
+                "the lease has ended: the kernel keeps nothing, and the leader is asked before a read is answered"
+                    .to_owned(),
             ));
             self.forget_everything();
         } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.replica.is_loaded() {
@@ -88,6 +92,7 @@ impl Mount {
                     "{lost} written bytes could not be brought to the cluster before the end"
                 )));
             }
+            self.end_reads();
             self.client.leave();
             while let Some(event) = self.client.poll_event() {
                 self.client_event(now, event);
@@ -137,6 +142,12 @@ impl Mount {
     /// The kernel asks again about everything (PROTOCOL R7, R28): every name, and the attributes of every inode. Pages
     /// stay: they are invalidated by the entries that changed them, when these arrive.
     fn forget_everything(&mut self) {
+        if self.config.when_disconnected == WhenDisconnected::Block {
+            // What is mapped, or sent without being read, is looked at without a question.
+            for ino in self.handles.inodes() {
+                self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
+            }
+        }
         let attributes = self.lookups.iter().map(|ino| Notification::Attributes { ino });
         if self.config.kernel.inc_epoch {
             let all = [Notification::AllNames].into_iter().chain(attributes).collect();

@@ -434,8 +434,8 @@ impl World {
                     client.renew_at = now;
                 }
             }
-            // No client of these tests has anything delegated.
-            ToMount::Recall { .. } => {}
+            // No client of these tests has anything delegated, or reads.
+            ToMount::Recall { .. } | ToMount::ReadIndex { .. } => {}
             ToMount::Refused { refusal, .. } => client.refusals.push(refusal),
             ToMount::SnapshotPiece { first, last, rows, .. } => {
                 if first {

@@ -31,6 +31,8 @@ pub struct Options {
     pub forget: u64,
     /// The kernels know FUSE_NOTIFY_INC_EPOCH.
     pub inc_epoch: bool,
+    /// Reads of a mount that no leader answers wait, so that the oracle forgives it nothing.
+    pub block: bool,
     /// Chance that a write is too large to travel in its entry.
     pub large: u64,
 }
@@ -101,6 +103,8 @@ impl Options {
             faults,
             forget: dice.roll(2) * dice.roll(100),
             inc_epoch: dice.chance(500),
+            // Of its own dice: the other choices of a seed stay as they were.
+            block: Dice::new(seed ^ 0x626c_6f63_6b).chance(400),
             large: dice.roll(2) * dice.roll(50),
         };
         // Rolled last: seeds without it run as they did before there was this fault.

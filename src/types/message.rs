@@ -68,6 +68,11 @@ pub enum ToLeader {
     Recall {
         ino: Ino,
     },
+    /// Asks up to where the log must be applied before a read is answered that begins now (PROTOCOL R10, R16); `number`
+    /// grows with every one of this connection.
+    ReadIndex {
+        number: u64,
+    },
 }
 
 /// A storage node as mounts need to know it.
@@ -146,6 +151,11 @@ pub enum ToMount {
     Recall {
         ino: Ino,
         grant: LogIndex,
+    },
+    /// Whatever had completed when `ReadIndex { number }` arrived is in the entries up to this one, which were sent before.
+    ReadIndex {
+        number: u64,
+        index: LogIndex,
     },
 }
 

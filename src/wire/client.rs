@@ -34,6 +34,7 @@ impl From<ToLeader> for proto::ToLeader {
             ToLeader::Leave => Message::Leave(proto::Leave {}),
             ToLeader::PieceReceived => Message::PieceReceived(proto::PieceReceived {}),
             ToLeader::Recall { ino } => Message::Recall(proto::Wanted { ino: ino.0 }),
+            ToLeader::ReadIndex { number } => Message::ReadIndex(proto::ReadIndexWanted { number }),
         };
         Self { message: Some(message) }
     }
@@ -60,6 +61,7 @@ impl TryFrom<proto::ToLeader> for ToLeader {
             Message::Leave(proto::Leave {}) => Self::Leave,
             Message::PieceReceived(proto::PieceReceived {}) => Self::PieceReceived,
             Message::Recall(wanted) => Self::Recall { ino: Ino(wanted.ino) },
+            Message::ReadIndex(wanted) => Self::ReadIndex { number: wanted.number },
         })
     }
 }
@@ -139,6 +141,7 @@ impl From<ToMount> for proto::ToMount {
                 stores: stores_to(stores),
             }),
             ToMount::Recall { ino, grant } => Message::Recall(proto::Recall { ino: ino.0, grant: grant.0 }),
+            ToMount::ReadIndex { number, index } => Message::ReadIndex(proto::ReadIndex { number, index: index.0 }),
         };
         Self { message: Some(message) }
     }
@@ -188,6 +191,7 @@ impl TryFrom<proto::ToMount> for ToMount {
                 stores: stores_from(lease.stores)?,
             },
             Message::Recall(recall) => Self::Recall { ino: Ino(recall.ino), grant: LogIndex(recall.grant) },
+            Message::ReadIndex(read) => Self::ReadIndex { number: read.number, index: LogIndex(read.index) },
         })
     }
 }

@@ -65,6 +65,7 @@ pub(super) fn to_leader() -> impl Strategy<Value = ToLeader> {
         Just(ToLeader::Leave),
         Just(ToLeader::PieceReceived),
         ino().prop_map(|ino| ToLeader::Recall { ino }),
+        any::<u64>().prop_map(|number| ToLeader::ReadIndex { number }),
     ]
 }
 
@@ -90,6 +91,7 @@ pub(super) fn to_mount() -> impl Strategy<Value = ToMount> {
             space,
             stores
         }),
+        (any::<u64>(), index()).prop_map(|(number, index)| ToMount::ReadIndex { number, index }),
     ]
 }
 

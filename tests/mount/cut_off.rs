@@ -82,3 +82,19 @@ fn a_mount_that_never_found_its_cluster_mounts_nothing() {
     assert_eq!(status.code(), Some(0));
     assert!(!is_mounted(&point));
 }
+
+/// P7: "`--when-disconnected=block` keeps P2 instead: reads wait."
+#[test]
+fn reads_of_a_mount_that_blocks_wait_until_its_cluster_is_back() {
+    let cluster = Cluster::found();
+    let mount = cluster.mount_with(&["--when-disconnected", "block"]);
+    fs::write(mount.path.join("f"), "content").expect("write");
+    cluster.kill_node();
+    wait_for("the mount to be cut off", || (mount.report()["cut_off"] == true).then_some(()));
+    let (path, (seen, sight)) = (mount.path.join("f"), std::sync::mpsc::channel());
+    let reader = std::thread::spawn(move || seen.send(fs::read(path).expect("read")));
+    assert!(sight.recv_timeout(Duration::from_millis(500)).is_err(), "it waits");
+    cluster.start_node();
+    assert_eq!(sight.recv_timeout(Duration::from_secs(60)).expect("it goes on"), b"content");
+    reader.join().expect("no panic").expect("somebody listens");
+}

@@ -410,6 +410,8 @@ fn a_mount_that_is_cut_off_keeps_reading_and_its_kernel_keeps_nothing() {
             assert_eq!(told.contains(&name_of(Ino::ROOT, text)), !with_epoch, "{told:?}");
         }
         assert!(scene.sides[1].notices.iter().any(|notice| notice.contains("lease has ended")));
+        scene.pass(Timing::DEFAULT.lease);
+        assert!(scene.sides[1].mount.status().cut_off);
         assert_eq!(entry_ttl(scene.call(1, lookup_request("a"))), Duration::ZERO);
         assert_eq!(entry_ttl(scene.call(1, lookup_request("missing"))), Duration::ZERO);
         assert_eq!(scene.getattr(1, file), (attributes, Duration::ZERO));
@@ -427,7 +429,7 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
         scene.lookup(1, Ino::ROOT, "gone");
         scene.lookup(1, Ino::ROOT, "d");
         scene.cut_off(1);
-        scene.pass(Timing::DEFAULT.lease);
+        scene.pass(Timing::DEFAULT.lease * 2);
         let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
         scene.write(0, file, fh, 0, b"after!");
         scene.close(0, file, fh);

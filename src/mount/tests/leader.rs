@@ -49,6 +49,7 @@ pub(super) struct Leader {
     pub(super) delays: bool,
     delayed: Vec<(usize, Sequence, Vec<Sequence>, Operation)>,
     pub(super) grants_leases: bool,
+    pub(super) confirms_reads: bool,
     /// Also to mounts that are not caught up.
     pub(super) grants_early: bool,
     pub(super) is_up: bool,
@@ -94,6 +95,7 @@ impl Leader {
             delays: false,
             delayed: Vec::new(),
             grants_leases: true,
+            confirms_reads: true,
             grants_early: false,
             is_up: true,
             sends_snapshots: false,
@@ -155,6 +157,12 @@ impl Leader {
                         stores: self.addresses(),
                     };
                     self.out.push_back((mount, connection, lease));
+                }
+            }
+            ToLeader::ReadIndex { number } => {
+                if self.confirms_reads {
+                    let index = self.volume.applied();
+                    self.out.push_back((mount, connection, ToMount::ReadIndex { number, index }));
                 }
             }
             ToLeader::Leave => {

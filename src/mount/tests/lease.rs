@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{super::*, scene::*};
-use crate::limits::Timing;
+use crate::{limits::Timing, mount::WhenDisconnected};
 
 const T: Timing = Timing::DEFAULT;
 
@@ -85,4 +85,75 @@ fn without_inc_epoch_names_expire_with_the_lease() {
             assert_eq!(scene.now.after(ttl) <= deadline, !inc_epoch, "{text}: {ttl:?}");
         }
     }
+}
+
+/// Two mounts, one of which has lost its lease to a leader that it still reaches, and behind that a change of the other.
+fn out_of_the_roster(when_disconnected: WhenDisconnected) -> Scene {
+    let mut scene = Scene::with(vec![config(0), Config { when_disconnected, ..config(1) }]);
+    let file = scene.file(0, "f", b"before");
+    assert_eq!(scene.lookup(1, Ino::ROOT, "f"), Some(file));
+    scene.leader.grants_leases = false;
+    scene.leader.confirms_reads = false;
+    scene.pass(T.lease);
+    assert!(!scene.sides[1].mount.status().lease_held);
+    scene
+}
+
+#[test]
+fn without_a_lease_reads_are_answered_behind_a_read_index_and_not_kept() {
+    for policy in [WhenDisconnected::Serve, WhenDisconnected::Block] {
+        let mut scene = out_of_the_roster(policy);
+        let lookup = Request::Lookup { parent: Ino::ROOT, name: name("f") };
+        let asked = scene.send(1, lookup.clone());
+        assert_eq!(scene.answer(1, asked), None, "the replica may be behind");
+        scene.leader.confirms_reads = true;
+        // What is asked on a connection is asked anew on the next.
+        scene.disconnect(1);
+        scene.pass(T.heartbeat * 3);
+        let answer = scene.answer(1, asked).expect("answered").expect("it is there");
+        assert!(matches!(answer, Response::Entry { entry_ttl: Duration::ZERO, attributes_ttl: Duration::ZERO, .. }));
+        assert!(!scene.sides[1].mount.status().lease_held && !scene.sides[1].mount.status().cut_off);
+        assert!(scene.call(1, lookup).is_ok(), "and each further one asks for itself");
+    }
+}
+
+#[test]
+fn a_read_waits_for_its_entries_and_not_for_the_notifications_of_these() {
+    let mut scene = out_of_the_roster(WhenDisconnected::Block);
+    scene.leader.confirms_reads = true;
+    scene.cut_off(1);
+    let asked = scene.send(1, Request::Lookup { parent: Ino::ROOT, name: name("g") });
+    scene.file(0, "g", b"new");
+    scene.pass(T.lease * 10);
+    assert_eq!(scene.answer(1, asked), None, "a mount that blocks answers nothing old");
+    assert!(scene.sides[1].mount.status().cut_off);
+    scene.sides[1].is_stalled = true;
+    scene.sides[1].is_cut_off = false;
+    scene.pass(T.lease * 2);
+    assert!(matches!(scene.answer(1, asked), Some(Ok(Response::Entry { .. }))), "PROTOCOL R10");
+    assert!(!scene.sides[1].mount.status().lease_held, "its kernel has not forgotten yet");
+}
+
+#[test]
+fn a_mount_that_serves_answers_from_its_replica_once_no_leader_has_answered_for_a_lease() {
+    let mut scene = out_of_the_roster(WhenDisconnected::Serve);
+    scene.cut_off(1);
+    let asked = scene.send(1, Request::Lookup { parent: Ino::ROOT, name: name("f") });
+    assert_eq!(scene.answer(1, asked), None);
+    scene.pass(T.lease);
+    assert!(matches!(scene.answer(1, asked), Some(Ok(Response::Entry { entry_ttl: Duration::ZERO, .. }))));
+    let status = scene.sides[1].mount.status();
+    assert!(status.cut_off && status.counters.cut_offs == 1);
+    assert!(scene.sides[1].notices.iter().any(|notice| notice.contains("cut off")));
+    assert!(scene.call(1, Request::Getattr { ino: Ino::ROOT }).is_ok(), "and further ones at once");
+}
+
+#[test]
+fn a_signal_ends_a_read_that_waits() {
+    let mut scene = out_of_the_roster(WhenDisconnected::Block);
+    let asked = scene.send(1, Request::Getattr { ino: Ino::ROOT });
+    scene.interrupt(1, asked);
+    assert_eq!(scene.answer(1, asked), None, "no local file system ends it at once");
+    scene.pass(T.lease);
+    assert_eq!(scene.answer(1, asked), Some(Err(Errno::EINTR)));
 }

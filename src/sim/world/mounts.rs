@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::{Event, TIMING, World, node_at};
 use crate::{
-    mount::{Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError},
+    mount::{
+        Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError, WhenDisconnected,
+    },
     sim::{
         host::{MountHost, Process},
         kernel::Kernel,
@@ -45,6 +47,7 @@ impl World {
             timing: TIMING,
             content_cache_bytes: 256 * 1024,
             kernel: KernelFeatures { inc_epoch: self.options.inc_epoch },
+            when_disconnected: if self.options.block { WhenDisconnected::Block } else { WhenDisconnected::Serve },
             ..Config::new(self.founding.cluster, servers, mount)
         }
     }
@@ -103,7 +106,7 @@ impl World {
         }
         let host = &mut self.mounts[number];
         let status = host.core.status();
-        if !status.lease_held {
+        if status.cut_off && !self.options.block {
             host.processes.iter_mut().for_each(|process| process.without_lease = true);
         }
         self.oracle.check_mount(number, status.applied, status.digest);
@@ -454,7 +457,7 @@ impl World {
                 self.mounts[number].kernel.evict(*ino);
             }
         }
-        let without_lease = !self.mounts[number].core.status().lease_held;
+        let without_lease = self.mounts[number].core.status().cut_off && !self.options.block;
         let host = &mut self.mounts[number].processes[process];
         (host.started, host.without_lease) = (self.now, without_lease);
         host.running = Some(Running::new(call));
