@@ -38,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use config::{Config, KernelFeatures, MountCounters, MountStatus, WhenDisconnected};
 pub use event::{Input, Notification, Output, StoreError};
-pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
+pub use request::{Caller, DirectoryEntry, FileLock, LockKind, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
 use self::{
     caches::Watch,
@@ -442,6 +442,8 @@ fn subject(request: &Request) -> Option<Ino> {
         | Request::Read { ino, .. }
         | Request::Write { ino, .. }
         | Request::Flush { ino, .. }
+        | Request::GetLock { ino, .. }
+        | Request::SetLock { ino, .. }
         | Request::Fsync { ino, .. }
         | Request::Opendir { ino }
         | Request::Readdir { ino, .. }

@@ -24,7 +24,7 @@ upcalls! {
     Link = "link", Open = "open", Read = "read", Write = "write", Flush = "flush", Release = "release",
     Fsync = "fsync", Opendir = "opendir", Readdir = "readdir", Releasedir = "releasedir", Fsyncdir = "fsyncdir",
     Statfs = "statfs", Getxattr = "getxattr", Listxattr = "listxattr", Setxattr = "setxattr",
-    Removexattr = "removexattr", Access = "access", Create = "create", Interrupt = "interrupt",
+    Removexattr = "removexattr", GetLock = "getlk", SetLock = "setlk", Access = "access", Create = "create", Interrupt = "interrupt",
     Allocate = "fallocate", Seek = "lseek", CopyRange = "copy_file_range", Other = "other",
 }
 

@@ -44,6 +44,28 @@ pub struct WriteFlags {
     pub sync: bool,
 }
 
+/// What a lock allows others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockKind {
+    Shared,
+    Exclusive,
+    /// No lock: those of the range end.
+    Unlock,
+}
+
+/// A lock of flock(2) or fcntl(2). The two kinds know nothing of each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileLock {
+    /// Of fcntl: the process's table of files. Of flock: the open file.
+    pub owner: u64,
+    pub pid: u32,
+    pub kind: LockKind,
+    /// First and last byte; a flock has all.
+    pub first: u64,
+    pub last: u64,
+    pub is_flock: bool,
+}
+
 /// A request of the kernel. `fh` is the number that `Response::Opened` gave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
@@ -118,15 +140,31 @@ pub enum Request {
         data: Bytes,
         flags: WriteFlags,
     },
-    /// close(2) of one descriptor.
+    /// close(2) of one descriptor. The fcntl locks of `owner` on the file end with it.
     Flush {
         ino: Ino,
         fh: u64,
+        owner: u64,
     },
-    /// The last descriptor of an open is gone.
+    /// The last descriptor of an open is gone; with it the flock of this owner, where it had one.
     Release {
         ino: Ino,
         fh: u64,
+        flock: Option<u64>,
+    },
+    /// F_GETLK: whether the lock could be set.
+    GetLock {
+        ino: Ino,
+        fh: u64,
+        lock: FileLock,
+    },
+    /// flock(2), F_SETLK and F_SETLKW.
+    SetLock {
+        ino: Ino,
+        fh: u64,
+        lock: FileLock,
+        /// Wait until it can be set.
+        wait: bool,
     },
     Fsync {
         ino: Ino,

@@ -339,14 +339,14 @@ impl Step<'_> {
         let flushed = if opened.no_flush {
             Ok(Response::Done)
         } else {
-            self.request(|_| (Request::Flush { ino, fh }, Context::Plain))?
+            self.request(|_| (Request::Flush { ino, fh, owner: 0 }, Context::Plain))?
         };
         self.note(|kernel| {
             let inode = kernel.inode(ino);
             inode.opens = inode.opens.saturating_sub(1);
             Some(Note::Done)
         })?;
-        let _ = self.request(|_| (Request::Release { ino, fh }, Context::Plain))?;
+        let _ = self.request(|_| (Request::Release { ino, fh, flock: None }, Context::Plain))?;
         Ok(flushed.map(|_| ()))
     }
 

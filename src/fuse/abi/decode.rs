@@ -14,13 +14,16 @@ use super::{
 use crate::{
     fuse::counters::Upcall,
     limits,
-    mount::{OpenFlags, Request, WriteFlags},
+    mount::{FileLock, OpenFlags, Request, WriteFlags},
     namespace::NewNode,
     types::{AttributeChanges, Errno, Ino, TimeChange, Timestamp},
 };
 
 /// Bytes that one copy_file_range moves at most; the caller goes on with the rest.
 const COPY_BYTES_MAX: u64 = 1 << 30;
+/// FUSE_RELEASE_FLOCK_UNLOCK and FUSE_LK_FLOCK.
+const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+const LK_FLOCK: u32 = 1 << 0;
 /// FUSE_OPEN_KILL_SUIDGID.
 const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 /// FUSE_SETXATTR_ACL_KILL_SGID.
@@ -100,6 +103,8 @@ pub(in crate::fuse) const fn upcall(number: u32) -> Upcall {
         opcode::READDIR => Upcall::Readdir,
         opcode::RELEASEDIR => Upcall::Releasedir,
         opcode::FSYNCDIR => Upcall::Fsyncdir,
+        opcode::GETLK => Upcall::GetLock,
+        opcode::SETLK | opcode::SETLKW => Upcall::SetLock,
         opcode::ACCESS => Upcall::Access,
         opcode::CREATE => Upcall::Create,
         opcode::INTERRUPT => Upcall::Interrupt,
@@ -157,8 +162,23 @@ pub(in crate::fuse) fn decode(header: &Header, body: Body<'_>, agreement: Agreem
         }
         opcode::READ => Request::Read { ino, fh: r.u64()?, offset: r.u64()?, length: r.u32()? },
         opcode::WRITE => write(header, r, agreement)?,
-        opcode::FLUSH => Request::Flush { ino, fh: r.u64()? },
-        opcode::RELEASE => Request::Release { ino, fh: r.u64()? },
+        opcode::FLUSH => {
+            let fh = r.u64()?;
+            r.skip(8)?;
+            Request::Flush { ino, fh, owner: r.u64()? }
+        }
+        opcode::RELEASE => {
+            let (fh, _flags, kernel, owner) = (r.u64()?, r.u32()?, r.u32()?, r.u64()?);
+            Request::Release { ino, fh, flock: (kernel & RELEASE_FLOCK_UNLOCK != 0).then_some(owner) }
+        }
+        opcode::GETLK => {
+            let (fh, lock) = lock(r)?;
+            Request::GetLock { ino, fh, lock }
+        }
+        opcode::SETLK | opcode::SETLKW => {
+            let (fh, lock) = lock(r)?;
+            Request::SetLock { ino, fh, lock, wait: header.opcode == opcode::SETLKW }
+        }
         opcode::FSYNC => Request::Fsync { ino, fh: r.u64()? },
         opcode::READDIR => {
             r.skip(8)?;
@@ -282,6 +302,13 @@ fn setxattr(ino: Ino, mut r: Reader<'_>, agreement: Agreement) -> Result<Request
         return Err(Fault::Refused(Errno::EOPNOTSUPP));
     }
     Ok(Request::Setxattr { ino, name, value, mode: values::xattr_mode(flags)?, clear_sgid })
+}
+
+/// The file handle, and what to lock.
+fn lock(mut r: Reader<'_>) -> Result<(u64, FileLock), Fault> {
+    let (fh, owner, first, last) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
+    let (kind, pid, kernel) = (values::lock_kind(r.u32()?)?, r.u32()?, r.u32()?);
+    Ok((fh, FileLock { owner, pid, kind, first, last, is_flock: kernel & LK_FLOCK != 0 }))
 }
 
 fn seek(ino: Ino, mut r: Reader<'_>) -> Result<Request, Fault> {

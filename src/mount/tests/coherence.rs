@@ -119,7 +119,7 @@ fn changed_bytes_are_told_by_range_behind_the_attributes() {
     scene.write(0, file, fh, 40_000, &[2; 10]);
     scene.forget_notified();
     scene.sides[1].is_stalled = true;
-    let unique = scene.send(0, Request::Flush { ino: file, fh });
+    let unique = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     assert!(!scene.open(1, file, OpenFlags::default()).keep_cache, "its pages are on their way out");
     scene.sides[1].is_stalled = false;
     scene.settle();
@@ -149,7 +149,7 @@ fn pages_locked_by_a_read_that_waits_are_not_waited_for() {
             unique = scene.send(1, read.clone());
         }
         scene.sides[1].is_stalled = true;
-        let flush = scene.send(0, Request::Flush { ino: file, fh });
+        let flush = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
         assert_eq!(scene.answer(0, flush), None);
         if !read_first {
             // The kernel locks the pages while the notification is on its way.
@@ -330,7 +330,7 @@ fn a_file_unlinked_elsewhere_lives_as_long_as_it_is_open_here() {
     let second = scene.open(1, file, OpenFlags::default()).fh;
     for handle in [fh, second] {
         assert!(scene.leader.referenced[&1].contains(&file));
-        assert_eq!(scene.call(1, Request::Release { ino: file, fh: handle }), Ok(Response::Done));
+        assert_eq!(scene.call(1, Request::Release { ino: file, fh: handle, flock: None }), Ok(Response::Done));
     }
     assert!(scene.leader.referenced[&1].is_empty());
     scene.leader.reap();
@@ -354,7 +354,7 @@ fn a_new_leader_learns_of_open_orphans_and_a_directory_lives_while_the_kernel_ho
     assert_eq!(scene.leader.referenced[&1].iter().copied().collect::<Vec<_>>(), [directory, file]);
     scene.forget(1, directory, 1);
     assert_eq!(scene.leader.referenced[&1].iter().copied().collect::<Vec<_>>(), [file]);
-    assert_eq!(scene.call(1, Request::Release { ino: file, fh }), Ok(Response::Done));
+    assert_eq!(scene.call(1, Request::Release { ino: file, fh, flock: None }), Ok(Response::Done));
     assert!(scene.leader.referenced[&1].is_empty());
 }
 

@@ -224,7 +224,7 @@ fn close_waits_for_completion_and_not_for_less() {
     scene.lookup(1, Ino::ROOT, "a");
     scene.write(0, file, fh, 0, b"x");
     scene.sides[1].is_stalled = true;
-    let unique = scene.send(0, Request::Flush { ino: file, fh });
+    let unique = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     assert_eq!(scene.answer(0, unique), None);
     assert_eq!(scene.read(0, file, 0, 10), b"x", "a read waits for no completion");
     scene.sides[1].is_stalled = false;
@@ -342,10 +342,10 @@ fn full_stores_are_told_once_and_the_kernel_forgets_what_was_lost() {
     }
     scene.write(0, file, fh, 0, &pattern(MIB, 1));
     scene.forget_notified();
-    assert_eq!(scene.call(0, Request::Flush { ino: file, fh }), Err(Errno::ENOSPC));
+    assert_eq!(scene.call(0, Request::Flush { ino: file, fh, owner: 0 }), Err(Errno::ENOSPC));
     let pages = Notification::Pages { ino: file, offset: 0, length: 0 };
     assert!(scene.sides[0].notified.contains(&pages));
-    assert_eq!(scene.call(0, Request::Flush { ino: file, fh }), Ok(Response::Done), "once");
+    assert_eq!(scene.call(0, Request::Flush { ino: file, fh, owner: 0 }), Ok(Response::Done), "once");
     assert_eq!(scene.getattr(0, file).0.size, 0);
     // In the background nobody waits: the next who asks is told.
     scene.write(0, file, fh, 0, &pattern(MIB, 1));

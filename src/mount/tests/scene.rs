@@ -382,12 +382,12 @@ impl Scene {
     }
 
     pub(super) fn flush(&mut self, side: usize, ino: Ino, fh: u64) {
-        assert_eq!(self.call(side, Request::Flush { ino, fh }), Ok(Response::Done));
+        assert_eq!(self.call(side, Request::Flush { ino, fh, owner: 0 }), Ok(Response::Done));
     }
 
     pub(super) fn close(&mut self, side: usize, ino: Ino, fh: u64) {
         self.flush(side, ino, fh);
-        assert_eq!(self.call(side, Request::Release { ino, fh }), Ok(Response::Done));
+        assert_eq!(self.call(side, Request::Release { ino, fh, flock: None }), Ok(Response::Done));
     }
 
     /// A file with this content, closed.

@@ -52,7 +52,7 @@ fn a_call_that_never_reached_the_log_is_carried_out_by_the_next_leader() {
     scene.leader.proposes_nothing = true;
     let made = scene.send(0, mkdir_request("d"));
     scene.write(0, file, fh, 0, b"bytes");
-    let flushed = scene.send(0, Request::Flush { ino: file, fh });
+    let flushed = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     scene.leader.is_up = false;
     scene.disconnect(0);
     scene.pass(Duration::from_secs(5));
@@ -108,10 +108,10 @@ fn written_bytes_of_a_closed_file_are_dropped_when_close_has_failed() {
     scene.write(0, file, fh, 0, b"lost");
     scene.leader.is_up = false;
     scene.disconnect(0);
-    let unique = scene.send(0, Request::Flush { ino: file, fh });
+    let unique = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     scene.pass(TIMEOUT);
     assert_eq!(scene.answer(0, unique), Some(Err(Errno::EIO)));
-    assert_eq!(scene.call(0, Request::Release { ino: file, fh }), Ok(Response::Done));
+    assert_eq!(scene.call(0, Request::Release { ino: file, fh, flock: None }), Ok(Response::Done));
     assert_eq!(scene.sides[0].mount.status().dirty_bytes, 0);
     scene.leader.is_up = true;
     scene.pass(Duration::from_secs(3));
@@ -249,7 +249,7 @@ fn answers_that_come_behind_a_snapshot_are_understood() {
     scene.cut_off(0);
     scene.leader.sends_snapshots = true;
     scene.sides[0].is_cut_off = false;
-    let flushed = scene.send(0, Request::Flush { ino: file, fh });
+    let flushed = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     let created = scene.send(0, Scene::create_request("b"));
     scene.pass(Duration::from_millis(500));
     scene.leader.answers_nothing = false;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    mount::Caller,
+    mount::{Caller, LockKind},
     namespace::{AllocateMode, RenameMode, XattrMode},
     types::{Name, XattrName},
 };
@@ -127,8 +127,9 @@ fn requests_about_files() {
             Request::Read { ino: INO, fh: 77, offset: 3, length: 100 },
         ),
         (opcode::WRITE, write, Request::Write { ino: INO, fh: 77, offset: 4096, data, flags: write_flags }),
-        (opcode::FLUSH, s().u64(77).u64(0).u64(3), Request::Flush { ino: INO, fh: 77 }),
-        (opcode::RELEASE, s().u64(77).u32(0).u32(2).u64(3), Request::Release { ino: INO, fh: 77 }),
+        (opcode::FLUSH, s().u64(77).u64(0).u64(3), Request::Flush { ino: INO, fh: 77, owner: 3 }),
+        (opcode::RELEASE, s().u64(77).u32(0).u32(2).u64(3), Request::Release { ino: INO, fh: 77, flock: Some(3) }),
+        (opcode::RELEASE, s().u64(77).u32(0).u32(1).u64(3), Request::Release { ino: INO, fh: 77, flock: None }),
         (opcode::FSYNC, s().u64(77).u32(1).u32(0), Request::Fsync { ino: INO, fh: 77 }),
         (
             opcode::FALLOCATE,
@@ -145,6 +146,21 @@ fn requests_about_files() {
     ] {
         assert_eq!(decoded(opcode, body), Ok(Message::Request(request)), "{opcode}");
     }
+}
+
+#[test]
+fn requests_about_locks() {
+    let body = |kind, flags| s().u64(77).u64(3).u64(10).u64(20).u32(kind).u32(35).u32(flags).u32(0);
+    let lock = |kind, is_flock| FileLock { owner: 3, pid: 35, kind, first: 10, last: 20, is_flock };
+    let set = |lock, wait| Ok(Message::Request(Request::SetLock { ino: INO, fh: 77, lock, wait }));
+    assert_eq!(decoded(opcode::SETLK, body(0, 0)), set(lock(LockKind::Shared, false), false));
+    assert_eq!(decoded(opcode::SETLKW, body(1, 1)), set(lock(LockKind::Exclusive, true), true));
+    assert_eq!(decoded(opcode::SETLK, body(2, 1)), set(lock(LockKind::Unlock, true), false));
+    let get = Request::GetLock { ino: INO, fh: 77, lock: lock(LockKind::Exclusive, false) };
+    assert_eq!(decoded(opcode::GETLK, body(1, 0)), Ok(Message::Request(get)));
+    let message = message(opcode::SETLK, 8, &body(3, 0).0);
+    let (header, rest) = Header::parse(&message).expect("a header");
+    assert_eq!(decode(&header, rest, agreement(InitFlags::all())), Err(Fault::Refused(Errno::EINVAL)));
 }
 
 #[test]
