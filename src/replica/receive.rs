@@ -49,12 +49,7 @@ impl Replica {
                 }
                 return;
             }
-            // A node without a place for entries, or whose disk is stuck, would otherwise heap them up in memory.
-            MessageType::MsgAppend if !message.get_entries().is_empty() => {
-                if self.refuses || self.unsynced.ticks() > self.pace.election {
-                    return;
-                }
-            }
+            MessageType::MsgAppend if !message.get_entries().is_empty() && self.has_no_place() => return,
             _ => {}
         }
         // Refusals of `step` are about what this node itself proposes.
@@ -62,6 +57,11 @@ impl Replica {
         if kind == MessageType::MsgTimeoutNow && self.raw.raft.state != StateRole::Follower {
             self.early_term = Some(self.raw.raft.term);
         }
+    }
+
+    /// Whether entries would heap up in memory: the node has no place for them, or its disk is stuck.
+    fn has_no_place(&self) -> bool {
+        self.refuses || self.unsynced.ticks() > self.pace.election
     }
 
     /// Whether rows must be fetched: the log here does not reach the snapshot's position.
