@@ -40,7 +40,6 @@ use self::{
     stream::Stream,
 };
 use crate::{
-    limits,
     namespace::State,
     types::{
         Access, ConnectionId, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
@@ -156,7 +155,7 @@ impl Coordinator {
     /// An entry of the volume that the state included at `new`, in log order.
     pub fn recall(&mut self, volume: VolumeId, index: LogIndex, bytes: Bytes) {
         self.history.push(volume, index, bytes);
-        self.history.trim(limits::LOG_RETAINED_BYTES);
+        self.history.trim(self.config.retention.log_bytes);
     }
 
     /// Takes notice of something; `state` already includes it. Never blocks, never fails.

@@ -83,6 +83,20 @@ pub const PORT_CLIENT: u16 = 7440;
 pub const PORT_PEER: u16 = 7441;
 pub const PORT_HTTP: u16 = 7442;
 
+/// What a node keeps for followers and mounts that lag, and sends to those that lag further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes of the log's entries.
+    pub log_bytes: usize,
+    /// Bytes of rows in one piece of a snapshot.
+    pub piece_bytes: usize,
+}
+
+impl Retention {
+    /// That of production.
+    pub const DEFAULT: Self = Self { log_bytes: LOG_RETAINED_BYTES, piece_bytes: SNAPSHOT_PIECE_BYTES };
+}
+
 /// The times of the protocol. All scale together, so that a test may run them faster or slower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {

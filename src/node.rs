@@ -24,7 +24,7 @@ pub use event::{
 use self::{admin::Admin, reports::Reports, snapshots::Snapshots};
 use crate::{
     coordinator::{self, Coordinator},
-    limits::{self, Timing},
+    limits::{self, Retention, Timing},
     namespace::{DecodeError, Entry, NodeInfo, State},
     replica::{self, Replica, ReplicaError, Restart},
     types::{ClusterId, Instant, LogIndex, NodeId, Term, VolumeId},
@@ -36,6 +36,7 @@ pub struct NodeConfig {
     pub id: NodeId,
     pub cluster: ClusterId,
     pub timing: Timing,
+    pub retention: Retention,
     /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
     pub seed: u64,
     /// Where peers and mounts find this node; the leader keeps it in the state. `None`: the state knows.
@@ -104,7 +105,8 @@ impl Node {
         }
         let applied = (state_index, state_term);
         let restart = Restart { hard_state, membership: membership.clone(), applied, entries, compacted };
-        let replica_config = replica::Config { id: config.id, timing: config.timing, seed: config.seed };
+        let replica_config =
+            replica::Config { id: config.id, timing: config.timing, retention: config.retention, seed: config.seed };
         let replica = Replica::open(now, replica_config, restart)?;
         let coordinator = remembering(&config, &replica, &state, compacted.0, state_index)?;
         let mut node = Self {
@@ -418,7 +420,8 @@ fn remembering(
     compacted: LogIndex,
     applied: LogIndex,
 ) -> Result<Coordinator, NodeError> {
-    let coordinator_config = coordinator::Config { cluster: config.cluster, timing: config.timing };
+    let coordinator_config =
+        coordinator::Config { cluster: config.cluster, timing: config.timing, retention: config.retention };
     // The log may lie behind the state, where a snapshot was installed: then it holds nothing of use.
     let Some(entries) = replica.entries(compacted.min(applied), applied) else {
         return Ok(Coordinator::new(coordinator_config, state, applied));

@@ -59,7 +59,7 @@ use self::{
 use crate::{
     client::transport::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES},
     clock,
-    limits::{MESSAGE_BYTES_MAX, Timing},
+    limits::{MESSAGE_BYTES_MAX, Retention, Timing},
     namespace::NodeInfo,
     node::{Input, Node, NodeConfig},
     pki::{self, Authority, Identity, PkiError},
@@ -397,6 +397,7 @@ impl Active {
             id: node,
             cluster: config.authority.cluster(),
             timing: config.timing,
+            retention: Retention::DEFAULT,
             // Any number does: it spreads election timeouts within the node's slot.
             seed: pki::random()? as u64,
             address: bound.of_node(config, node),

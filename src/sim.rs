@@ -26,7 +26,7 @@ mod syscalls;
 mod workload;
 mod world;
 
-pub use options::Options;
+pub use options::{Breach, Options};
 
 /// What a run did: no checker is worth much where nothing happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,7 +47,40 @@ pub struct Report {
     pub notifications: u64,
     pub faults: u64,
     pub elections: u64,
+    /// Leases that mounts lost.
+    pub leases_lost: u64,
+    /// Sessions that the cluster ended because nobody heard of them.
+    pub sessions_ended: u64,
+    /// Crashes that left a part of a log batch on the disk.
+    pub torn_writes: u64,
+    /// States that nodes took over whole.
     pub snapshots: u64,
+    /// Snapshots that mounts were sent though they had a state.
+    pub reloads: u64,
+}
+
+impl Report {
+    /// What two runs did together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            trace: self.trace ^ other.trace,
+            events: self.events + other.events,
+            calls: self.calls + other.calls,
+            upcalls: self.upcalls + other.upcalls,
+            entries: self.entries + other.entries,
+            answers: self.answers + other.answers,
+            sights: self.sights + other.sights,
+            notifications: self.notifications + other.notifications,
+            faults: self.faults + other.faults,
+            elections: self.elections + other.elections,
+            leases_lost: self.leases_lost + other.leases_lost,
+            sessions_ended: self.sessions_ended + other.sessions_ended,
+            torn_writes: self.torn_writes + other.torn_writes,
+            snapshots: self.snapshots + other.snapshots,
+            reloads: self.reloads + other.reloads,
+        }
+    }
 }
 
 /// One run. `tell` is told every event, for those who look for a fault.

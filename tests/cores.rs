@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use manyfs::{
-    limits::Timing,
+    limits::{Retention, Timing},
     mount::{self, Caller, Config, KernelFeatures, Mount, OpenFlags, Request, Response, StoreError, WriteFlags},
     namespace::{Founding, NewNode, NodeInfo, State, VolumeOptions},
     node::{
@@ -122,8 +122,14 @@ impl World {
     }
 
     fn start(&mut self, id: NodeId) {
-        let config =
-            NodeConfig { id, cluster: CLUSTER, timing: Timing::DEFAULT, seed: id.0, address: Some(info(id.0)) };
+        let config = NodeConfig {
+            id,
+            cluster: CLUSTER,
+            timing: Timing::DEFAULT,
+            retention: Retention::DEFAULT,
+            seed: id.0,
+            address: Some(info(id.0)),
+        };
         let disk = &self.disks[&id];
         let recovered = Recovered {
             hard_state: disk.hard_state.clone(),

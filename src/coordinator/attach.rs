@@ -13,8 +13,8 @@ use crate::{
 /// Bits of what this end can do beyond the protocol's version; none is defined yet.
 const FEATURES: u64 = 0;
 
-/// Bytes of entries that are kept while a mount receives a snapshot: it must find what followed when it has it.
-const RETAINED_FOR_SNAPSHOTS_BYTES: usize = 4 * limits::LOG_RETAINED_BYTES;
+/// How many times as much of the log is kept while a mount receives a snapshot: it must find what followed when it has it.
+const RETAINED_FOR_SNAPSHOTS: usize = 4;
 
 impl Coordinator {
     /// The first message of a connection is here.
@@ -135,7 +135,7 @@ impl Coordinator {
         let stream = if follows || hello.applied == at {
             Stream::behind(key, hello.applied)
         } else {
-            Stream::from_snapshot(key, volume)
+            Stream::from_snapshot(key, volume, self.config.retention.piece_bytes)
         };
         if let Some(entry) = self.connections.get_mut(&connection) {
             entry.phase = Phase::Attached(stream);
@@ -197,7 +197,8 @@ impl Coordinator {
             })
         };
         let busy = streams().any(|(_, stream)| !stream.sends_entries());
-        self.history.trim(if busy { RETAINED_FOR_SNAPSHOTS_BYTES } else { limits::LOG_RETAINED_BYTES });
+        let retained = self.config.retention.log_bytes;
+        self.history.trim(if busy { RETAINED_FOR_SNAPSHOTS * retained } else { retained });
         // What was sent and is not acknowledged may still wait in a queue on its way to the mount: it is bounded by the
         // same bytes. Who is further behind is cut off, comes back, and is brought up to date at its own pace.
         let lost: Vec<ConnectionId> = streams()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    limits::Timing,
+    limits::{Retention, Timing},
     namespace::{Command, Entry, Reply},
     types::{
         Access, ClusterId, ConnectionId, Errno, LogIndex, NodeId, SessionId, Term, VolumeId,
@@ -17,6 +17,7 @@ use crate::{
 pub struct Config {
     pub cluster: ClusterId,
     pub timing: Timing,
+    pub retention: Retention,
 }
 
 /// An entry that the state now includes.

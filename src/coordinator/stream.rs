@@ -26,6 +26,7 @@ pub(super) struct Stream {
 #[derive(Debug)]
 struct Snapshot {
     volume: Volume,
+    piece_bytes: usize,
     /// Key of the last row sent.
     after: Option<Bytes>,
     in_flight: u32,
@@ -39,9 +40,9 @@ impl Stream {
         Self { key, sent: applied, snapshot: None }
     }
 
-    /// Begins with a snapshot of the volume as it is now.
-    pub(super) fn from_snapshot(key: Key, volume: &Volume) -> Self {
-        let snapshot = Snapshot { volume: volume.clone(), after: None, in_flight: 0, complete: false };
+    /// Begins with a snapshot of the volume as it is now, in pieces of so many bytes.
+    pub(super) fn from_snapshot(key: Key, volume: &Volume, piece_bytes: usize) -> Self {
+        let snapshot = Snapshot { volume: volume.clone(), piece_bytes, after: None, in_flight: 0, complete: false };
         Self { key, sent: LogIndex(0), snapshot: Some(Box::new(snapshot)) }
     }
 
@@ -107,7 +108,7 @@ impl Snapshot {
         let mut source = self.volume.rows_after(&after).peekable();
         let mut bytes = 0;
         let mut rows = Vec::new();
-        while bytes < limits::SNAPSHOT_PIECE_BYTES
+        while bytes < self.piece_bytes
             && let Some((key, value)) = source.next()
         {
             bytes += key.len() + value.len();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::{
-    limits::Timing,
+    limits::{self, Retention, Timing},
     namespace::{Command, Entry, Founding, NewNode, NodeInfo, Operation, Reply, VolumeOptions},
     types::{
         ClusterId, Errno, Generation, Ino, Name, Sequence, Stamp,
@@ -83,7 +83,11 @@ impl Bench {
     /// A node that follows nobody.
     fn following() -> Self {
         let state = founded();
-        let coordinator = Coordinator::new(Config { cluster: CLUSTER, timing: T }, &state, LogIndex(1));
+        let coordinator = Coordinator::new(
+            Config { cluster: CLUSTER, timing: T, retention: Retention::DEFAULT },
+            &state,
+            LogIndex(1),
+        );
         Self {
             now: Instant(1_000_000_000),
             state,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Node, Output, PeerMessage, StateBatch};
 use crate::{
     coordinator,
-    limits::{self, Timing},
+    limits::Timing,
     namespace::{RowChange, State},
     replica,
     types::{Instant, LogIndex, NodeId, Term},
@@ -112,7 +112,7 @@ impl Node {
         let mut source = served.state.rows_after(&after).peekable();
         let mut bytes = 0;
         let mut rows = Vec::new();
-        while bytes < limits::SNAPSHOT_PIECE_BYTES
+        while bytes < self.config.retention.piece_bytes
             && let Some((key, value)) = source.next()
         {
             bytes += key.len() + value.len();

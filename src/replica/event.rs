@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    limits::Timing,
+    limits::{Retention, Timing},
     node::{LogBatch, LogEntry, PeerMessage},
     types::{LogIndex, NodeId, Term},
 };
@@ -15,6 +15,7 @@ use crate::{
 pub struct Config {
     pub id: NodeId,
     pub timing: Timing,
+    pub retention: Retention,
     /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
     pub seed: u64,
 }

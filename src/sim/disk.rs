@@ -99,8 +99,10 @@ impl Disk {
         }
     }
 
-    /// The process ends: of what was written some is on the disk, in order, and the last of it torn.
-    pub(super) fn crash(&mut self, dice: &mut Dice) {
+    /// The process ends: of what was written some is on the disk, in order, and the last of it torn. True where a part of
+    /// a batch was left.
+    pub(super) fn crash(&mut self, dice: &mut Dice) -> bool {
+        let mut is_torn = false;
         let kept = dice.index(self.state_queue.len() + 1);
         for _ in 0..kept {
             if let Some(batch) = self.state_queue.pop_front() {
@@ -117,13 +119,15 @@ impl Disk {
             }
         }
         if let Some(mut torn) = self.log_queue.pop_front().filter(|torn| torn.reset.is_none()) {
-            let whole = dice.index(torn.entries.len() + 1);
+            let (written, whole) = (torn.entries.len(), dice.index(torn.entries.len() + 1));
             torn.entries.truncate(whole);
             if dice.chance(500) {
+                is_torn = whole < written;
                 self.log.take(torn);
             }
         }
         self.log_queue.clear();
+        is_torn
     }
 
     /// What the storage shell gives a node that starts.

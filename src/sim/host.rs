@@ -57,6 +57,8 @@ pub(super) struct Process {
     pub(super) next: VecDeque<Call>,
     /// The lease was not held at some time since.
     pub(super) without_lease: bool,
+    /// Names that a rename had moved, and that were still to be invalidated when the call began.
+    pub(super) unsettled: BTreeSet<(Ino, Name)>,
 }
 
 /// A mount: core, kernel and the processes that use it.
@@ -69,6 +71,10 @@ pub(super) struct MountHost {
     pub(super) processes: Vec<Process>,
     /// The world's number of the connection that the core uses.
     pub(super) link: Option<u64>,
+    /// The lease was held when the core was last looked at.
+    pub(super) is_fresh: bool,
+    /// When a leader last said that the session had ended.
+    pub(super) expired: Option<Instant>,
     /// Tickets that the core gave out and the kernel is not done with: the names they are about.
     pub(super) tickets: BTreeMap<u64, BTreeSet<(Ino, Name)>>,
     /// Names that renames named, and when they returned.
@@ -85,6 +91,12 @@ impl MountHost {
     pub(super) fn busy_directories(&self) -> BTreeSet<Ino> {
         let tickets = self.tickets.values().flatten().map(|(directory, _)| *directory);
         self.kernel.directories_being_changed().chain(tickets).collect()
+    }
+
+    /// Names that a rename moved and that are still to be invalidated.
+    pub(super) fn unsettled(&self) -> BTreeSet<(Ino, Name)> {
+        let is_moved = |name: &Name| self.renamed.iter().any(|(moved, _)| moved == name);
+        self.tickets.values().flatten().filter(|(_, name)| is_moved(name)).cloned().collect()
     }
 
     /// Names that a rename named which was under way at this time or later, or that is still to be followed by the

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::dice::Dice;
+use crate::limits::{Retention, Timing};
 
 /// One run's conditions. Chances are per mille.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub struct Options {
     pub mounts: u64,
     /// Processes that call at the same time on each mount.
     pub processes: usize,
+    /// Mounts whose processes change nothing. On the others, while they are cut off, all soon wait for a change.
+    pub lookers: u64,
     /// Names in each of the directories.
     pub names: u64,
     pub directories: u64,
@@ -35,6 +38,33 @@ pub struct Options {
     pub block: bool,
     /// Chance that a write is too large to travel in its entry.
     pub large: u64,
+    /// Where it is little, who lags needs a snapshot, of several pieces.
+    pub retention: Retention,
+    /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
+    pub timing: Timing,
+    /// No seed chooses one.
+    pub breach: Option<Breach>,
+}
+
+/// A rule of PROTOCOL.md that is broken on purpose, by the world around the cores: the checkers have to see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Breach {
+    /// Invalidation before completion: the leader is told that every mount has acknowledged what it was sent.
+    Completion,
+    /// R3: a mount acknowledges a change that its kernel is yet to be told of.
+    Acknowledgement,
+    /// R2: kernels are told of no names.
+    Names,
+    /// R2: kernels are told of no attributes, those of directories included.
+    Attributes,
+    /// R24: kernels are told of no pages.
+    Pages,
+    /// R1, R3: every reply may be kept for as long as any.
+    Fences,
+    /// R17: a call that is sent again is taken for another one.
+    Retries,
+    /// A node calls its log synced that is only written.
+    Sync,
 }
 
 /// What may go wrong.
@@ -93,6 +123,7 @@ impl Options {
             nodes: [1, 3, 3, 3, 3, 5][dice.index(6)],
             mounts: 1 + dice.roll(3),
             processes: 1 + dice.index(3),
+            lookers: 0,
             names: 2 + dice.roll(4),
             directories: 1 + dice.roll(2),
             chaos: Duration::from_millis(2500 + dice.roll(3000)),
@@ -106,11 +137,26 @@ impl Options {
             // Of its own dice: the other choices of a seed stay as they were.
             block: Dice::new(seed ^ 0x626c_6f63_6b).chance(400),
             large: dice.roll(2) * dice.roll(50),
+            retention: Retention::DEFAULT,
+            timing: Timing::DEFAULT,
+            breach: None,
         };
         // Rolled last: seeds without it run as they did before there was this fault.
         if !options.faults.is_empty() && dice.chance(350) {
             options.faults.push(Fault::FullDisk);
         }
+        options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
         options
+    }
+
+    /// What is short in this run: logs, sessions, changes. Of its own dice: the other choices of a seed stay as they were.
+    fn choose_scarcity(&mut self, dice: &mut Dice) {
+        if dice.chance(500) {
+            self.retention = Retention { log_bytes: 300 + dice.index(4000), piece_bytes: 200 + dice.index(2000) };
+        }
+        if dice.chance(300) {
+            self.timing = Timing { hold: Duration::from_secs(1), session: Duration::from_secs(2), ..Timing::DEFAULT };
+        }
+        self.lookers = dice.roll(2).min(self.mounts - 1);
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Glance {
     /// Names that a rename of this mount named meanwhile. It moves what the kernel believed in (PROTOCOL R23): until the
     /// invalidation that follows, while its directory is busy, such a name may lead where it does not in the log.
     pub(super) renamed: Vec<Name>,
+    /// Such names that were still to be invalidated when the call began: it may have met them before.
+    pub(super) unsettled: BTreeSet<(Ino, Name)>,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ pub(super) struct Oracle {
     /// By mount and object: up to which version it had certainly come, and when that was seen.
     progress: BTreeMap<(usize, Object), Vec<(Instant, LogIndex)>>,
     pub(super) checked: u64,
+    pub(super) sessions_ended: u64,
 }
 
 impl Oracle {
@@ -96,6 +99,7 @@ impl Oracle {
             made_up: BTreeMap::new(),
             progress: BTreeMap::new(),
             checked: 0,
+            sessions_ended: 0,
         };
         oracle.note_history(LogIndex(1), &[Ino::ROOT]);
         oracle
@@ -137,6 +141,9 @@ impl Oracle {
                     self.blocks.insert(hash, content.clone());
                 }
             }
+        }
+        if let crate::namespace::Command::CloseSessions { sessions } = &entry.command {
+            self.sessions_ended += sessions.len() as u64;
         }
         let applied = self.state.apply(index, entry);
         let header = &entry.header;
@@ -369,7 +376,8 @@ impl Oracle {
         let fitting: Vec<LogIndex> =
             versions[floor..].iter().filter(|(_, value)| fits(sight, value)).map(|(index, _)| *index).collect();
         let is_busy = matches!(&object, Object::Name(directory, _) if glance.busy.contains(directory));
-        let is_moved = matches!(&object, Object::Name(_, name) if is_busy && glance.renamed.contains(name));
+        let is_moved = matches!(&object, Object::Name(directory, name)
+            if is_busy && glance.renamed.contains(name) || glance.unsettled.contains(&(*directory, name.clone())));
         if fitting.is_empty() && !glance.is_final && (is_moved || is_mixed(sight, &versions[floor..])) {
             return;
         }

@@ -11,6 +11,8 @@ use super::{
 };
 use crate::{limits, namespace::RenameMode, types::Name};
 
+/// From this one on, kinds of calls change nothing.
+const LOOKS: u64 = 58;
 /// Bytes of a token that an append writes.
 const TOKEN_BYTES: usize = 12;
 
@@ -54,8 +56,18 @@ impl Workload {
     }
 
     pub(super) fn next_call(&mut self) -> Call {
+        self.call(0)
+    }
+
+    /// A call that changes nothing.
+    pub(super) fn next_look(&mut self) -> Call {
+        self.call(LOOKS)
+    }
+
+    /// One of the kinds of calls from this one on, of 100.
+    fn call(&mut self, least: u64) -> Call {
         let path = self.path();
-        match self.dice.roll(100) {
+        match least + self.dice.roll(100 - least) {
             0..14 => Call::Create { path, data: self.data() },
             14..24 => Call::Unlink { path },
             24..33 => {
@@ -70,7 +82,7 @@ impl Workload {
             39..50 => self.append(path.directory),
             50..54 => Call::Truncate { path, size: self.dice.roll(300) },
             54..58 => Call::Chmod { path, mode: 0o600 + u16::try_from(self.dice.roll(64)).unwrap_or(0) },
-            58..74 => Call::Stat { path },
+            LOOKS..74 => Call::Stat { path },
             74..90 => Call::Read { path: if self.dice.chance(200) { log_of(path.directory) } else { path } },
             _ => Call::List { directory: path.directory },
         }

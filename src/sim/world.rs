@@ -22,17 +22,15 @@ use super::{
     workload::Workload,
 };
 use crate::{
-    limits::Timing,
     mount::{Notification, Response, StoreError},
     namespace::{Founding, NodeInfo, VolumeOptions},
     node::PeerMessage,
     types::{
-        BlockHash, ClusterId, ConnectionId, Errno, Instant, NodeId, Stamp,
+        BlockHash, ClusterId, ConnectionId, Errno, Instant, NodeId, Sequence, Stamp,
         message::{ToLeader, ToMount},
     },
 };
 
-pub(super) const TIMING: Timing = Timing::DEFAULT;
 /// Wall clock at the beginning of virtual time, nanoseconds since 1970.
 const EPOCH: u64 = 1_750_000_000_000_000_000;
 /// When the faults are over, every call returns within this.
@@ -43,6 +41,7 @@ enum Event {
     NodeStart(NodeId),
     NodeWake { node: NodeId, life: u64 },
     LogSynced { node: NodeId, life: u64, number: u64 },
+    LogClaimed { node: NodeId, life: u64, number: u64 },
     StateSynced { node: NodeId, life: u64 },
     Peer { from: NodeId, to: NodeId, generation: u64, message: PeerMessage },
     PeerLost { node: NodeId, life: u64, peer: NodeId },
@@ -78,6 +77,8 @@ pub(super) struct World {
     nodes: BTreeMap<NodeId, NodeHost>,
     mounts: Vec<MountHost>,
     links: BTreeMap<u64, Link>,
+    /// How often each mount's life sent each call.
+    sendings: BTreeMap<(usize, u64, Sequence), u64>,
     oracle: Oracle,
     workload: Workload,
     founding: Founding,
@@ -108,6 +109,7 @@ impl World {
             nodes: BTreeMap::new(),
             mounts: Vec::new(),
             links: BTreeMap::new(),
+            sendings: BTreeMap::new(),
             oracle: Oracle::new(&founding),
             workload: Workload::new(dice.split(), &options),
             founding,
@@ -146,6 +148,7 @@ impl World {
         self.report.trace = self.trace.finish();
         self.report.entries = self.oracle.next().0 - 2;
         self.report.sights = self.oracle.checked;
+        self.report.sessions_ended = self.oracle.sessions_ended;
         self.report
     }
 
@@ -214,6 +217,7 @@ impl World {
             Event::NodeStart(node) => self.start_node(node),
             Event::NodeWake { node, life } => self.node_woke(node, life),
             Event::LogSynced { node, life, number } => self.log_synced(node, life, number),
+            Event::LogClaimed { node, life, number } => self.log_claimed(node, life, number),
             Event::StateSynced { node, life } => self.state_synced(node, life),
             Event::Peer { from, to, generation, message } => self.peer_arrived(from, to, generation, message),
             Event::PeerLost { node, life, peer } => self.peer_lost(node, life, peer),

@@ -269,7 +269,7 @@ fn entries_recalled_from_the_log_serve_mounts_after_a_restart() {
     }
     let mut after = Bench::following();
     after.state = before.state.clone();
-    let config = Config { cluster: CLUSTER, timing: T };
+    let config = Config { cluster: CLUSTER, timing: T, retention: Retention::DEFAULT };
     after.coordinator = Coordinator::new(config, &after.state, a.caught_up_at);
     for (index, bytes) in &log {
         after.coordinator.recall(VolumeId(1), *index, bytes.clone());

@@ -135,7 +135,14 @@ fn a_lone_node_has_nobody_to_hand_over_to_and_stops_at_once() {
 #[test]
 fn data_of_another_cluster_is_refused() {
     let disk = Disk::founded(&[NodeId(1)]);
-    let config = NodeConfig { id: NodeId(1), cluster: ClusterId(10), timing: T, seed: 1, address: None };
+    let config = NodeConfig {
+        id: NodeId(1),
+        cluster: ClusterId(10),
+        timing: T,
+        retention: Retention::DEFAULT,
+        seed: 1,
+        address: None,
+    };
     let error = Node::open(Instant(0), config, disk.recover()).expect_err("another cluster's data");
     assert_eq!(error, NodeError::Cluster { expected: ClusterId(10), found: CLUSTER });
 }
@@ -143,7 +150,14 @@ fn data_of_another_cluster_is_refused() {
 #[test]
 fn an_entry_of_a_newer_program_stops_the_node() {
     let disk = Disk::founded(&[NodeId(1)]);
-    let config = NodeConfig { id: NodeId(1), cluster: CLUSTER, timing: T, seed: 1, address: None };
+    let config = NodeConfig {
+        id: NodeId(1),
+        cluster: CLUSTER,
+        timing: T,
+        retention: Retention::DEFAULT,
+        seed: 1,
+        address: None,
+    };
     let mut node = Node::open(Instant(0), config, disk.recover()).expect("our own data");
     let data = Bytes::from_static(&[99, 1, 2, 3]);
     node.apply(vec![replica::CommittedEntry { index: LogIndex(2), term: Term(1), data, membership: None }]);

@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, hash::Hash};
 
 use bytes::Bytes;
 
-use super::{Event, TIMING, World, node_at};
+use super::{Event, World, node_at, nodes::SENDING_BITS};
 use crate::{
+    limits::Timing,
     mount::{
         Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError, WhenDisconnected,
     },
@@ -13,10 +14,14 @@ use crate::{
         host::{MountHost, Process},
         kernel::Kernel,
         network::{Place, Stream},
+        options::Breach,
         oracle::Glance,
         syscalls::{Call, Running},
     },
-    types::{BlockHash, ConnectionId, Errno, Instant, MountId, NodeId, message::ToMount},
+    types::{
+        BlockHash, ConnectionId, Errno, Instant, MountId, NodeId,
+        message::{Refusal, ToMount},
+    },
 };
 
 impl World {
@@ -31,6 +36,8 @@ impl World {
             wake: None,
             processes: (0..self.options.processes).map(|_| Process::default()).collect(),
             link: None,
+            is_fresh: false,
+            expired: None,
             tickets: BTreeMap::new(),
             renamed: Vec::new(),
             written: BTreeMap::new(),
@@ -44,7 +51,7 @@ impl World {
         let mount = MountId(((number as u128 + 1) << 64) | u128::from(life));
         Config {
             seed: 100 * (number as u64 + 1) + life,
-            timing: TIMING,
+            timing: self.options.timing,
             content_cache_bytes: 256 * 1024,
             kernel: KernelFeatures { inc_epoch: self.options.inc_epoch },
             when_disconnected: if self.options.block { WhenDisconnected::Block } else { WhenDisconnected::Serve },
@@ -59,6 +66,7 @@ impl World {
         let (life, link) = (host.life, host.link.take());
         host.kernel = Kernel::default();
         (host.wake, host.written, host.tickets) = (None, BTreeMap::new(), BTreeMap::new());
+        (host.is_fresh, host.expired) = (false, None);
         for process in &mut host.processes {
             if let Some(running) = process.running.take() {
                 self.workload.returned(&running.call, None);
@@ -106,6 +114,8 @@ impl World {
         }
         let host = &mut self.mounts[number];
         let status = host.core.status();
+        self.report.leases_lost += u64::from(host.is_fresh && !status.lease_held);
+        host.is_fresh = status.lease_held;
         if status.cut_off && !self.options.block {
             host.processes.iter_mut().for_each(|process| process.without_lease = true);
         }
@@ -131,7 +141,10 @@ impl World {
     fn carry_out_mount(&mut self, number: usize, output: Output) {
         let life = self.mounts[number].life;
         match output {
-            Output::Answer { unique, result } => {
+            Output::Answer { unique, mut result } => {
+                if self.options.breach == Some(Breach::Fences) {
+                    keep_for_long(&mut result);
+                }
                 let time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
                 self.after(time, Event::Answer { mount: number, life, unique, result });
             }
@@ -141,7 +154,11 @@ impl World {
                     _ => None,
                 });
                 self.mounts[number].tickets.insert(ticket, names.collect());
-                let time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
+                let mut time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
+                if self.options.breach == Some(Breach::Acknowledgement) {
+                    self.after(time, Event::Notified { mount: number, life, ticket });
+                    time *= 5000;
+                }
                 self.after(time, Event::Notify { mount: number, life, ticket, notifications });
             }
             Output::Connect { connection, address } => {
@@ -217,7 +234,7 @@ impl World {
         }
     }
 
-    pub(super) fn reach_mount(&mut self, number: u64, message: ToMount) {
+    pub(super) fn reach_mount(&mut self, number: u64, mut message: ToMount) {
         let Some(link) = self.links.get(&number).copied() else { return };
         let is_current = self.is_current(link.mount, link.mount_life) && self.mounts[link.mount].link == Some(number);
         if !link.is_open || !is_current {
@@ -231,6 +248,14 @@ impl World {
         if let ToMount::Answer { sequence, index, outcome } = &message {
             self.call_answered(link.mount, *sequence, *index, *outcome);
         }
+        if let (Some(Breach::Retries), ToMount::Answer { sequence, .. }) = (self.options.breach, &mut message) {
+            sequence.0 &= (1 << SENDING_BITS) - 1;
+        }
+        if matches!(&message, ToMount::Refused { refusal: Refusal::SessionExpired, .. }) {
+            self.mounts[link.mount].expired = Some(self.now);
+        }
+        let is_reload = matches!(&message, ToMount::SnapshotPiece { first: true, .. });
+        self.report.reloads += u64::from(is_reload && self.mounts[link.mount].core.status().applied.0 > 0);
         self.tell_mount(link.mount, Input::Message { connection: link.mount_connection, message });
     }
 
@@ -324,8 +349,15 @@ impl World {
         self.run_kernel(number, process);
     }
 
-    pub(super) fn notify(&mut self, number: usize, life: u64, ticket: u64, notifications: Vec<Notification>) {
+    pub(super) fn notify(&mut self, number: usize, life: u64, ticket: u64, mut notifications: Vec<Notification>) {
         if self.is_current(number, life) {
+            let breach = self.options.breach;
+            notifications.retain(|notification| match notification {
+                Notification::Name { .. } => breach != Some(Breach::Names),
+                Notification::Attributes { .. } => breach != Some(Breach::Attributes),
+                Notification::Pages { .. } => breach != Some(Breach::Pages),
+                Notification::AllNames => true,
+            });
             self.report.notifications += notifications.len() as u64;
             self.mounts[number].kernel.now = self.now;
             self.mounts[number].kernel.notify(ticket, notifications);
@@ -393,7 +425,14 @@ impl World {
         outcome.is_ok().hash(&mut self.trace);
         self.report.calls += 1;
         // P6: no fault within these runs may make a call fail; what is left are honest refusals.
-        let is_honest = matches!(outcome, Ok(()) | Err(Errno::ENOENT | Errno::EEXIST | Errno::ESTALE));
+        // A session that ended takes with it what was not answered (PROTOCOL R17), and bytes that were not yet flushed.
+        let pardon =
+            |at: Instant| at.after(2 * self.options.timing.flush_age) >= self.mounts[number].processes[process].started;
+        let is_honest = match outcome {
+            Ok(()) | Err(Errno::ENOENT | Errno::EEXIST | Errno::ESTALE) => true,
+            Err(Errno::EIO) => self.mounts[number].expired.is_some_and(pardon),
+            Err(_) => false,
+        };
         assert!(is_honest, "availability: mount {number} answered {:?} with {outcome:?}", running.call);
         let host = &mut self.mounts[number];
         let glance = Glance {
@@ -404,6 +443,7 @@ impl World {
             is_final: self.is_final,
             busy: host.busy_directories(),
             renamed: host.renamed_since(host.processes[process].started),
+            unsettled: std::mem::take(&mut host.processes[process].unsettled),
         };
         for sight in &running.sights {
             let ino = match sight {
@@ -448,7 +488,10 @@ impl World {
         }
         let call = match self.mounts[number].processes[process].next.pop_front() {
             Some(call) => call,
-            None if self.is_busy => self.workload.next_call(),
+            None if self.is_busy && (number as u64) < self.options.mounts - self.options.lookers => {
+                self.workload.next_call()
+            }
+            None if self.is_busy => self.workload.next_look(),
             None => return,
         };
         if self.dice.chance(self.options.forget) {
@@ -458,7 +501,9 @@ impl World {
             }
         }
         let without_lease = self.mounts[number].core.status().cut_off && !self.options.block;
+        let unsettled = self.mounts[number].unsettled();
         let host = &mut self.mounts[number].processes[process];
+        host.unsettled = unsettled;
         (host.started, host.without_lease) = (self.now, without_lease);
         host.running = Some(Running::new(call));
         self.mounts[number].kernel.now = self.now;
@@ -499,5 +544,17 @@ impl World {
         self.mounts[number].processes[0].next.extend(calls);
         let life = self.mounts[number].life;
         self.after(std::time::Duration::ZERO, Event::NextCall { mount: number, life, process: 0 });
+    }
+}
+
+/// Lets the kernel keep everything that the answer tells, for as long as anything.
+fn keep_for_long(result: &mut Result<Response, Errno>) {
+    let long = Timing::DEFAULT.cache;
+    match result {
+        Ok(Response::Entry { entry_ttl, attributes_ttl, .. } | Response::Created { entry_ttl, attributes_ttl, .. }) => {
+            (*entry_ttl, *attributes_ttl) = (long, long)
+        }
+        Ok(Response::Attributes { ttl, .. } | Response::Missing { ttl }) => *ttl = long,
+        _ => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
-use super::{EPOCH, Event, TIMING, World};
+use super::{EPOCH, Event, World};
 use crate::{
     node::{Input, LogBatch, Node, NodeConfig, Output, PeerMessage, StateBatch},
     replica::{self, Replica},
@@ -10,7 +10,7 @@ use crate::{
         disk::Disk,
         host::{Link, NodeHost},
         network::{Place, Stream},
-        options::Fault,
+        options::{Breach, Fault},
     },
     types::{
         Access, ConnectionId, Instant, LogIndex, NodeId,
@@ -18,6 +18,8 @@ use crate::{
     },
 };
 
+/// Where a sequence says which sending of a call it was, if those are to be taken for different calls.
+pub(super) const SENDING_BITS: u32 = 40;
 /// The volume that every mount shows.
 const VOLUME: &str = "main";
 
@@ -58,7 +60,8 @@ impl World {
         host.applied = recovered.state_index;
         host.log = host.disk.entries().map(|entry| (entry.index, entry.clone())).collect();
         let (cluster, address) = (self.founding.cluster, None);
-        let config = NodeConfig { id, cluster, timing: TIMING, seed: 7 + id.0, address };
+        let (timing, retention) = (self.options.timing, self.options.retention);
+        let config = NodeConfig { id, cluster, timing, retention, seed: 7 + id.0, address };
         host.core = Some(Node::open(now, config, recovered).expect("what a store wrote can be opened"));
         (host.is_stopping, host.wake, host.state_sync_due) = (false, None, false);
         host.connections.clear();
@@ -87,7 +90,7 @@ impl World {
         let Some(host) = self.nodes.get_mut(&id).filter(|host| host.core.is_some()) else { return };
         host.core = None;
         host.life += 1;
-        host.disk.crash(&mut dice);
+        self.report.torn_writes += u64::from(host.disk.crash(&mut dice));
         let links: Vec<u64> = host.connections.values().copied().collect();
         for link in links {
             self.break_link(link);
@@ -157,6 +160,7 @@ impl World {
                 let link = self.nodes.get(&id).and_then(|host| host.connections.get(&connection)).copied();
                 if let Some(link) = link {
                     let at = self.network.arrival(self.now, Stream::ToMount { connection: link });
+                    self.make_up_acknowledgement(link, &message);
                     self.at(at, Event::ToMount { link, message: Box::new(message) });
                 }
             }
@@ -185,6 +189,24 @@ impl World {
         let (life, number, time) = (host.life, batch.number, time * host.slowness);
         host.disk.write_log(batch);
         self.after(time, Event::LogSynced { node: id, life, number });
+        if self.options.breach == Some(Breach::Sync) {
+            self.after(Duration::ZERO, Event::LogClaimed { node: id, life, number });
+        }
+    }
+
+    /// The node is told that its log is synced, whether or not.
+    pub(super) fn log_claimed(&mut self, id: NodeId, life: u64, number: u64) {
+        if self.nodes.get(&id).is_some_and(|host| host.life == life) {
+            self.tell_node(id, Input::LogPersisted { number });
+        }
+    }
+
+    fn make_up_acknowledgement(&mut self, link: u64, message: &ToMount) {
+        if let (Some(Breach::Completion), ToMount::Entries { entries }) = (self.options.breach, message) {
+            let entries = entries.iter().map(|(index, _)| *index).collect();
+            let message = Box::new(ToLeader::Acknowledge { entries, referenced: Vec::new() });
+            self.after(Duration::ZERO, Event::ToNode { link, message });
+        }
     }
 
     pub(super) fn log_synced(&mut self, id: NodeId, life: u64, number: u64) {
@@ -306,13 +328,18 @@ impl World {
         Some(link)
     }
 
-    pub(super) fn reach_node(&mut self, number: u64, message: ToLeader) {
+    pub(super) fn reach_node(&mut self, number: u64, mut message: ToLeader) {
         let Some(link) = self.links.get(&number).copied().filter(|link| link.is_open) else { return };
         if !self.network.reaches(Place::Mount(link.mount), Place::Node(link.node)) {
             self.break_link(number);
             return;
         }
         std::mem::discriminant(&message).hash(&mut self.trace);
+        if let (Some(Breach::Retries), ToLeader::Operation { sequence, .. }) = (self.options.breach, &mut message) {
+            let sendings = self.sendings.entry((link.mount, link.mount_life, *sequence)).or_insert(0);
+            sequence.0 |= *sendings << SENDING_BITS;
+            *sendings += 1;
+        }
         self.tell_node(link.node, Input::Mount { connection: link.node_connection, message });
     }
 
