@@ -6,6 +6,7 @@ mod completing;
 mod failing_over;
 mod holding;
 mod keeping_house;
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
