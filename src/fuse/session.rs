@@ -192,7 +192,10 @@ fn receive<'a>(mut device: &File, buffer: &'a mut [u8]) -> io::Result<Option<&'a
 
 /// A reply is taken whole or not at all.
 fn send(mut device: &File, reply: &Encoded) -> io::Result<()> {
-    device.write_vectored(&reply.slices()).map(drop)
+    let slices = reply.slices();
+    let taken = device.write_vectored(&slices)?;
+    debug_assert_eq!(taken, slices.iter().map(|slice| slice.len()).sum::<usize>());
+    Ok(())
 }
 
 #[cfg(test)]

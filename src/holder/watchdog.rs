@@ -99,7 +99,7 @@ fn forget(table: &Table, device: &Weak<File>) -> io::Result<()> {
 /// One notification. The kernel refuses what it knows nothing of, and everything once it is unmounted: then nothing is
 /// cached that we are after.
 fn tell(mut kernel: &File, message: &[u8]) {
-    kernel.write(message).ok();
+    kernel.write_all(message).ok();
 }
 
 /// FUSE_NOTIFY_INVAL_INODE: attributes alone with a negative offset, pages from the offset to the end otherwise.

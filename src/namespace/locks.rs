@@ -113,7 +113,7 @@ impl LockTable {
         let file = self.files.get(&ino).cloned().unwrap_or_default();
         let is_full = self.totals.get(&session).is_some_and(|total| *total >= limits::LOCKS_PER_SESSION_MAX);
         let is_barred = file.conflict(session, &claim).is_some();
-        if !is_barred && !(waits && self.is_behind(&file, file.queue(), session, &claim)) {
+        if !(is_barred || waits && self.is_behind(&file, file.queue(), session, &claim)) {
             if is_full || file.held().len() >= limits::LOCKS_PER_FILE_MAX {
                 return Err(Errno::ENOLCK);
             }

@@ -135,7 +135,7 @@ impl Options {
             forget: dice.roll(2) * dice.roll(100),
             inc_epoch: dice.chance(500),
             // Of its own dice: the other choices of a seed stay as they were.
-            block: Dice::new(seed ^ 0x626c_6f63_6b).chance(400),
+            block: Dice::new(seed ^ 0x0062_6c6f_636b).chance(400),
             large: dice.roll(2) * dice.roll(50),
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,

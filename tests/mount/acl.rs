@@ -142,7 +142,7 @@ fn lists_are_attributes_of_the_system() {
         let set = |value: &[u8]| setxattr(&mine, ACCESS, value, XattrFlags::empty());
         let long = list(&[(1, 6, NOBODY), (2, 4, 1000), (4, 0, NOBODY), (16, 4, NOBODY), (32, 0, NOBODY)]);
         set(&long).expect("setxattr");
-        let mut value = vec![0; 100];
+        let mut value = [0; 100];
         let length = getxattr(&theirs, ACCESS, &mut value[..]).expect("getxattr");
         assert_eq!(value[..length], long);
         // One that the mode says all of is not kept.
