@@ -19,6 +19,7 @@ mod file;
 mod flush;
 mod handles;
 mod invalidation;
+mod locks;
 mod lookups;
 mod missing;
 mod read;
@@ -38,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use config::{Config, KernelFeatures, MountCounters, MountStatus, WhenDisconnected};
 pub use event::{Input, Notification, Output, StoreError};
-pub use request::{Caller, DirectoryEntry, FileLock, LockKind, OpenFlags, OpenedAs, Request, Response, WriteFlags};
+pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
 use self::{
     caches::Watch,
@@ -58,7 +59,7 @@ use self::{
 use crate::{
     client::{self, Client},
     namespace::{Reply, Volume},
-    types::{Errno, Ino, Instant, LogIndex, Name, Sequence, UploadId},
+    types::{Errno, Ino, Instant, LockHolder, LogIndex, Name, Sequence, SessionId, UploadId},
 };
 
 /// For whom a call was submitted.
@@ -127,6 +128,8 @@ pub struct Mount {
     timers: BTreeSet<(Instant, Timer)>,
 
     files: BTreeMap<Ino, File>,
+    /// The session that asked for locks last.
+    locking_as: Option<SessionId>,
     jobs: BTreeMap<JobId, Job>,
     last_job: u64,
     uploading: BTreeMap<UploadId, JobId>,
@@ -186,6 +189,7 @@ impl Mount {
             answers: BTreeMap::new(),
             timers: BTreeSet::new(),
             files: BTreeMap::new(),
+            locking_as: None,
             jobs: BTreeMap::new(),
             last_job: 0,
             uploading: BTreeMap::new(),
@@ -317,10 +321,21 @@ impl Mount {
             Request::Write { ino, fh, offset, data, flags } => {
                 self.write(now, unique, caller, (ino, fh), (offset, data), flags);
             }
-            Request::Flush { ino, .. } | Request::Fsync { ino, .. } => {
+            Request::GetLock { ino, claim } => {
+                let lock = self.get_lock(ino, &claim);
+                self.respond(unique, Ok(lock));
+            }
+            Request::SetLock { ino, claim, waits } => self.set_lock(now, unique, caller, (ino, claim, waits)),
+            Request::Unlock { ino, claim } => self.unlock(now, unique, caller, ino, &claim),
+            Request::Flush { ino, owner, .. } => {
+                self.release_locks(now, ino, LockHolder::Owner(owner));
                 self.complete_file(now, unique, caller, ino, (Response::Done, None));
             }
-            Request::Release { fh, .. } => {
+            Request::Fsync { ino, .. } => {
+                self.complete_file(now, unique, caller, ino, (Response::Done, None));
+            }
+            Request::Release { ino, fh } => {
+                self.release_locks(now, ino, LockHolder::Handle(fh));
                 self.release(now, fh);
                 self.respond(unique, Ok(Response::Done));
             }
@@ -444,6 +459,7 @@ fn subject(request: &Request) -> Option<Ino> {
         | Request::Flush { ino, .. }
         | Request::GetLock { ino, .. }
         | Request::SetLock { ino, .. }
+        | Request::Unlock { ino, .. }
         | Request::Fsync { ino, .. }
         | Request::Opendir { ino }
         | Request::Readdir { ino, .. }

@@ -426,7 +426,7 @@ impl World {
             assert!(self.call(number, write).is_ok());
         }
         assert_eq!(self.call(number, Request::Flush { ino, fh, owner: 0 }), Ok(Response::Done));
-        assert_eq!(self.call(number, Request::Release { ino, fh, flock: None }), Ok(Response::Done));
+        assert_eq!(self.call(number, Request::Release { ino, fh }), Ok(Response::Done));
         ino
     }
 
@@ -604,7 +604,7 @@ fn orphans_live_while_they_are_open_and_go_afterwards() {
     world.kill(leader);
     world.pass(Duration::from_secs(8));
     assert_eq!(world.read(1, file, 0, 100), b"still here");
-    assert_eq!(world.call(1, Request::Release { ino: file, fh: opened.fh, flock: None }), Ok(Response::Done));
+    assert_eq!(world.call(1, Request::Release { ino: file, fh: opened.fh }), Ok(Response::Done));
     world.pass(Duration::from_secs(5));
     assert_eq!(world.call(1, Request::Getattr { ino: file }), Err(Errno::ENOENT));
     let kept: BTreeSet<Ino> = {

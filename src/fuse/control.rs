@@ -104,6 +104,7 @@ impl Reporter {
                 "content_misses": counters.content_misses,
                 "leases_lost": counters.leases_lost,
                 "cut_offs": counters.cut_offs,
+                "locks_lost": counters.locks_lost,
                 "connections": counters.connections,
                 "snapshots": counters.snapshots,
             },

@@ -51,6 +51,7 @@ impl Collector for MountCollector {
             ("mount_blocks_stored", "Blocks sent to stores", core.blocks_stored),
             ("mount_content_hits", "Reads answered from the content cache", core.content_hits),
             ("mount_content_misses", "Reads that had to fetch", core.content_misses),
+            ("mount_locks_lost", "Open files whose locks were taken away after the hold time", core.locks_lost),
             ("mount_leases_lost", "Times the right to answer from caches was lost", core.leases_lost),
             ("mount_cut_offs", "Times no leader answered any more", core.cut_offs),
             ("mount_connections", "Connections to a leader", core.connections),

@@ -13,24 +13,32 @@ use super::{
 };
 use crate::{
     namespace::{Change, Command, Operation, Reply, Volume},
-    types::{Errno, FileKind, Ino, Instant, LogIndex, Name, message::ToLeader},
+    types::{Errno, FileKind, Ino, Instant, LogIndex, Name, Sequence, message::ToLeader},
 };
 
 /// Ranges of one file's pages in one ticket; more are told as one that spans them all.
 const PAGE_RANGES_MAX: usize = 32;
+
+/// What a batch of entries did to this mount's locks.
+#[derive(Debug, Default)]
+struct Locking {
+    granted: Vec<Sequence>,
+    lost: Vec<(Ino, Vec<u64>)>,
+}
 
 impl Mount {
     pub(super) fn entries(&mut self, now: Instant, entries: Vec<(LogIndex, Bytes)>) {
         let mut gathering = Gathering::default();
         let mut required = Vec::new();
         let mut changed = BTreeSet::new();
+        let mut locking = Locking::default();
         for (index, bytes) in entries {
             match self.replica.apply(index, &bytes) {
                 Ok(Some(carried)) => {
                     self.counters.entries_applied += 1;
                     self.invalidations.require(index);
                     required.push(index);
-                    self.carried(now, index, &carried, &mut gathering, &mut changed);
+                    self.carried(now, index, &carried, &mut gathering, (&mut changed, &mut locking));
                 }
                 // Sent again by a leader that does not know how far we are.
                 Ok(None) if self.invalidations.is_awaited(index) => {}
@@ -46,6 +54,10 @@ impl Mount {
             self.invalidations.release(index);
         }
         self.read_again(now, |ino| changed.contains(&ino));
+        self.locks_granted(now, &locking.granted);
+        if !locking.lost.is_empty() {
+            self.locks_lost(now, locking.lost);
+        }
         self.give_answers(now);
     }
 
@@ -191,7 +203,7 @@ impl Mount {
         index: LogIndex,
         carried: &Carried,
         gathering: &mut Gathering,
-        changed: &mut BTreeSet<Ino>,
+        (changed, locking): (&mut BTreeSet<Ino>, &mut Locking),
     ) {
         let Carried { header, command, applied } = carried;
         for (hash, bytes) in &applied.effects.content {
@@ -213,6 +225,12 @@ impl Mount {
                     changed.insert(*ino);
                     self.reported.remove(ino);
                     self.inode_freed(now, *ino);
+                }
+                Change::LockGranted { session, call, .. } if self.locking_as == Some(*session) => {
+                    locking.granted.push(*call);
+                }
+                Change::LocksLost { ino, session, handles } if self.locking_as == Some(*session) => {
+                    locking.lost.push((*ino, handles.clone()));
                 }
                 Change::Attributes { .. }
                 | Change::Delegated { .. }
@@ -239,6 +257,9 @@ impl Mount {
     fn own_applied(&mut self, unique: u64, outcome: &Result<Reply, Errno>) {
         let Some(waiting) = self.waiting.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
         waiting.is_applied = outcome.is_ok();
+        if *outcome == Ok(Reply::Queued) {
+            return self.lock_queued(unique);
+        }
         let Ok(Reply::Made { ino }) = outcome else { return };
         let ino = *ino;
         match &waiting.kind {
@@ -351,6 +372,7 @@ impl Mount {
         }
         self.reported.retain(|ino| self.replica.volume().inode(*ino).is_some());
         self.read_again(now, |_| true);
+        self.locks_replaced(now, before);
     }
 
     fn unreadable(&mut self, now: Instant, error: &ReplicaError) {

@@ -152,6 +152,9 @@ impl Mount {
                     self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
                 }
             }
+            // Its turn comes by an entry of another.
+            (Kind::Lock { .. }, Ok(Reply::Queued)) => self.lock_queued(unique),
+            (Kind::Lock { .. }, Ok(_)) => self.answer_lock(now, unique),
             (Kind::CopyRange, Ok(Reply::Copied { length })) => {
                 let length = u32::try_from(length).unwrap_or(u32::MAX);
                 self.answer(now, unique, Ok(Response::Written { length }));
@@ -174,12 +177,19 @@ impl Mount {
         // The kernel will believe that nothing happened.
         waiting.collided |= waiting.is_applied;
         let (sequence, job) = (waiting.sequence, waiting.job);
+        let lock = match &waiting.kind {
+            Kind::Lock { ino, claim, .. } => sequence.map(|call| (call, (*ino, *claim))),
+            _ => None,
+        };
         self.finish(now, unique, Err(errno));
         if let Some(job) = job {
             self.abandon_job(now, job, errno);
         } else if let Some(sequence) = sequence {
             self.client.give_up(sequence);
             self.purposes.remove(&sequence);
+        }
+        if let Some((call, lock)) = lock {
+            self.take_lock_back(now, call, lock);
         }
         if let Some(fh) = handle {
             self.release(now, fh);
@@ -203,6 +213,10 @@ impl Mount {
         };
         if waiting.late == Errno::EINTR {
             return;
+        }
+        // Its turn may be long in coming. What is on its way to the leader is nearly there.
+        if matches!(waiting.kind, Kind::Lock { is_queued: true, .. }) {
+            return self.give_up(now, unique, Errno::EINTR);
         }
         let Timing { write_timeout, lease, .. } = self.config.timing;
         let left = write_timeout.saturating_sub(lease);

@@ -123,6 +123,8 @@ pub struct MountCounters {
     pub leases_lost: u64,
     /// Times no leader answered any more.
     pub cut_offs: u64,
+    /// Open files whose locks were taken away.
+    pub locks_lost: u64,
     pub connections: u64,
     pub snapshots: u64,
 }

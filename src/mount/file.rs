@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{flush::JobId, runs::Runs};
-use crate::types::{Errno, Instant, Timestamp};
+use crate::types::{Errno, Instant, LogIndex, Timestamp};
 
 /// A file that is open or being written here.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(crate) struct File {
     pub(crate) due: Option<Instant>,
     /// When the last dirty byte was written, by cluster time.
     pub(crate) mtime: Option<Timestamp>,
+    /// The dirty bytes were written under a lock, held since this entry at the latest.
+    pub(crate) fence: Option<LogIndex>,
     /// A dirty write asked to clear setuid and setgid.
     pub(crate) clear_suid: bool,
     /// Changes of this file that are not applied yet, in the order in which they must be.

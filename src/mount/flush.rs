@@ -3,6 +3,8 @@
 //! while earlier jobs of the file are still being applied; the operation is proposed when those are. Nothing here waits
 //! for the *completion* of an earlier job (PROTOCOL R9).
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{
@@ -114,7 +116,7 @@ impl Mount {
         let Some(file) = self.files.get_mut(&ino).filter(|file| !file.dirty.is_empty()) else { return };
         let bytes = file.dirty.bytes();
         let runs = file.dirty.take();
-        let mtime = file.mtime.take();
+        let (mtime, fence) = (file.mtime.take(), file.fence.take());
         let mut clear_suid = std::mem::take(&mut file.clear_suid);
         if let Some(due) = file.due.take() {
             self.timers.remove(&(due, Timer::Age(ino)));
@@ -123,7 +125,7 @@ impl Mount {
         for Flight { pieces, blocks, runs } in flights(runs, self.client.inline_bytes_max()) {
             let clear_suid = std::mem::take(&mut clear_suid);
             let operation =
-                Operation::Write { ino, pieces, append: false, mtime, clear_suid, uploads: Vec::new(), fence: None };
+                Operation::Write { ino, pieces, append: false, mtime, clear_suid, uploads: Vec::new(), fence };
             self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, mtime }, None);
         }
     }
@@ -219,6 +221,16 @@ impl Mount {
         }
     }
 
+    /// The waiting request is answered when this job is complete.
+    pub(super) fn watch_job(&mut self, unique: u64, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.watchers.push(unique);
+        }
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.kind = Kind::Flush { jobs: BTreeSet::from([id]), error: None, response: Response::Done };
+        }
+    }
+
     /// Proposes what stands first in the queues of all its files and has its blocks stored.
     pub(super) fn propose_next(&mut self, ino: Ino) {
         let Some(id) = self.files.get(&ino).and_then(|file| file.queue.front()).copied() else { return };
@@ -299,7 +311,8 @@ impl Mount {
                 file.unanswered.remove(&id);
             }
         }
-        let error = outcome.err().filter(|_| job.request.is_none() && !is_coalescing(&job.operation));
+        let is_told = job.request.is_none() && !is_coalescing(&job.operation) && !job.operation.is_locking();
+        let error = outcome.err().filter(|_| is_told);
         if let Some(errno) = error {
             self.flush_failed(&job, errno);
         }
@@ -343,6 +356,10 @@ impl Mount {
     /// told (DESIGN P7); of a closed file nobody can be told more than close() was.
     pub(super) fn job_is_late(&mut self, now: Instant, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
+        // A lock is given back however long it takes, or ends with the session.
+        if job.operation.is_locking() {
+            return;
+        }
         if is_coalescing(&job.operation) || !job.inodes.iter().any(|ino| self.handles.is_open(*ino)) {
             return self.abandon_job(now, id, Errno::EIO);
         }
@@ -373,8 +390,9 @@ impl Mount {
     /// Jobs of the file that nobody can be told of any more: it is closed and their time is over.
     pub(super) fn abandon_late_jobs(&mut self, now: Instant, ino: Ino) {
         let ids = self.files.get(&ino).map(|file| file.unanswered.clone()).unwrap_or_default();
+        let is_late = |job: &Job| job.request.is_none() && job.deadline <= now && !job.operation.is_locking();
         for id in ids {
-            if self.jobs.get(&id).is_some_and(|job| job.request.is_none() && job.deadline <= now) {
+            if self.jobs.get(&id).is_some_and(&is_late) {
                 self.abandon_job(now, id, Errno::EIO);
             }
         }

@@ -10,6 +10,8 @@ struct Handle {
     ino: Ino,
     /// The kernel was told to pass its page cache by.
     is_direct: bool,
+    /// A lock that was set through it was taken away: nothing is written through it any more.
+    lost_lock: bool,
 }
 
 #[derive(Debug)]
@@ -30,7 +32,7 @@ impl Handles {
     /// A number never given before.
     pub(crate) fn open(&mut self, ino: Ino, is_direct: bool) -> u64 {
         self.last += 1;
-        self.open.insert(self.last, Handle { ino, is_direct });
+        self.open.insert(self.last, Handle { ino, is_direct, lost_lock: false });
         let count = self.counts.entry(ino).or_insert(0);
         if *count == 0 {
             self.changed.push(ino);
@@ -54,6 +56,15 @@ impl Handles {
 
     pub(crate) fn inodes(&self) -> Vec<Ino> {
         self.counts.keys().copied().collect()
+    }
+
+    /// A lock of the handle was taken away; whether that is news.
+    pub(crate) fn lose_lock(&mut self, fh: u64) -> bool {
+        self.open.get_mut(&fh).is_some_and(|handle| !std::mem::replace(&mut handle.lost_lock, true))
+    }
+
+    pub(crate) fn has_lost_lock(&self, fh: u64) -> bool {
+        self.open.get(&fh).is_some_and(|handle| handle.lost_lock)
     }
 
     pub(crate) fn take_changed(&mut self) -> Vec<Ino> {

@@ -100,6 +100,11 @@ impl Invalidations {
         self.tickets.values().any(|ticket| ticket.notifications.iter().any(&is_concerned))
     }
 
+    /// Those that the kernel has not finished.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.tickets.keys().copied()
+    }
+
     pub(crate) fn is_running(&self, ticket: u64) -> bool {
         self.tickets.contains_key(&ticket)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     namespace::{AllocateMode, NewNode, RenameMode, XattrMode},
-    types::{AttributeChanges, Attributes, FileKind, Ino, Name, XattrName, message::Space},
+    types::{AttributeChanges, Attributes, FileKind, Ino, LockClaim, Name, XattrName, message::Space},
 };
 
 /// Who asks. The kernel has checked permissions already (default_permissions).
@@ -42,28 +42,6 @@ pub struct WriteFlags {
     pub append: bool,
     /// O_SYNC or O_DSYNC stands on the open file.
     pub sync: bool,
-}
-
-/// What a lock allows others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LockKind {
-    Shared,
-    Exclusive,
-    /// No lock: those of the range end.
-    Unlock,
-}
-
-/// A lock of flock(2) or fcntl(2). The two kinds know nothing of each other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FileLock {
-    /// Of fcntl: the process's table of files. Of flock: the open file.
-    pub owner: u64,
-    pub pid: u32,
-    pub kind: LockKind,
-    /// First and last byte; a flock has all.
-    pub first: u64,
-    pub last: u64,
-    pub is_flock: bool,
 }
 
 /// A request of the kernel. `fh` is the number that `Response::Opened` gave.
@@ -140,31 +118,32 @@ pub enum Request {
         data: Bytes,
         flags: WriteFlags,
     },
-    /// close(2) of one descriptor. The fcntl locks of `owner` on the file end with it.
+    /// close(2) of one descriptor. `owner`: the kernel's number for the process, whose fcntl locks of the file end.
     Flush {
         ino: Ino,
         fh: u64,
         owner: u64,
     },
-    /// The last descriptor of an open is gone; with it the flock of this owner, where it had one.
+    /// F_GETLK: what stands against the claim.
+    GetLock {
+        ino: Ino,
+        claim: LockClaim,
+    },
+    /// flock, F_SETLK, and, if it `waits`, F_SETLKW.
+    SetLock {
+        ino: Ino,
+        claim: LockClaim,
+        waits: bool,
+    },
+    /// The kind of the claim means nothing.
+    Unlock {
+        ino: Ino,
+        claim: LockClaim,
+    },
+    /// The last descriptor of an open is gone, and the locks that were set through it with it.
     Release {
         ino: Ino,
         fh: u64,
-        flock: Option<u64>,
-    },
-    /// F_GETLK: whether the lock could be set.
-    GetLock {
-        ino: Ino,
-        fh: u64,
-        lock: FileLock,
-    },
-    /// flock(2), F_SETLK and F_SETLKW.
-    SetLock {
-        ino: Ino,
-        fh: u64,
-        lock: FileLock,
-        /// Wait until it can be set.
-        wait: bool,
     },
     Fsync {
         ino: Ino,
@@ -284,6 +263,8 @@ pub enum Response {
         length: u32,
     },
     Directory(Vec<DirectoryEntry>),
+    /// The lock that stands against a claim.
+    Lock(Option<LockClaim>),
     /// Size of an xattr value or list.
     Size(u32),
     Offset(u64),

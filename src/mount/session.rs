@@ -136,6 +136,7 @@ impl Mount {
             }
         }
         self.answers.clear();
+        self.session_lost(now);
         self.upload_again(now);
     }
 

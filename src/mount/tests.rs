@@ -5,6 +5,7 @@ mod coherence;
 mod content;
 mod leader;
 mod lease;
+mod locks;
 mod model;
 mod scene;
 mod session;

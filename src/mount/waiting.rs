@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{Caller, OpenFlags, Response, WriteFlags, flush::JobId};
-use crate::types::{Attributes, BlockHash, Errno, Ino, Instant, LogIndex, Name, Sequence};
+use crate::types::{Attributes, BlockHash, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence};
 
 /// What a request waits for, and what is needed to answer it then.
 #[derive(Debug)]
@@ -52,6 +52,13 @@ pub(crate) enum Kind {
         is_direct: bool,
     },
     CopyRange,
+    /// `is_queued`: it stands in the queue of the state.
+    Lock {
+        ino: Ino,
+        claim: LockClaim,
+        waits: bool,
+        is_queued: bool,
+    },
     /// FLUSH, FSYNC, or a write that is durable before it returns: `response` once these jobs are complete.
     Flush {
         jobs: BTreeSet<JobId>,

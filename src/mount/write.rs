@@ -37,6 +37,9 @@ impl Mount {
         if length == 0 {
             return self.respond(unique, Ok(Response::Written { length }));
         }
+        if self.handles.has_lost_lock(fh) {
+            return self.respond(unique, Err(Errno::EIO));
+        }
         if !flags.write_back
             && let Some(errno) = self.files.get_mut(&ino).and_then(|file| file.error.take())
         {
@@ -123,9 +126,11 @@ impl Mount {
 
     fn take_write(&mut self, now: Instant, ino: Ino, offset: u64, data: &[u8], flags: WriteFlags) {
         let mtime = self.write_time(now, ino);
+        let fence = self.fence(ino);
         let file = self.files.entry(ino).or_default();
         let before = file.dirty.bytes();
         file.dirty.write(offset, data);
+        file.fence = file.fence.or(fence);
         file.mtime = Some(mtime);
         file.clear_suid |= flags.kill_suid;
         let bytes = file.dirty.bytes();
@@ -173,7 +178,7 @@ impl Mount {
             mtime: None,
             clear_suid: flags.kill_suid,
             uploads: Vec::new(),
-            fence: None,
+            fence: self.fence(ino),
         };
         // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
         let is_direct = self.handles.is_direct(fh);

@@ -346,7 +346,7 @@ impl Step<'_> {
             inode.opens = inode.opens.saturating_sub(1);
             Some(Note::Done)
         })?;
-        let _ = self.request(|_| (Request::Release { ino, fh, flock: None }, Context::Plain))?;
+        let _ = self.request(|_| (Request::Release { ino, fh }, Context::Plain))?;
         Ok(flushed.map(|_| ()))
     }
 

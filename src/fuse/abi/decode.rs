@@ -14,18 +14,17 @@ use super::{
 use crate::{
     fuse::counters::Upcall,
     limits,
-    mount::{FileLock, OpenFlags, Request, WriteFlags},
+    mount::{OpenFlags, Request, WriteFlags},
     namespace::NewNode,
-    types::{AttributeChanges, Errno, Ino, TimeChange, Timestamp},
+    types::{AttributeChanges, Errno, Ino, LockClaim, LockFamily, LockKind, LockRange, TimeChange, Timestamp},
 };
 
 /// Bytes that one copy_file_range moves at most; the caller goes on with the rest.
 const COPY_BYTES_MAX: u64 = 1 << 30;
-/// FUSE_RELEASE_FLOCK_UNLOCK and FUSE_LK_FLOCK.
-const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
-const LK_FLOCK: u32 = 1 << 0;
 /// FUSE_OPEN_KILL_SUIDGID.
 const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+/// FUSE_LK_FLOCK: flock(2), not fcntl(2).
+const LK_FLOCK: u32 = 1 << 0;
 /// FUSE_SETXATTR_ACL_KILL_SGID.
 const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 
@@ -167,18 +166,15 @@ pub(in crate::fuse) fn decode(header: &Header, body: Body<'_>, agreement: Agreem
             r.skip(8)?;
             Request::Flush { ino, fh, owner: r.u64()? }
         }
-        opcode::RELEASE => {
-            let (fh, _flags, kernel, owner) = (r.u64()?, r.u32()?, r.u32()?, r.u64()?);
-            Request::Release { ino, fh, flock: (kernel & RELEASE_FLOCK_UNLOCK != 0).then_some(owner) }
-        }
-        opcode::GETLK => {
-            let (fh, lock) = lock(r)?;
-            Request::GetLock { ino, fh, lock }
-        }
-        opcode::SETLK | opcode::SETLKW => {
-            let (fh, lock) = lock(r)?;
-            Request::SetLock { ino, fh, lock, wait: header.opcode == opcode::SETLKW }
-        }
+        opcode::GETLK => match lock(r)? {
+            (claim, Some(_)) => Request::GetLock { ino, claim },
+            (_, None) => return Err(Fault::Refused(Errno::EINVAL)),
+        },
+        opcode::SETLK | opcode::SETLKW => match lock(r)? {
+            (claim, Some(_)) => Request::SetLock { ino, claim, waits: header.opcode == opcode::SETLKW },
+            (claim, None) => Request::Unlock { ino, claim },
+        },
+        opcode::RELEASE => Request::Release { ino, fh: r.u64()? },
         opcode::FSYNC => Request::Fsync { ino, fh: r.u64()? },
         opcode::READDIR => {
             r.skip(8)?;
@@ -304,11 +300,25 @@ fn setxattr(ino: Ino, mut r: Reader<'_>, agreement: Agreement) -> Result<Request
     Ok(Request::Setxattr { ino, name, value, mode: values::xattr_mode(flags)?, clear_sgid })
 }
 
-/// The file handle, and what to lock.
-fn lock(mut r: Reader<'_>) -> Result<(u64, FileLock), Fault> {
+/// `fuse_lk_in`. No kind: the lock is given back.
+fn lock(mut r: Reader<'_>) -> Result<(LockClaim, Option<LockKind>), Fault> {
     let (fh, owner, first, last) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
-    let (kind, pid, kernel) = (values::lock_kind(r.u32()?)?, r.u32()?, r.u32()?);
-    Ok((fh, FileLock { owner, pid, kind, first, last, is_flock: kernel & LK_FLOCK != 0 }))
+    let (kind, pid, flags) = (r.u32()?.cast_signed(), r.u32()?, r.u32()?);
+    r.skip(4)?;
+    let kind = match kind {
+        libc::F_RDLCK => Some(LockKind::Shared),
+        libc::F_WRLCK => Some(LockKind::Exclusive),
+        libc::F_UNLCK => None,
+        _ => return Err(Fault::Refused(Errno::EINVAL)),
+    };
+    let (family, range) = if flags & LK_FLOCK != 0 {
+        (LockFamily::Flock, LockRange::ALL)
+    } else {
+        // OFFSET_MAX stands for the end of the file.
+        let last = if last >= i64::MAX as u64 { u64::MAX } else { last };
+        (LockFamily::Fcntl, LockRange { first, last })
+    };
+    Ok((LockClaim { family, owner, kind: kind.unwrap_or(LockKind::Shared), range, pid, fh }, kind))
 }
 
 fn seek(ino: Ino, mut r: Reader<'_>) -> Result<Request, Fault> {

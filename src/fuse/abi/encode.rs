@@ -4,12 +4,13 @@ use std::{io::IoSlice, time::Duration};
 
 use bytes::Bytes;
 use fuser::FopenFlags;
+use nix::libc;
 
 use super::values;
 use crate::{
     limits,
     mount::{DirectoryEntry, OpenedAs, Response},
-    types::{Attributes, Errno, FileKind, message::Space},
+    types::{Attributes, Errno, FileKind, LockClaim, LockKind, LockRange, message::Space},
 };
 
 /// Bytes of `struct fuse_out_header`.
@@ -130,6 +131,7 @@ impl Out {
             }
             Response::Directory(entries) => entries.iter().for_each(|entry| self.directory_entry(entry)),
             Response::Offset(offset) => self.u64(offset),
+            Response::Lock(lock) => self.lock(lock),
             Response::Statfs { space, files } => self.statfs(space, files),
         }
         Vec::new()
@@ -185,6 +187,20 @@ impl Out {
         self.u32(directory_type(entry.kind));
         self.bytes(&entry.name);
         self.zeros(entry.name.len().next_multiple_of(8) - entry.name.len());
+    }
+
+    /// `struct fuse_lk_out`.
+    fn lock(&mut self, lock: Option<LockClaim>) {
+        let (range, kind, pid) = match lock {
+            None => (LockRange::ALL, libc::F_UNLCK, 0),
+            Some(LockClaim { range, kind: LockKind::Shared, pid, .. }) => (range, libc::F_RDLCK, pid),
+            Some(LockClaim { range, kind: LockKind::Exclusive, pid, .. }) => (range, libc::F_WRLCK, pid),
+        };
+        self.u64(range.first);
+        // OFFSET_MAX stands for the end of the file.
+        self.u64(range.last.min(i64::MAX as u64));
+        self.u32(kind.cast_unsigned());
+        self.u32(pid);
     }
 
     /// `struct fuse_statfs_out`.

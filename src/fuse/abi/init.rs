@@ -14,8 +14,8 @@ pub(in crate::fuse) const MINOR_MIN: u32 = 31;
 const PAGE_BYTES: u32 = 4096;
 
 /// What we take where the kernel has it. READDIRPLUS is left out because its replies are taken for newer than they are
-/// (PROTOCOL R2), WRITEBACK_CACHE because written bytes would wait in the kernel, POSIX_LOCKS and FLOCK_LOCKS because
-/// the kernel then no longer excludes by itself, EXPORT_SUPPORT because `.` and `..` are no names here.
+/// (PROTOCOL R2), WRITEBACK_CACHE because written bytes would wait in the kernel, EXPORT_SUPPORT because `.` and `..` are
+/// no names here.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ATOMIC_O_TRUNC)
     .union(InitFlags::FUSE_BIG_WRITES)
@@ -31,6 +31,9 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // It says whose new list takes setgid away.
     .union(InitFlags::FUSE_SETXATTR_EXT)
     .union(InitFlags::FUSE_INIT_EXT)
+    // Locks exclude across mounts; the kernel asks for each and keeps none.
+    .union(InitFlags::FUSE_POSIX_LOCKS)
+    .union(InitFlags::FUSE_FLOCK_LOCKS)
     // O_APPEND files are opened for direct I/O (PROTOCOL R13), and some programs map them.
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
 
@@ -142,8 +145,6 @@ mod tests {
         for unwanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_WRITEBACK_CACHE,
-            InitFlags::FUSE_POSIX_LOCKS,
-            InitFlags::FUSE_FLOCK_LOCKS,
             InitFlags::FUSE_NO_OPEN_SUPPORT,
             InitFlags::FUSE_HANDLE_KILLPRIV,
         ] {

@@ -4,7 +4,7 @@ use nix::libc;
 
 use super::decode::Fault;
 use crate::{
-    mount::{LockKind, OpenFlags},
+    mount::OpenFlags,
     namespace::{AllocateMode, NewNode, RenameMode, XattrMode},
     types::{Errno, FileKind, Name, NameError, XattrName},
 };
@@ -56,15 +56,6 @@ pub(super) const fn node(mode: u32, rdev: u32) -> Result<NewNode, Fault> {
         libc::S_IFSOCK => Ok(NewNode::Socket),
         libc::S_IFCHR => Ok(NewNode::CharDevice { rdev }),
         libc::S_IFBLK => Ok(NewNode::BlockDevice { rdev }),
-        _ => Err(Fault::Refused(Errno::EINVAL)),
-    }
-}
-
-pub(super) fn lock_kind(number: u32) -> Result<LockKind, Fault> {
-    match i32::try_from(number) {
-        Ok(libc::F_RDLCK) => Ok(LockKind::Shared),
-        Ok(libc::F_WRLCK) => Ok(LockKind::Exclusive),
-        Ok(libc::F_UNLCK) => Ok(LockKind::Unlock),
         _ => Err(Fault::Refused(Errno::EINVAL)),
     }
 }

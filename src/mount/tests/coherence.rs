@@ -330,7 +330,7 @@ fn a_file_unlinked_elsewhere_lives_as_long_as_it_is_open_here() {
     let second = scene.open(1, file, OpenFlags::default()).fh;
     for handle in [fh, second] {
         assert!(scene.leader.referenced[&1].contains(&file));
-        assert_eq!(scene.call(1, Request::Release { ino: file, fh: handle, flock: None }), Ok(Response::Done));
+        assert_eq!(scene.call(1, Request::Release { ino: file, fh: handle }), Ok(Response::Done));
     }
     assert!(scene.leader.referenced[&1].is_empty());
     scene.leader.reap();
@@ -354,7 +354,7 @@ fn a_new_leader_learns_of_open_orphans_and_a_directory_lives_while_the_kernel_ho
     assert_eq!(scene.leader.referenced[&1].iter().copied().collect::<Vec<_>>(), [directory, file]);
     scene.forget(1, directory, 1);
     assert_eq!(scene.leader.referenced[&1].iter().copied().collect::<Vec<_>>(), [file]);
-    assert_eq!(scene.call(1, Request::Release { ino: file, fh, flock: None }), Ok(Response::Done));
+    assert_eq!(scene.call(1, Request::Release { ino: file, fh }), Ok(Response::Done));
     assert!(scene.leader.referenced[&1].is_empty());
 }
 

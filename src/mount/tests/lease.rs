@@ -23,9 +23,9 @@ fn the_holder_knows_directories_and_open_files_and_nothing_else() {
     let first = scene.open(1, file, OpenFlags::default()).fh;
     let second = scene.open(1, file, OpenFlags::default()).fh;
     assert!(watched(&scene, 1).contains(&(file, true)));
-    scene.call(1, Request::Release { ino: file, fh: first, flock: None }).expect("released");
+    scene.call(1, Request::Release { ino: file, fh: first }).expect("released");
     assert!(watched(&scene, 1).contains(&(file, true)));
-    scene.call(1, Request::Release { ino: file, fh: second, flock: None }).expect("released");
+    scene.call(1, Request::Release { ino: file, fh: second }).expect("released");
     scene.forget(1, directory, 1);
     assert_eq!(watched(&scene, 1), BTreeSet::from([(Ino::ROOT, false)]));
     let listed: Vec<Output> = scene.sides[1].mount.watch().collect();

@@ -387,7 +387,7 @@ impl Scene {
 
     pub(super) fn close(&mut self, side: usize, ino: Ino, fh: u64) {
         self.flush(side, ino, fh);
-        assert_eq!(self.call(side, Request::Release { ino, fh, flock: None }), Ok(Response::Done));
+        assert_eq!(self.call(side, Request::Release { ino, fh }), Ok(Response::Done));
     }
 
     /// A file with this content, closed.

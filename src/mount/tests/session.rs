@@ -111,7 +111,7 @@ fn written_bytes_of_a_closed_file_are_dropped_when_close_has_failed() {
     let unique = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     scene.pass(TIMEOUT);
     assert_eq!(scene.answer(0, unique), Some(Err(Errno::EIO)));
-    assert_eq!(scene.call(0, Request::Release { ino: file, fh, flock: None }), Ok(Response::Done));
+    assert_eq!(scene.call(0, Request::Release { ino: file, fh }), Ok(Response::Done));
     assert_eq!(scene.sides[0].mount.status().dirty_bytes, 0);
     scene.leader.is_up = true;
     scene.pass(Duration::from_secs(3));

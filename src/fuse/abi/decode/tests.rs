@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    mount::{Caller, LockKind},
+    mount::Caller,
     namespace::{AllocateMode, RenameMode, XattrMode},
     types::{Name, XattrName},
 };
@@ -81,6 +81,35 @@ fn xattr(text: &str) -> XattrName {
 
 const INO: Ino = Ino(9);
 
+/// `struct fuse_lk_in`.
+fn lk_in(first: u64, last: u64, kind: i32, flags: u32) -> Struct {
+    Struct::default().u64(77).u64(5).u64(first).u64(last).u32(kind.cast_unsigned()).u32(9).u32(flags).u32(0)
+}
+
+#[test]
+fn locks_say_whose_they_are_and_of_which_family() {
+    let (end, eof) = (u64::MAX, i64::MAX as u64);
+    let claim = LockClaim {
+        family: LockFamily::Fcntl,
+        owner: 5,
+        kind: LockKind::Exclusive,
+        range: LockRange { first: 10, last: end },
+        pid: 9,
+        fh: 77,
+    };
+    let shared = LockClaim { kind: LockKind::Shared, range: LockRange { first: 1, last: 2 }, ..claim };
+    let flock = LockClaim { family: LockFamily::Flock, range: LockRange::ALL, ..claim };
+    for (opcode, body, request) in [
+        (opcode::GETLK, lk_in(10, eof, libc::F_WRLCK, 0), Request::GetLock { ino: INO, claim }),
+        (opcode::SETLK, lk_in(1, 2, libc::F_RDLCK, 0), Request::SetLock { ino: INO, claim: shared, waits: false }),
+        (opcode::SETLKW, lk_in(0, eof, libc::F_WRLCK, 1), Request::SetLock { ino: INO, claim: flock, waits: true }),
+        (opcode::SETLK, lk_in(1, 2, libc::F_UNLCK, 0), Request::Unlock { ino: INO, claim: shared }),
+    ] {
+        assert_eq!(decoded(opcode, body), Ok(Message::Request(request)), "{opcode}");
+    }
+    assert_eq!(decoded(opcode::SETLK, lk_in(1, 2, 7, 0)), Err(Fault::Refused(Errno::EINVAL)));
+}
+
 #[test]
 fn requests_about_names() {
     let make = |node, mode, umask| Request::Make { parent: INO, name: name("n"), node, mode, umask };
@@ -128,8 +157,7 @@ fn requests_about_files() {
         ),
         (opcode::WRITE, write, Request::Write { ino: INO, fh: 77, offset: 4096, data, flags: write_flags }),
         (opcode::FLUSH, s().u64(77).u64(0).u64(3), Request::Flush { ino: INO, fh: 77, owner: 3 }),
-        (opcode::RELEASE, s().u64(77).u32(0).u32(2).u64(3), Request::Release { ino: INO, fh: 77, flock: Some(3) }),
-        (opcode::RELEASE, s().u64(77).u32(0).u32(1).u64(3), Request::Release { ino: INO, fh: 77, flock: None }),
+        (opcode::RELEASE, s().u64(77).u32(0).u32(2).u64(3), Request::Release { ino: INO, fh: 77 }),
         (opcode::FSYNC, s().u64(77).u32(1).u32(0), Request::Fsync { ino: INO, fh: 77 }),
         (
             opcode::FALLOCATE,
@@ -146,21 +174,6 @@ fn requests_about_files() {
     ] {
         assert_eq!(decoded(opcode, body), Ok(Message::Request(request)), "{opcode}");
     }
-}
-
-#[test]
-fn requests_about_locks() {
-    let body = |kind, flags| s().u64(77).u64(3).u64(10).u64(20).u32(kind).u32(35).u32(flags).u32(0);
-    let lock = |kind, is_flock| FileLock { owner: 3, pid: 35, kind, first: 10, last: 20, is_flock };
-    let set = |lock, wait| Ok(Message::Request(Request::SetLock { ino: INO, fh: 77, lock, wait }));
-    assert_eq!(decoded(opcode::SETLK, body(0, 0)), set(lock(LockKind::Shared, false), false));
-    assert_eq!(decoded(opcode::SETLKW, body(1, 1)), set(lock(LockKind::Exclusive, true), true));
-    assert_eq!(decoded(opcode::SETLK, body(2, 1)), set(lock(LockKind::Unlock, true), false));
-    let get = Request::GetLock { ino: INO, fh: 77, lock: lock(LockKind::Exclusive, false) };
-    assert_eq!(decoded(opcode::GETLK, body(1, 0)), Ok(Message::Request(get)));
-    let message = message(opcode::SETLK, 8, &body(3, 0).0);
-    let (header, rest) = Header::parse(&message).expect("a header");
-    assert_eq!(decode(&header, rest, agreement(InitFlags::all())), Err(Fault::Refused(Errno::EINVAL)));
 }
 
 #[test]

@@ -1,0 +1,216 @@
+//! flock and fcntl locks of this kernel's processes. Who has which stands in the replica; here are the requests on their
+//! way, those that wait for their turn, and what follows when locks are taken away (PROTOCOL R12).
+//!
+//! Everything about the locks of a file takes its place among the changes of the file: what was written under a lock is
+//! in the log before the lock is given back. A lock is answered when this kernel has forgotten what entries before the
+//! grant made stale: reads under it see what was written under it elsewhere.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Caller, Mount, Output, Response, Timer,
+    flush::Overlay,
+    waiting::{Kind, Waiting},
+};
+use crate::{
+    namespace::{Operation, Volume, locks::HeldLock},
+    types::{Errno, Ino, Instant, LockClaim, LockFamily, LockHolder, LogIndex, Sequence, SessionId},
+};
+
+impl Mount {
+    /// F_GETLK: what stands against the claim. Processes of other mounts have no number here.
+    pub(super) fn get_lock(&self, ino: Ino, claim: &LockClaim) -> Response {
+        let session = self.client.session().unwrap_or_default();
+        let conflict = self.volume().locks().file(ino).and_then(|file| file.conflict(session, claim));
+        Response::Lock(conflict.map(|held| {
+            let pid = if held.session == session { held.claim.pid } else { 0 };
+            LockClaim { pid, ..held.claim }
+        }))
+    }
+
+    pub(super) fn set_lock(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        caller: Caller,
+        (ino, claim, waits): (Ino, LockClaim, bool),
+    ) {
+        // What was written before is not under the lock.
+        self.flush(now, ino);
+        let kind = Kind::Lock { ino, claim, waits, is_queued: false };
+        self.wait(now, unique, Waiting::new(caller, self.deadline(now), kind));
+        self.propose_lock(now, unique, (ino, claim, waits));
+    }
+
+    pub(super) fn unlock(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, claim: &LockClaim) {
+        let LockClaim { family, owner, range, .. } = *claim;
+        if !self.has_lock(ino, |held| (held.claim.family, held.claim.owner) == (family, owner)) {
+            return self.respond(unique, Ok(Response::Done));
+        }
+        self.flush(now, ino);
+        self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
+        // It is carried out also when the caller waits no longer.
+        let unlock = Operation::Unlock { ino, family, owner, range };
+        let job = self.enqueue(now, vec![ino], unlock, Vec::new(), Overlay::default(), None);
+        self.watch_job(unique, job);
+    }
+
+    /// A process closed the file, or an open file is no more: its locks end, behind what was written under them.
+    pub(super) fn release_locks(&mut self, now: Instant, ino: Ino, holder: LockHolder) {
+        let is_his = |held: &HeldLock| match holder {
+            LockHolder::Owner(owner) => (held.claim.family, held.claim.owner) == (LockFamily::Fcntl, owner),
+            LockHolder::Handle(fh) => held.claim.fh == fh,
+        };
+        if self.has_lock(ino, is_his) {
+            self.flush(now, ino);
+            let release = Operation::ReleaseLocks { ino, holder };
+            self.enqueue(now, vec![ino], release, Vec::new(), Overlay::default(), None);
+        }
+    }
+
+    /// Since when this mount has what it holds, where it holds a lock of the file: what is written now names it.
+    pub(super) fn fence(&self, ino: Ino) -> Option<LogIndex> {
+        let session = self.client.session()?;
+        let is_locked = self.volume().locks().holds(session, ino);
+        self.volume().session(session).filter(|_| is_locked).map(|session| session.holds_since)
+    }
+
+    /// The call has a place in the queue: it waits as long as it takes.
+    pub(super) fn lock_queued(&mut self, unique: u64) {
+        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        if let Kind::Lock { is_queued, .. } = &mut waiting.kind {
+            *is_queued = true;
+            let deadline = waiting.deadline;
+            if waiting.late != Errno::EINTR {
+                self.timers.remove(&(deadline, Timer::Request(unique)));
+            }
+        }
+    }
+
+    /// Entries granted what these calls waited for.
+    pub(super) fn locks_granted(&mut self, now: Instant, calls: &[Sequence]) {
+        for call in calls {
+            let is_it =
+                |waiting: &Waiting| waiting.sequence == Some(*call) && matches!(waiting.kind, Kind::Lock { .. });
+            let found = self.waiting.iter().find(|(_, waiting)| is_it(waiting)).map(|(unique, _)| unique);
+            if let Some(unique) = found {
+                self.answer_lock(now, unique);
+            }
+        }
+    }
+
+    pub(super) fn answer_lock(&mut self, now: Instant, unique: u64) {
+        let tickets: BTreeSet<u64> = self.invalidations.tickets().collect();
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.tickets.extend(tickets);
+        }
+        self.answer(now, unique, Ok(Response::Done));
+    }
+
+    /// Nobody waits for the lock any more, but the call may take effect: what it gets is given back, unless the owner
+    /// had some of it before.
+    pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, (ino, claim): (Ino, LockClaim)) {
+        let undo = !self.has_lock(ino, |held| {
+            (held.claim.family, held.claim.owner) == (claim.family, claim.owner)
+                && held.claim.range.overlaps(claim.range)
+        });
+        let cancel = Operation::CancelLock { ino, call, claim, undo };
+        self.enqueue(now, vec![ino], cancel, Vec::new(), Overlay::default(), None);
+    }
+
+    /// Locks that were set through these open files are no more: nothing is written through them until they are closed.
+    /// What was written under the locks is refused by apply, and its writers are told.
+    pub(super) fn locks_lost(&mut self, now: Instant, lost: Vec<(Ino, Vec<u64>)>) {
+        let mut count = 0;
+        for (ino, handles) in lost {
+            for fh in handles {
+                count += u64::from(self.handles.lose_lock(fh));
+            }
+            self.flush(now, ino);
+        }
+        if count > 0 {
+            self.counters.locks_lost += count;
+            self.outputs.push_back(Output::Notice(format!(
+                "locks of {count} open files were taken away: this mount was not heard of for too long; writes to these \
+                 files fail until they are closed"
+            )));
+        }
+        self.wait_again(now);
+    }
+
+    /// The session is over, and its locks with it.
+    pub(super) fn session_lost(&mut self, now: Instant) {
+        let Some(session) = self.locking_as.take() else { return };
+        let lost = handles_of(self.volume(), session);
+        self.locks_lost(now, lost);
+    }
+
+    /// A snapshot took the replica's place: what entries did to locks meanwhile was not seen.
+    pub(super) fn locks_replaced(&mut self, now: Instant, before: &Volume) {
+        let Some(session) = self.locking_as else { return };
+        let since = |volume: &Volume| volume.session(session).map(|session| session.holds_since);
+        if since(before) != since(self.volume()) {
+            self.locks_lost(now, handles_of(before, session));
+        }
+        let granted: Vec<Sequence> = self
+            .queued()
+            .into_iter()
+            .filter(|(_, _, (ino, claim, _))| {
+                self.volume().locks().file(*ino).is_some_and(|file| file.grants(session, claim))
+            })
+            .map(|(_, call, _)| call)
+            .collect();
+        self.locks_granted(now, &granted);
+        self.wait_again(now);
+    }
+
+    /// Requests that had a place in a queue and have none any more get another.
+    fn wait_again(&mut self, now: Instant) {
+        let session = self.client.session();
+        for (unique, call, (ino, claim, waits)) in self.queued() {
+            let has_place = self.volume().locks().file(ino).is_some_and(|file| {
+                file.queue().iter().any(|place| Some(place.session) == session && place.call == call)
+            });
+            if !has_place {
+                if let Some(waiting) = self.waiting.get_mut(unique) {
+                    waiting.kind = Kind::Lock { ino, claim, waits, is_queued: false };
+                    (waiting.sequence, waiting.job, waiting.is_applied) = (None, None, false);
+                }
+                self.propose_lock(now, unique, (ino, claim, waits));
+            }
+        }
+    }
+
+    fn propose_lock(&mut self, now: Instant, unique: u64, (ino, claim, waits): (Ino, LockClaim, bool)) {
+        self.locking_as = self.client.session().or(self.locking_as);
+        let lock = Operation::Lock { ino, claim, waits };
+        self.enqueue(now, vec![ino], lock, Vec::new(), Overlay::default(), Some(unique));
+    }
+
+    /// Requests that have a place in a queue and are not answered yet.
+    fn queued(&self) -> Vec<(u64, Sequence, (Ino, LockClaim, bool))> {
+        let queued = self.waiting.iter().filter_map(|(unique, waiting)| match waiting.kind {
+            Kind::Lock { ino, claim, waits, is_queued: true } if waiting.verdict.is_none() => {
+                waiting.sequence.map(|call| (unique, call, (ino, claim, waits)))
+            }
+            _ => None,
+        });
+        queued.collect()
+    }
+
+    fn has_lock(&self, ino: Ino, is_it: impl Fn(&HeldLock) -> bool) -> bool {
+        let Some(session) = self.client.session() else { return false };
+        let file = self.volume().locks().file(ino);
+        file.is_some_and(|file| file.held().iter().any(|held| held.session == session && is_it(held)))
+    }
+}
+
+/// The open files through which the session's locks were set.
+fn handles_of(volume: &Volume, session: SessionId) -> Vec<(Ino, Vec<u64>)> {
+    let locks = volume.locks();
+    let of = |ino: Ino| {
+        let held = locks.file(ino).map(|file| file.held()).unwrap_or_default();
+        held.iter().filter(|held| held.session == session).map(|held| held.claim.fh).collect()
+    };
+    locks.files_of(session).map(|ino| (ino, of(ino))).collect()
+}
