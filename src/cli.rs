@@ -80,6 +80,8 @@ pub fn main() -> ExitCode {
         Err(Refusal::Usage(error)) => error.exit(),
         Err(Refusal::Config(failure)) => return fail(&*failure),
     };
+    // Only builds for tests have any; they are set by the environment.
+    let _failpoints = ::fail::has_failpoints().then(::fail::FailScenario::setup);
     let result = telemetry::init_log(&cli.log).map_err(Failure::from).and_then(|()| match cli.command {
         Command::Serve(command) => command.run(),
         Command::Cluster(command) => command.run(),

@@ -43,6 +43,7 @@ pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response
 
 use self::{
     caches::Watch,
+    collision::Epochs,
     content::Content,
     fetch::Fetches,
     file::File,
@@ -81,6 +82,8 @@ enum Timer {
     Job(JobId),
     /// The file's oldest unflushed byte has come of age.
     Age(Ino),
+    /// Acknowledgements wait for INC_EPOCH.
+    Epoch,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,8 +119,7 @@ pub struct Mount {
     invalidations: Invalidations,
     /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
     deferred: BTreeMap<Ino, BTreeSet<Name>>,
-    /// When INC_EPOCH was sent lately because of collisions.
-    epochs: VecDeque<Instant>,
+    epochs: Epochs,
 
     /// Requests that came before the volume.
     early: Vec<(u64, Caller, Request)>,
@@ -182,7 +184,7 @@ impl Mount {
             handles: Handles::new(),
             invalidations: Invalidations::default(),
             deferred: BTreeMap::new(),
-            epochs: VecDeque::new(),
+            epochs: Epochs::default(),
             early: Vec::new(),
             waiting: WaitingTable::default(),
             purposes: BTreeMap::new(),
@@ -405,6 +407,7 @@ impl Mount {
                 }
                 Timer::Job(job) => self.job_is_late(now, job),
                 Timer::Age(ino) => self.come_of_age(now, ino),
+                Timer::Epoch => self.send_awaited_epoch(now),
             }
         }
         self.client.tick(now);

@@ -65,8 +65,6 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
-        // Only builds for tests have any; they are set by the environment.
-        let _failpoints = fail::has_failpoints().then(fail::FailScenario::setup);
         match &self.mount {
             Some(directory) if !self.worker => both::hold(directory),
             Some(_) => self.serve_and_mount(),

@@ -5,17 +5,26 @@
 //! R23).
 //!
 //! A name in a locked directory is made stale by INC_EPOCH, which takes no lock; the names of a rename are told once more
-//! when it was answered. Without it (older kernels, or too many collisions a second) the entry is acknowledged first and
-//! the name invalidated when the request was answered: until then this kernel may answer from before. That window is
+//! when it was answered. It makes every cached name ask again, so that it is sent the less often the more names there
+//! are, and acknowledgements wait for the next one. Without it (older kernels) the entry is acknowledged first and the
+//! name invalidated when the request was answered: until then this kernel may answer from before. That window is
 //! documented under P2.
 
 use std::time::Duration;
 
-use super::{Mount, Notification, invalidation::Gathering, waiting::Waiting};
+use super::{Mount, Notification, Timer, invalidation::Gathering, waiting::Waiting};
 use crate::types::{Ino, Instant, LogIndex, Name};
 
-/// INC_EPOCH because of collisions, at most so often within a second: each makes every cached name ask again.
-const EPOCHS_PER_SECOND: usize = 4;
+/// Names that may be made to ask again within a second.
+const NAMES_PER_SECOND: u32 = 20_000;
+
+/// INC_EPOCH because of collisions.
+#[derive(Debug, Default)]
+pub(crate) struct Epochs {
+    last: Option<Instant>,
+    /// Entries whose acknowledgement waits for the next one.
+    awaited: Vec<LogIndex>,
+}
 
 impl Mount {
     /// A name changed elsewhere. Unless the kernel's lock of the directory is ours to wait for, it goes another way.
@@ -35,6 +44,7 @@ impl Mount {
         gathering.all_names |= by_epoch;
         if !by_epoch {
             self.defer(parent, name);
+            self.await_epoch(index);
         }
         let mut moved = Vec::new();
         for unique in self.waiting.lockers(parent) {
@@ -120,6 +130,9 @@ impl Mount {
         }
         self.issue_gathered(gathering);
         for entry in entries {
+            if !by_epoch {
+                self.await_epoch(entry);
+            }
             self.invalidations.release(entry);
         }
     }
@@ -202,15 +215,41 @@ impl Mount {
         }
     }
 
-    fn may_send_epoch(&mut self, now: Instant) -> bool {
-        if !self.config.kernel.inc_epoch {
-            return false;
+    /// INC_EPOCH is due that acknowledgements wait for.
+    pub(super) fn send_awaited_epoch(&mut self, now: Instant) {
+        let entries = std::mem::take(&mut self.epochs.awaited);
+        self.epochs.last = Some(now);
+        self.issue_gathered(Gathering { all_names: true, entries: entries.clone(), ..Gathering::default() });
+        for entry in entries {
+            self.invalidations.release(entry);
         }
-        self.epochs.retain(|sent| now.since(*sent) < Duration::from_secs(1));
-        let may = self.epochs.len() < EPOCHS_PER_SECOND;
+    }
+
+    /// The entry is acknowledged behind the next INC_EPOCH, if this kernel has it.
+    fn await_epoch(&mut self, entry: LogIndex) {
+        if !self.config.kernel.inc_epoch {
+            return;
+        }
+        self.invalidations.require(entry);
+        if self.epochs.awaited.is_empty() {
+            self.timers.insert((self.epoch_due().unwrap_or(self.now), Timer::Epoch));
+        }
+        self.epochs.awaited.push(entry);
+    }
+
+    fn may_send_epoch(&mut self, now: Instant) -> bool {
+        let is_due = self.epoch_due().is_none_or(|due| due <= now);
+        let may = self.config.kernel.inc_epoch && self.epochs.awaited.is_empty() && is_due;
         if may {
-            self.epochs.push_back(now);
+            self.epochs.last = Some(now);
         }
         may
+    }
+
+    /// When the next one may be sent. Whoever waits for it is not put out of the roster.
+    fn epoch_due(&self) -> Option<Instant> {
+        let asked_again = Duration::from_secs(1).saturating_mul(u32::try_from(self.lookups.len()).unwrap_or(u32::MAX));
+        let pause = asked_again / NAMES_PER_SECOND;
+        self.epochs.last.map(|last| last.after(pause.min(self.config.timing.heartbeat * 2)))
     }
 }

@@ -14,6 +14,8 @@ use crate::{
 };
 
 const LONG: Duration = Timing::DEFAULT.cache;
+/// No acknowledgement waits longer for INC_EPOCH.
+const EPOCH_PAUSE: Duration = Timing::DEFAULT.heartbeat.saturating_mul(2);
 
 fn name_of(parent: Ino, text: &str) -> Notification {
     Notification::Name { parent, name: name(text) }
@@ -239,21 +241,36 @@ fn a_request_that_locks_a_directory_frees_entries_that_wait_for_its_names() {
     }
 }
 
+/// Each makes every cached name ask again.
 #[test]
-fn epochs_are_sent_a_few_times_a_second_and_the_fallback_takes_over() {
+fn epochs_keep_a_distance_and_acknowledgements_wait_for_the_next() {
     let mut scene = Scene::with_epoch(2);
-    scene.forget_notified();
     for number in 0..20 {
-        let requests: Vec<u64> =
-            (0..2).map(|side| scene.post(side, mkdir_request(Ino::ROOT, &format!("{side}-{number}")))).collect();
-        scene.settle();
-        for (side, unique) in requests.iter().enumerate() {
-            assert!(matches!(scene.answer(side, *unique), Some(Ok(Response::Entry { .. }))));
-        }
+        scene.mkdir(0, Ino::ROOT, &format!("known-{number}"));
+        scene.lookup(1, Ino::ROOT, &format!("known-{number}"));
     }
-    for side in &scene.sides {
-        let epochs = side.notified.iter().filter(|n| **n == Notification::AllNames).count();
-        assert_eq!(epochs, 4);
+    for number in 0..3 {
+        scene.pass(Duration::from_secs(1));
+        scene.forget_notified();
+        let collide = |scene: &mut Scene, text: &str| -> Vec<u64> {
+            let post = |side| scene.post(side, mkdir_request(Ino::ROOT, &format!("{text}-{side}-{number}")));
+            let requests = (0..2).map(post).collect();
+            scene.settle();
+            requests
+        };
+        let first = collide(&mut scene, "first");
+        let second = collide(&mut scene, "second");
+        for side in 0..2 {
+            assert!(matches!(scene.answer(side, first[side]), Some(Ok(Response::Entry { .. }))));
+            assert_eq!(scene.answer(side, second[side]), None, "the other's kernel has not forgotten the name");
+        }
+        scene.pass(EPOCH_PAUSE);
+        for side in 0..2 {
+            assert!(matches!(scene.answer(side, second[side]), Some(Ok(Response::Entry { .. }))));
+            let epochs = scene.sides[side].notified.iter().filter(|n| **n == Notification::AllNames).count();
+            assert_eq!(epochs, 2);
+            assert_eq!(scene.hanging(side), 0);
+        }
     }
 }
 
@@ -553,6 +570,7 @@ fn mounts_need_not_have_the_same_kernel() {
         let requests: Vec<u64> =
             (0..2).map(|side| scene.post(side, mkdir_request(Ino::ROOT, &format!("{side}-{number}")))).collect();
         scene.settle();
+        scene.pass(EPOCH_PAUSE);
         for (side, unique) in requests.iter().enumerate() {
             assert!(matches!(scene.answer(side, *unique), Some(Ok(Response::Entry { .. }))));
         }
