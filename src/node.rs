@@ -78,6 +78,8 @@ pub struct Node {
     /// What the state store was given and has not synced: the last entry of each batch and its bytes.
     backlog: VecDeque<(LogIndex, usize)>,
     backlog_bytes: usize,
+    /// The last entry in the state that is synced.
+    persisted: LogIndex,
     /// What the replica was told about entries of a leader.
     refuses: bool,
     /// Addresses of peers as the shell was told them.
@@ -105,8 +107,7 @@ impl Node {
         }
         let applied = (state_index, state_term);
         let restart = Restart { hard_state, membership: membership.clone(), applied, entries, compacted };
-        let replica_config =
-            replica::Config { id: config.id, timing: config.timing, retention: config.retention, seed: config.seed };
+        let replica_config = replica::Config { id: config.id, timing: config.timing, seed: config.seed };
         let replica = Replica::open(now, replica_config, restart)?;
         let coordinator = remembering(&config, &replica, &state, compacted.0, state_index)?;
         let mut node = Self {
@@ -123,6 +124,7 @@ impl Node {
             admin: Admin::default(),
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            persisted: state_index,
             refuses: false,
             told_addresses: BTreeMap::new(),
             stopping: None,
@@ -335,8 +337,17 @@ impl Node {
         while self.backlog.front().is_some_and(|(last, _)| *last <= index) {
             self.backlog_bytes -= self.backlog.pop_front().map_or(0, |(_, bytes)| bytes);
         }
+        self.persisted = self.persisted.max(index);
         self.bound_backlog();
-        if let Some((through, term)) = self.replica.compaction_point(index) {
+        self.cut_log();
+    }
+
+    /// What lies behind the synced state stays in the log for those that lag. A follower that is short of space keeps
+    /// none of it: the place may be what its state waits for.
+    fn cut_log(&mut self) {
+        let is_pressed = self.reports.is_short() && !self.leading;
+        let retained = if is_pressed { 0 } else { self.config.retention.log_bytes };
+        if let Some((through, term)) = self.replica.compaction_point(self.persisted, retained) {
             self.tell_replica(replica::Input::Compact { through });
             self.outputs.push_back(Output::CompactLog { through, term });
         }

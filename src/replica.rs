@@ -269,14 +269,13 @@ impl Replica {
         })
     }
 
-    /// Up to where the log may be cut now that the state up to `state_persisted` is synced: `Retention::log_bytes` stay for
+    /// Up to where the log may be cut now that the state up to `state_persisted` is synced: `retained` bytes of it stay for
     /// those that lag, and more for a peer that is fetching a snapshot. `None`: nothing worth cutting.
     #[must_use]
-    pub fn compaction_point(&self, state_persisted: LogIndex) -> Option<(LogIndex, Term)> {
+    pub fn compaction_point(&self, state_persisted: LogIndex, retained: usize) -> Option<(LogIndex, Term)> {
         let log = self.raw.store();
         let limit = state_persisted.0.min(log.applied).min(self.raw.raft.raft_log.applied);
         let fetched = self.snapshots.oldest().unwrap_or(u64::MAX);
-        let retained = self.config.retention.log_bytes;
         let point = log
             .compaction_point(limit, 4 * retained)
             .into_iter()

@@ -148,7 +148,9 @@ fn create_node(
     drop(database);
     sync_all(&dir.join("state"))?;
     let log: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
-    Log::create(log, options.log_segment_bytes, (meta.index, meta.term), counters)?;
+    let reserve = Reserve::new(dir, options.packs.keep_free_bytes)?;
+    let segment_bytes = reserve.segment_bytes(options.log_segment_bytes)?;
+    Log::create(log, segment_bytes, (meta.index, meta.term), counters)?;
     for part in ["log", "packs"] {
         sync_directory(&dir.join(part))?;
     }
@@ -190,7 +192,7 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
     let log_directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("log")));
     let segment_bytes = reserve.segment_bytes(options.log_segment_bytes)?;
     let (log, contents) = Log::open(Arc::clone(&log_directory), segment_bytes, Arc::clone(&counters))?;
-    let log = log.keeping_free(reserve.for_start());
+    let log = log.keeping_free(reserve.for_log());
     check_ends(&dir.join("log"), &contents, &meta)?;
 
     let health = Health::new(on_event);

@@ -136,6 +136,14 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
     }
 }
 
+/// One disk had space again and another ran full: a leader that heard of the second first answered ENOSPC.
+#[test]
+fn one_full_disk_after_another_is_no_full_cluster() {
+    for seed in [215, 241, 639, 1126, 1361] {
+        run_again(seed);
+    }
+}
+
 /// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
 #[test]
 fn a_leader_that_was_replaced_refuses_nobody() {

@@ -13,6 +13,9 @@ use crate::{
 
 /// A node reports once in so many heartbeats.
 const REPORT_HEARTBEATS: u32 = 10;
+/// Reports that no majority has space must hold for so many of their periods: that one disk has space again may become
+/// known later than that another ran full.
+const FULL_REPORTS: u32 = 2;
 /// Reports in a row that may be missing before a node counts as one that cannot be written to.
 const REPORTS_LOST: u32 = 5;
 /// Less content than this is not worth what catching up with it costs.
@@ -26,6 +29,8 @@ pub(super) struct Reports {
     content: BTreeMap<NodeId, u64>,
     /// This node's disk is so full that it should take no more.
     is_short: bool,
+    /// Since when the reports say that no majority has space.
+    full_since: Option<Instant>,
     /// Leadership is not handed over for want of space before.
     hand_over_at: Instant,
     /// From then on whoever has said nothing is missing.
@@ -48,6 +53,7 @@ impl Reports {
             spaces: BTreeMap::new(),
             content: BTreeMap::new(),
             is_short: false,
+            full_since: None,
             hand_over_at: now,
             settled_at: lost_at(now, config),
             addresses: own.into_iter().collect(),
@@ -75,6 +81,7 @@ impl Node {
 
     pub(super) fn own_shortage(&mut self, is_short: bool) {
         self.reports.is_short = is_short;
+        self.cut_log();
         self.use_reports();
     }
 
@@ -141,7 +148,8 @@ impl Node {
             return;
         }
         self.hand_over_when_short();
-        if let Some(space) = self.majority_space() {
+        let known = self.majority_space();
+        if let Some(space) = known.filter(|space| self.is_believed(*space)) {
             self.tell_coordinator(coordinator::Input::Space(space));
         }
         let moved = |address: &&NodeInfo| {
@@ -153,6 +161,16 @@ impl Node {
             self.reports.proposed.insert(address.id, address.clone());
             self.tell_coordinator(coordinator::Input::Command { ticket: None, command: Command::SetNode(address) });
         }
+    }
+
+    /// Fullness makes calls fail, so it is believed when it lasts.
+    fn is_believed(&mut self, space: Space) -> bool {
+        if space.available > 0 {
+            self.reports.full_since = None;
+            return true;
+        }
+        let since = *self.reports.full_since.get_or_insert(self.now);
+        self.now >= since.after(FULL_REPORTS * REPORT_HEARTBEATS * self.config.timing.heartbeat)
     }
 
     /// A leader takes everything: one without a place for it must not lead while another could.

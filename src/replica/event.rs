@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    limits::{Retention, Timing},
+    limits::Timing,
     node::{LogBatch, LogEntry, PeerMessage},
     types::{LogIndex, NodeId, Term},
 };
@@ -15,7 +15,6 @@ use crate::{
 pub struct Config {
     pub id: NodeId,
     pub timing: Timing,
-    pub retention: Retention,
     /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
     pub seed: u64,
 }

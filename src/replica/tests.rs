@@ -155,7 +155,7 @@ impl Voter {
             entries: Vec::new(),
             compacted: (LogIndex(1), Term(1)),
         };
-        let config = super::Config { id: ONE, timing: TIMING, retention: crate::limits::Retention::DEFAULT, seed: 1 };
+        let config = super::Config { id: ONE, timing: TIMING, seed: 1 };
         Self { replica: Replica::open(Instant(0), config, restart).expect("a good start"), now: Instant(0) }
     }
 
@@ -464,7 +464,7 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn damaged_beginnings_are_told_not_survived() {
-    let config = super::Config { id: ONE, timing: TIMING, retention: crate::limits::Retention::DEFAULT, seed: 1 };
+    let config = super::Config { id: ONE, timing: TIMING, seed: 1 };
     let good = super::Restart {
         hard_state: None,
         membership: Replica::membership_of(&[ONE]),

@@ -50,6 +50,8 @@ pub struct Log {
     hard_state: Option<Bytes>,
     compacted: (LogIndex, Term),
     last: LogIndex,
+    /// What the state has synced of it.
+    settled: LogIndex,
     /// After a failed write or sync nothing is known about the file: nothing more is written.
     failed: Option<StorageError>,
 }
@@ -84,6 +86,7 @@ impl Log {
             hard_state: None,
             compacted,
             last: compacted.0,
+            settled: LogIndex(u64::MAX),
             failed: None,
         };
         log.write_group(&[], Room::Any)?;
@@ -117,6 +120,7 @@ impl Log {
             hard_state: recovered.contents.hard_state.clone(),
             compacted: recovered.contents.compacted,
             last: recovered.contents.last(),
+            settled: LogIndex(u64::MAX),
             failed: None,
         };
         // What a killed process wrote and did not sync was read above and will be relied on.
@@ -140,6 +144,12 @@ impl Log {
     #[must_use]
     pub fn keeping_free(self, bytes: u64) -> Self {
         Self { keep_free: bytes, ..self }
+    }
+
+    /// The state has synced the entries up to this one. The content of later ones is written to the disk once more: new
+    /// segments leave space for that too, or the state could never take what gives space back.
+    pub(crate) const fn settle(&mut self, through: LogIndex) {
+        self.settled = through;
     }
 
     /// Writes the batches as one group and syncs it. All of it is there after a crash, or, where this did not return,
@@ -305,7 +315,7 @@ impl Log {
         let header = FileHeader::segment(sequence, self.next_group, self.position);
         let least = HEADER_BYTES + bytes + SPARE_BYTES;
         let wanted = self.segment_bytes.max(least);
-        let (file, capacity) = match (self.create_segment(&header, wanted, self.keep_free), room) {
+        let (file, capacity) = match (self.create_segment(&header, wanted, self.kept_free(wanted)), room) {
             (Err(StorageError::Full { .. }), Room::Any) => (self.create_segment(&header, least, 0)?, least),
             (created, _) => (created?, wanted),
         };
@@ -316,6 +326,15 @@ impl Log {
         self.segments.push(SegmentUse { sequence, last: LogIndex(0) });
         (self.header, self.position, self.capacity) = (header, HEADER_BYTES, capacity);
         Ok(())
+    }
+
+    /// Bytes that stay free beside a new segment.
+    fn kept_free(&self, segment_bytes: u64) -> u64 {
+        if self.settled == LogIndex(u64::MAX) {
+            return self.keep_free;
+        }
+        let unsettled = self.segments.iter().filter(|segment| segment.last > self.settled).count() as u64;
+        self.keep_free + unsettled * self.segment_bytes + segment_bytes
     }
 
     fn create_segment(

@@ -40,12 +40,12 @@ impl Reserve {
         Ok(Self { dir: dir.to_owned(), keep_free })
     }
 
-    /// What the state and content that was committed leave free.
+    /// What log and state, and content that was committed, leave free.
     pub(crate) const fn for_log(&self) -> u64 {
         self.keep_free / 8
     }
 
-    /// What a new segment of the log leaves free: enough to open the store again.
+    /// Enough to open the store again.
     pub(crate) const fn for_start(&self) -> u64 {
         self.keep_free / 16
     }
@@ -79,7 +79,7 @@ impl Reserve {
     /// Segments of the log are smaller on a small file system, so that a new one is a small part of what is kept back.
     pub(crate) fn segment_bytes(&self, most: u64) -> Result<u64, StorageError> {
         let (total, _) = file_system(&self.dir)?;
-        Ok(most.min((total / 64).max(1024 * 1024)))
+        Ok(most.min((total / 64).min(self.keep_free / 16).max(1024 * 1024)))
     }
 
     /// Packs are smaller on a small file system: one that is compacted needs space for what lives in it.

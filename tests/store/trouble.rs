@@ -232,6 +232,42 @@ fn log_and_state_wait_on_a_disk_that_others_have_filled_and_go_on_by_themselves(
     });
 }
 
+/// A state that waited for space could never take what gives some back.
+#[test]
+fn the_log_leaves_space_for_the_content_that_its_entries_bring() {
+    let parent = tempdir().expect("space for a test");
+    with_small_file_system(parent.path(), 96, || {
+        let dir = parent.path().join("node");
+        create(&dir);
+        let (open, _) = open(&dir);
+        let (mut machine, batch) = Machine::new();
+        open.storage.state().submit(batch);
+        open.wait_for_state(machine.index);
+        let (ino, batch) = machine.make_file("a");
+        let mut behind = vec![batch];
+        let entries: Vec<_> = (2..=machine.index.0).map(|index| log_entry(index, 1, "small")).collect();
+        let mut written = entries.len() as u64;
+        open.storage.log().submit(log_batch(1, entries));
+        let counters = std::sync::Arc::clone(open.storage.counters());
+        while counters.log_waits.get() == 0 {
+            written += 1;
+            assert!(written < 1700, "100 MB fitted into 96");
+            let bytes = content(written, 60_000);
+            behind.push(machine.write(ino, &bytes, None));
+            open.storage.log().submit(log_batch(written, vec![log_entry(machine.index.0, 1, bytes)]));
+            wait_until("the log has it or waits", || {
+                counters.log_entries.get() == written || counters.log_waits.get() == 1
+            });
+        }
+        assert!(written > 300, "{written} entries of 60 kB fitted into 96 MB");
+        let last = machine.index;
+        for batch in behind {
+            open.storage.state().submit(batch);
+        }
+        open.wait_for_state(last);
+    });
+}
+
 #[test]
 fn compaction_gives_the_log_the_space_that_it_waits_for() {
     let parent = tempdir().expect("space for a test");
@@ -269,13 +305,12 @@ fn compaction_gives_the_log_the_space_that_it_waits_for() {
         open.storage.state().submit(snapshot);
         open.wait_for_state(LogIndex(18));
         fill(&foreign);
-        for index in last + 1..=last + 6 {
-            open.storage.log().submit(log_batch(index, vec![entry(index)]));
-        }
+        let next = last + 1;
+        open.storage.log().submit(log_batch(next, vec![entry(next)]));
         let counters = open.storage.counters();
         wait_until("the log waits", || counters.log_waits.get() == 1);
         open.storage.log().compact(LogIndex(18), Term(1));
-        open.wait_for_log(last + 6);
+        open.wait_for_log(next);
     });
 }
 

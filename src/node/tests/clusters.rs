@@ -245,6 +245,28 @@ fn a_full_follower_takes_no_entries_stops_no_write_and_catches_up() {
     assert!(world.nodes[&follower].status().applied > before.applied);
 }
 
+/// What its log keeps for others may be the very place that its state waits for.
+#[test]
+fn a_full_follower_keeps_nothing_of_the_log_that_its_state_has() {
+    let mut world = World::elected(3);
+    let a = world.mount(1);
+    for n in 1..=20 {
+        world.change(a, n, mkdir(&format!("d{n}")));
+    }
+    world.agree();
+    let follower = world.nodes.keys().copied().find(|id| Some(*id) != world.leader()).expect("two of them");
+    assert!(world.disks[&follower].entries.len() > 20);
+    fill(&mut world, follower, true);
+    assert_eq!(world.disks[&follower].entries.len(), 0);
+    fill(&mut world, follower, false);
+    world.change(a, 21, mkdir("d21"));
+    world.agree();
+    world.kill(follower);
+    world.start(follower);
+    world.change(a, 22, mkdir("d22"));
+    world.agree();
+}
+
 /// It had refused the very entries that would have emptied it.
 #[test]
 fn a_full_follower_takes_entries_when_what_it_lacks_makes_room() {

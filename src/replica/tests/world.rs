@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    limits::{Retention, Timing},
+    limits::Timing,
     node::{LogBatch, LogEntry, PeerMessage},
     replica::{Config, Input, Output, Replica, Restart},
     types::{Instant, LogIndex, NodeId, Term},
@@ -151,7 +151,7 @@ impl World {
             entries: disk.entries.clone(),
             compacted: disk.compacted,
         };
-        let config = Config { id, timing: TIMING, retention: Retention::DEFAULT, seed: 11 };
+        let config = Config { id, timing: TIMING, seed: 11 };
         node.replica = Some(Replica::open(now, config, restart).expect("what was written can be read"));
         self.drain(id);
     }

@@ -121,6 +121,7 @@ impl LogWriter {
     fn append(&self, log: &mut Log, batches: &[LogBatch]) -> Result<bool, StorageError> {
         let mut waits = false;
         loop {
+            log.settle(self.lock().state_persisted);
             match log.append(batches) {
                 Err(error @ StorageError::Full { .. }) if !log.has_failed() => {
                     if !waits {
