@@ -23,7 +23,7 @@ const NAMES_PER_SECOND: u32 = 20_000;
 pub(crate) struct Epochs {
     last: Option<Instant>,
     /// Entries whose acknowledgement waits for the next one.
-    awaited: Vec<LogIndex>,
+    waiting: Vec<LogIndex>,
 }
 
 impl Mount {
@@ -217,7 +217,7 @@ impl Mount {
 
     /// INC_EPOCH is due that acknowledgements wait for.
     pub(super) fn send_awaited_epoch(&mut self, now: Instant) {
-        let entries = std::mem::take(&mut self.epochs.awaited);
+        let entries = std::mem::take(&mut self.epochs.waiting);
         self.epochs.last = Some(now);
         self.issue_gathered(Gathering { all_names: true, entries: entries.clone(), ..Gathering::default() });
         for entry in entries {
@@ -231,15 +231,15 @@ impl Mount {
             return;
         }
         self.invalidations.require(entry);
-        if self.epochs.awaited.is_empty() {
+        if self.epochs.waiting.is_empty() {
             self.timers.insert((self.epoch_due().unwrap_or(self.now), Timer::Epoch));
         }
-        self.epochs.awaited.push(entry);
+        self.epochs.waiting.push(entry);
     }
 
     fn may_send_epoch(&mut self, now: Instant) -> bool {
         let is_due = self.epoch_due().is_none_or(|due| due <= now);
-        let may = self.config.kernel.inc_epoch && self.epochs.awaited.is_empty() && is_due;
+        let may = self.config.kernel.inc_epoch && self.epochs.waiting.is_empty() && is_due;
         if may {
             self.epochs.last = Some(now);
         }
