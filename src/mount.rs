@@ -24,6 +24,7 @@ mod lookups;
 mod missing;
 mod read;
 mod reads;
+mod reopening;
 mod replica;
 pub mod request;
 mod runs;
@@ -53,6 +54,7 @@ use self::{
     lookups::Lookups,
     missing::Missing,
     reads::Reads,
+    reopening::Reopening,
     replica::Replica,
     upload::Uploads,
     waiting::{Waiting, WaitingTable},
@@ -84,6 +86,8 @@ enum Timer {
     Age(Ino),
     /// Acknowledgements wait for INC_EPOCH.
     Epoch,
+    /// No OPEN of this inode is expected any more.
+    Reopening(Ino),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +120,7 @@ pub struct Mount {
     lookups: Lookups,
     missing: Missing,
     handles: Handles,
+    reopening: Reopening,
     invalidations: Invalidations,
     /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
     deferred: BTreeMap<Ino, BTreeSet<Name>>,
@@ -182,6 +187,7 @@ impl Mount {
             lookups: Lookups::new(),
             missing: Missing::default(),
             handles: Handles::new(),
+            reopening: Reopening::default(),
             invalidations: Invalidations::default(),
             deferred: BTreeMap::new(),
             epochs: Epochs::default(),
@@ -407,7 +413,8 @@ impl Mount {
                 }
                 Timer::Job(job) => self.job_is_late(now, job),
                 Timer::Age(ino) => self.come_of_age(now, ino),
-                Timer::Epoch => self.send_awaited_epoch(now),
+                Timer::Epoch => self.send_late_epoch(now),
+                Timer::Reopening(ino) => self.reopening_is_over(ino),
             }
         }
         self.client.tick(now);

@@ -44,7 +44,7 @@ impl Mount {
         gathering.all_names |= by_epoch;
         if !by_epoch {
             self.defer(parent, name);
-            self.await_epoch(index);
+            self.wait_for_epoch(index);
         }
         let mut moved = Vec::new();
         for unique in self.waiting.lockers(parent) {
@@ -131,7 +131,7 @@ impl Mount {
         self.issue_gathered(gathering);
         for entry in entries {
             if !by_epoch {
-                self.await_epoch(entry);
+                self.wait_for_epoch(entry);
             }
             self.invalidations.release(entry);
         }
@@ -216,7 +216,7 @@ impl Mount {
     }
 
     /// INC_EPOCH is due that acknowledgements wait for.
-    pub(super) fn send_awaited_epoch(&mut self, now: Instant) {
+    pub(super) fn send_late_epoch(&mut self, now: Instant) {
         let entries = std::mem::take(&mut self.epochs.waiting);
         self.epochs.last = Some(now);
         self.issue_gathered(Gathering { all_names: true, entries: entries.clone(), ..Gathering::default() });
@@ -226,7 +226,7 @@ impl Mount {
     }
 
     /// The entry is acknowledged behind the next INC_EPOCH, if this kernel has it.
-    fn await_epoch(&mut self, entry: LogIndex) {
+    fn wait_for_epoch(&mut self, entry: LogIndex) {
         if !self.config.kernel.inc_epoch {
             return;
         }

@@ -59,6 +59,9 @@ impl Mount {
     /// told when its last name goes (PROTOCOL R15).
     pub(super) fn open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, flags: OpenFlags) {
         if let Err(errno) = self.may_open(ino) {
+            if errno == Errno::ESTALE {
+                self.expect_another_try(now);
+            }
             return self.respond(unique, Err(errno));
         }
         let fh = self.handles.open(ino, flags.append);
@@ -106,11 +109,11 @@ impl Mount {
         }
     }
 
-    /// Whether this mount still needs the inode when it has no name any more: a file that is open, or anything else that
-    /// the kernel holds (a directory may be somebody's working directory, and its opens are not seen).
+    /// Whether this mount still needs the inode when it has no name any more: a file that is open or about to be, or
+    /// anything else that the kernel holds (a directory may be somebody's working directory, and its opens are not seen).
     pub(super) fn is_in_use(&self, ino: Ino) -> bool {
         match self.volume().inode(ino).map(|inode| inode.kind) {
-            Some(FileKind::File) => self.handles.is_open(ino),
+            Some(FileKind::File) => self.handles.is_open(ino) || self.reopening.is_expected(ino),
             Some(_) => self.lookups.is_known(ino),
             None => false,
         }
@@ -120,7 +123,7 @@ impl Mount {
         let inode = self.volume().inode(ino).ok_or(Errno::ESTALE)?;
         match inode.kind {
             // Its last name is gone and the leader was told that nobody here has it: it may be freed at any time.
-            FileKind::File if inode.nlink == 0 && !self.handles.is_open(ino) => Err(Errno::ESTALE),
+            FileKind::File if inode.nlink == 0 && !self.is_in_use(ino) => Err(Errno::ESTALE),
             FileKind::File => Ok(()),
             FileKind::Directory => Err(Errno::EISDIR),
             _ => Err(Errno::EINVAL),
@@ -141,6 +144,9 @@ impl Mount {
         };
         let attributes_ttl = self.attributes_ttl(attributes.ino);
         self.lookups.replied(attributes.ino);
+        if attributes.kind == FileKind::File {
+            self.file_found(attributes.ino);
+        }
         Ok(Response::Entry { attributes, entry_ttl, attributes_ttl })
     }
 

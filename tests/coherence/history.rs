@@ -2,7 +2,7 @@
 
 use std::{io, time::Instant};
 
-use nix::libc::{ENOENT, ESTALE};
+use nix::libc::ENOENT;
 
 /// Nanoseconds of CLOCK_MONOTONIC since the run began.
 pub(crate) type Moment = u64;
@@ -69,8 +69,6 @@ pub(crate) struct History {
     pub(crate) stamps: Vec<Stamp>,
     /// System calls that the readings come from.
     pub(crate) reads: u64,
-    /// Opens that ended with ESTALE.
-    pub(crate) refused: u64,
 }
 
 impl History {
@@ -79,7 +77,6 @@ impl History {
         self.readings.append(&mut other.readings);
         self.stamps.append(&mut other.stamps);
         self.reads += other.reads;
-        self.refused += other.refused;
     }
 }
 
@@ -115,11 +112,8 @@ impl Recorder {
 
     /// Such an error says that the name means nothing.
     pub(crate) fn is_absent(&mut self, name: usize, error: &io::Error, span: Span) {
-        match error.raw_os_error() {
-            Some(ENOENT) => self.saw(Thing::Name(name), ABSENT, Way::Names, span),
-            Some(ESTALE) => self.history.refused += 1,
-            _ => panic!("name{name}: {error}"),
-        }
+        assert_eq!(error.raw_os_error(), Some(ENOENT), "name{name}: {error}");
+        self.saw(Thing::Name(name), ABSENT, Way::Names, span);
     }
 
     pub(crate) fn stamped(&mut self, ino: u64, ctime: i128, (began, ended): Span) {

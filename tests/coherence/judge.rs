@@ -77,8 +77,6 @@ pub(crate) struct Verdict {
     /// Readings that are older than what another of the mount's caches had shown. A mount makes its kernel forget one
     /// thing after the other, so that this happens while a change is under way.
     pub(crate) caches_apart: u64,
-    /// Opens that ended with ESTALE: the name was given to another file twice while it was opened.
-    pub(crate) refused: u64,
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -89,7 +87,6 @@ impl Verdict {
         self.changes += other.changes;
         self.hot += other.hot;
         self.caches_apart += other.caches_apart;
-        self.refused += other.refused;
         self.faults.append(&mut other.faults);
     }
 }
@@ -136,7 +133,6 @@ impl Judge {
             reads: history.reads,
             readings: history.readings.len() as u64,
             changes: history.changes.len() as u64,
-            refused: history.refused,
             ..Verdict::default()
         };
         let mut by_cache: BTreeMap<(usize, Thing, Way), Vec<Sight>> = BTreeMap::new();

@@ -121,3 +121,32 @@ fn two_mounts_that_rename_in_circles_never_hang() {
         assert_eq!(both, ["x", "y"]);
     });
 }
+
+/// As a program saves a file while others read it.
+#[test]
+fn an_open_beside_renames_over_its_name_finds_the_old_or_the_new_file() {
+    everywhere(|here, there| {
+        fs::write(here.join("name"), "version 0").expect("create");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for directory in [here, there, there] {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let mut last = 0;
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        let text = read(&directory.join("name"));
+                        let version = text.strip_prefix("version ").and_then(|version| version.parse().ok());
+                        let version: u32 = version.unwrap_or_else(|| panic!("'{text}' was never there"));
+                        assert!(version >= last, "version {version} after {last}");
+                        last = version;
+                    }
+                });
+            }
+            for version in 1..200 {
+                fs::write(here.join("new"), format!("version {version}")).expect("create");
+                fs::rename(here.join("new"), here.join("name")).expect("rename");
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    });
+}

@@ -231,6 +231,30 @@ fn open_of_what_is_gone_is_stale_and_stat_is_not() {
     assert_eq!(scene.call(1, Request::Getattr { ino: file }), Err(Errno::ENOENT));
 }
 
+/// The kernel tries a path again once; a second ESTALE would be the caller's.
+#[test]
+fn what_is_found_after_a_stale_open_can_be_opened() {
+    let mut scene = Scene::new(2);
+    let old = scene.file(0, "a", b"old");
+    assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(old));
+    let unlink = Request::Unlink { parent: Ino::ROOT, name: name("a") };
+    assert_eq!(scene.call(0, unlink.clone()), Ok(Response::Done));
+    let open = |ino| Request::Open { ino, flags: OpenFlags::default() };
+    assert_eq!(scene.call(1, open(old)), Err(Errno::ESTALE));
+    let new = scene.file(0, "a", b"new");
+    assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(new));
+    assert_eq!(scene.call(0, unlink), Ok(Response::Done));
+    scene.leader.reap();
+    scene.settle();
+    let OpenedAs { fh, .. } = scene.open(1, new, OpenFlags::default());
+    assert_eq!(scene.read(1, new, 0, 10), b"new");
+    scene.call(1, Request::Release { ino: new, fh }).expect("closed");
+    scene.pass(Timing::DEFAULT.lease);
+    scene.leader.reap();
+    scene.settle();
+    assert_eq!(scene.call(1, Request::Getattr { ino: new }), Err(Errno::ENOENT), "nobody waits for it any more");
+}
+
 #[test]
 fn opens_say_what_the_kernel_may_do() {
     let mut scene = Scene::new(1);
