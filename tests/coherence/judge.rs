@@ -178,6 +178,7 @@ impl Judge {
     }
 
     /// `None` for what proves nothing.
+    #[allow(clippy::result_large_err, reason = "a fault ends the test")]
     fn sources(&self, reading: &Reading) -> Result<Option<Sources>, Fault> {
         let nothing = Past::default();
         let past = self.0.get(&reading.thing).unwrap_or(&nothing);

@@ -260,13 +260,13 @@ fn epochs_keep_a_distance_and_acknowledgements_wait_for_the_next() {
         };
         let first = collide(&mut scene, "first");
         let second = collide(&mut scene, "second");
-        for side in 0..2 {
-            assert!(matches!(scene.answer(side, first[side]), Some(Ok(Response::Entry { .. }))));
+        for (side, first) in first.into_iter().enumerate() {
+            assert!(matches!(scene.answer(side, first), Some(Ok(Response::Entry { .. }))));
             assert_eq!(scene.answer(side, second[side]), None, "the other's kernel has not forgotten the name");
         }
         scene.pass(EPOCH_PAUSE);
-        for side in 0..2 {
-            assert!(matches!(scene.answer(side, second[side]), Some(Ok(Response::Entry { .. }))));
+        for (side, second) in second.into_iter().enumerate() {
+            assert!(matches!(scene.answer(side, second), Some(Ok(Response::Entry { .. }))));
             let epochs = scene.sides[side].notified.iter().filter(|n| **n == Notification::AllNames).count();
             assert_eq!(epochs, 2);
             assert_eq!(scene.hanging(side), 0);
