@@ -87,6 +87,8 @@ pub struct ServeConfig {
     pub authority: Authority,
     /// The data directory; missing is made when the node is founded.
     pub data: PathBuf,
+    /// Which node the directory must belong to; `None`: whichever it is.
+    pub node: Option<NodeId>,
     /// Where mounts and administrators, peers, and HTTP are listened for (`address:port`).
     pub listen_client: String,
     pub listen_peer: String,
@@ -146,7 +148,7 @@ pub async fn serve(
     let mut stop = std::pin::pin!(stop);
     let ports = Ports::bind(&config).await?;
     let addresses = ports.addresses()?;
-    let stage = Arc::new(Stage::find(config.authority.cluster(), config.data.clone())?);
+    let stage = Arc::new(Stage::find(config.authority.cluster(), config.node, config.data.clone())?);
     if stage.node().is_none() {
         check_writable(&config.data)?;
     }

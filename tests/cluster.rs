@@ -176,12 +176,12 @@ fn volumes_are_made_once_and_deleted_for_good() {
 }
 
 #[test]
-fn a_data_directory_belongs_to_one_process_and_one_cluster() {
+fn a_data_directory_belongs_to_one_process_one_node_and_one_cluster() {
     let mut cluster = Cluster::founded(1);
     let data = cluster.nodes[0].data.clone();
     let ports: Vec<_> = support::free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let serve = |authority: &str| {
-        refuse(&[
+    let serve = |authority: &str, more: &[&str]| {
+        let arguments = [
             "serve",
             "--authority",
             authority,
@@ -193,9 +193,10 @@ fn a_data_directory_belongs_to_one_process_and_one_cluster() {
             &ports[1],
             "--listen-http",
             &ports[2],
-        ])
+        ];
+        refuse(&[&arguments[..], more].concat())
     };
-    let sentence = serve(path(&cluster.authority));
+    let sentence = serve(path(&cluster.authority), &[]);
     assert!(sentence.contains(&cluster.nodes[0].pid().to_string()), "{sentence}");
     cluster.leader(|_| true);
 
@@ -203,8 +204,10 @@ fn a_data_directory_belongs_to_one_process_and_one_cluster() {
     let before = listing(&data);
     let foreign = cluster.dir.path().join("foreign.toml");
     succeed(&["cluster", "authority", "--out", path(&foreign)]);
-    let sentence = serve(path(&foreign));
+    let sentence = serve(path(&foreign), &[]);
     assert!(sentence.contains("belongs to cluster"), "{sentence}");
+    let sentence = serve(path(&cluster.authority), &["--node", "2"]);
+    assert!(sentence.contains("belongs to node 1") && sentence.contains("to be node 2"), "{sentence}");
     assert_eq!(listing(&data), before);
 
     // Offline tools read it now.

@@ -13,6 +13,7 @@ use crate::{
     limits::Timing,
     pki::Authority,
     server::{self, ServeConfig, ServeError},
+    types::NodeId,
 };
 
 /// Run a storage node.
@@ -29,6 +30,10 @@ pub(super) struct Serve {
     /// The data directory: one of its own for each node, on the block device that is to hold the data.
     #[arg(long, env = "MANYFS_DATA", value_name = "DIR", default_value = "/var/lib/manyfs")]
     data: PathBuf,
+    /// Refuse a data directory that is another node's, as one on a volume of another machine would be [default: serve
+    /// whichever node it is].
+    #[arg(long, env = "MANYFS_NODE", value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    node: Option<u64>,
     /// Where mounts and administrators are listened for.
     #[arg(long, env = "MANYFS_LISTEN_CLIENT", value_name = "ADDRESS", default_value = "0.0.0.0:7440")]
     listen_client: String,
@@ -88,6 +93,7 @@ impl Serve {
         Ok(ServeConfig {
             authority,
             data: self.data.clone(),
+            node: self.node.map(NodeId),
             listen_client: self.listen_client.clone(),
             listen_peer: self.listen_peer.clone(),
             listen_http: self.listen_http.clone(),

@@ -72,6 +72,8 @@ impl StoreEvents {
 /// What the services share of the way into the cluster.
 pub(super) struct Stage {
     cluster: ClusterId,
+    /// Which node this is to be; `None` is any.
+    expected: Option<NodeId>,
     data: PathBuf,
     place: Mutex<Place>,
     /// Set once, when the node is to take part.
@@ -107,6 +109,11 @@ pub(super) enum FoundingError {
         "this node's authority is of cluster {here}, the founding is of cluster {there}; use the same authority file"
     )]
     Cluster { here: ClusterId, there: ClusterId },
+    #[error(
+        "this node was told with --node to be node {expected}, the founding makes it node {found}; name the nodes in \
+         that order"
+    )]
+    Expected { expected: NodeId, found: NodeId },
     #[error("the founding makes no sense: {0}")]
     Senseless(String),
     #[error(transparent)]
@@ -120,16 +127,17 @@ impl Stage {
     ///
     /// # Errors
     /// What is wrong with the directory; nothing was changed.
-    pub(super) fn find(cluster: ClusterId, data: PathBuf) -> Result<Self, ServeError> {
+    pub(super) fn find(cluster: ClusterId, expected: Option<NodeId>, data: PathBuf) -> Result<Self, ServeError> {
         let stage = Self {
             cluster,
+            expected,
             data,
             place: Mutex::new(Place::Blank),
             begun: watch::Sender::new(false),
             running: watch::Sender::new(None),
         };
         if let Some(identity) = storage::inspect_identity(&stage.data)? {
-            identity.expect(&stage.data, Some(cluster), None)?;
+            identity.expect(&stage.data, Some(cluster), expected)?;
             let opened = stage.open()?;
             let has_begun = has_begun(&opened.recovered);
             stage.settle(identity.node, opened);
@@ -186,6 +194,9 @@ impl Stage {
     /// Why not; nothing was changed then.
     pub(super) fn prepare(&self, node: NodeId, founding: Founding) -> Result<(), FoundingError> {
         check(self.cluster, node, &founding)?;
+        if let Some(expected) = self.expected.filter(|expected| *expected != node) {
+            return Err(FoundingError::Expected { expected, found: node });
+        }
         {
             let mut place = self.place();
             match &*place {
@@ -323,12 +334,21 @@ mod tests {
         Founding { cluster: ClusterId(7), nodes: vec![node], stamp: Stamp(1), main: Default::default() }
     }
 
+    #[test]
+    fn a_node_that_is_to_be_another_is_not_founded() {
+        let dir = tempfile::tempdir().unwrap();
+        let stage = Stage::find(ClusterId(7), Some(NodeId(2)), dir.path().join("data")).unwrap();
+        let refused = stage.prepare(NodeId(1), founding()).unwrap_err();
+        assert!(matches!(refused, FoundingError::Expected { .. }), "{refused}");
+        assert!(!dir.path().join("data").exists());
+    }
+
     /// `manyfs demo` was started again on nodes that were opening their stores: they were taken for blank ones, and the
     /// demo ended because they refused to be founded anew.
     #[tokio::test]
     async fn a_node_on_its_way_is_waited_for_and_not_reported_as_blank() {
         let dir = tempfile::tempdir().unwrap();
-        let stage = Stage::find(ClusterId(7), dir.path().join("data")).unwrap();
+        let stage = Stage::find(ClusterId(7), None, dir.path().join("data")).unwrap();
         assert!(stage.running_if_begun().await.unwrap().is_none(), "a blank node has nothing to wait for");
         stage.prepare(NodeId(1), founding()).unwrap();
         stage.begin().unwrap();
