@@ -11,6 +11,7 @@ mod mount {
     mod attributes;
     mod caches;
     mod content;
+    mod copy;
     mod cut_off;
     mod deleted;
     mod fallocate;

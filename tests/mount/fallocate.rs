@@ -52,10 +52,38 @@ fn a_punched_hole_gives_its_space_back() {
 }
 
 #[test]
-fn what_is_not_supported_says_so() {
-    everywhere(|here, _| {
-        let file = File::create(here.join("f")).expect("create");
-        let unshare = fallocate(&file, FallocateFlags::FALLOC_FL_UNSHARE_RANGE, 0, 4096);
-        assert_eq!(unshare, Err(Errno::EOPNOTSUPP));
+fn what_is_not_supported_says_so_and_changes_nothing() {
+    everywhere(|here, there| {
+        fs::write(here.join("f"), [7; 20_000]).expect("create");
+        let file = File::options().write(true).open(here.join("f")).expect("open");
+        // The kernel does not pass the first two on to any FUSE file system; others refuse them too (tmpfs, NFS, ext2).
+        for flags in [
+            FallocateFlags::FALLOC_FL_COLLAPSE_RANGE,
+            FallocateFlags::FALLOC_FL_INSERT_RANGE,
+            FallocateFlags::FALLOC_FL_UNSHARE_RANGE,
+        ] {
+            assert_eq!(fallocate(&file, flags, 4096, 4096), Err(Errno::EOPNOTSUPP), "{flags:?}");
+        }
+        let nothing = FallocateFlags::empty();
+        assert_eq!(fallocate(&file, nothing, 0, 0), Err(Errno::EINVAL));
+        assert_eq!(fallocate(&file, nothing, -1, 4096), Err(Errno::EINVAL));
+        assert_eq!(fallocate(&file, nothing, i64::MAX - 1, 4096), Err(Errno::EFBIG));
+        let reader = File::open(here.join("f")).expect("open");
+        assert_eq!(fallocate(&reader, nothing, 0, 4096), Err(Errno::EBADF));
+        assert_eq!(fs::read(there.join("f")).expect("read"), [7; 20_000]);
+    });
+}
+
+#[test]
+fn a_hole_behind_the_end_and_zeros_that_keep_the_size() {
+    everywhere(|here, there| {
+        fs::write(here.join("f"), [7; 5_000]).expect("create");
+        let file = File::options().write(true).open(here.join("f")).expect("open");
+        let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&file, keep | FallocateFlags::FALLOC_FL_PUNCH_HOLE, 10_000, 5_000).expect("punch behind the end");
+        fallocate(&file, keep | FallocateFlags::FALLOC_FL_ZERO_RANGE, 4_000, 5_000).expect("zero over the end");
+        let mut expected = vec![7; 5_000];
+        expected[4_000..].fill(0);
+        assert_eq!(fs::read(there.join("f")).expect("read"), expected);
     });
 }

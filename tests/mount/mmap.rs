@@ -14,8 +14,16 @@ impl Map {
     fn new(file: &fs::File, length: usize, write: bool) -> Self {
         let mut protection = ProtFlags::READ;
         protection.set(ProtFlags::WRITE, write);
+        Self::with(file, length, protection, MapFlags::SHARED)
+    }
+
+    fn private(file: &fs::File, length: usize) -> Self {
+        Self::with(file, length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+    }
+
+    fn with(file: &fs::File, length: usize, protection: ProtFlags, flags: MapFlags) -> Self {
         // SAFETY: a new mapping at an address that the kernel chooses aliases nothing.
-        let address = unsafe { mmap(null_mut(), length, protection, MapFlags::SHARED, file, 0) }.expect("mmap");
+        let address = unsafe { mmap(null_mut(), length, protection, flags, file, 0) }.expect("mmap");
         Self(address, length)
     }
 
@@ -73,6 +81,44 @@ fn msync_makes_a_mappings_bytes_visible() {
         map.fill(b'm');
         file.sync_all().expect("fsync");
         assert_eq!(fs::read(there.join("f")).expect("read"), [b'm'; 10_000]);
+    });
+}
+
+/// Without fsync: msync is enough, for mappings elsewhere too.
+#[test]
+fn two_mappings_that_are_written_in_turn_show_the_same() {
+    everywhere(|here, there| {
+        fs::write(here.join("f"), [b'a'; 10_000]).expect("create");
+        let open = |path| fs::File::options().read(true).write(true).open(path).expect("open");
+        let (mine, theirs) = (open(here.join("f")), open(there.join("f")));
+        let maps = [Map::new(&mine, 10_000, true), Map::new(&theirs, 10_000, true)];
+        for round in 0..6 {
+            let byte = b'b' + round;
+            maps[usize::from(round % 2)].fill(byte);
+            for map in &maps {
+                assert!(map.bytes() == [byte; 10_000], "round {round}");
+            }
+        }
+        assert_eq!(fs::read(there.join("f")).expect("read"), [b'g'; 10_000]);
+    });
+}
+
+#[test]
+fn a_private_mapping_changes_no_file() {
+    everywhere(|here, there| {
+        fs::write(here.join("f"), [b'a'; 10_000]).expect("create");
+        // Not even opened for writing.
+        let file = fs::File::open(there.join("f")).expect("open");
+        let map = Map::private(&file, 10_000);
+        map.fill(b'p');
+        assert!(map.bytes() == [b'p'; 10_000]);
+        assert_eq!(fs::read(there.join("f")).expect("read"), [b'a'; 10_000]);
+        // Without a truncation, which takes private pages away on every file system.
+        let writer = fs::File::options().write(true).open(here.join("f")).expect("open");
+        std::os::unix::fs::FileExt::write_all_at(&writer, &[b'b'; 10_000], 0).expect("write");
+        drop(writer);
+        assert!(map.bytes() == [b'p'; 10_000], "its pages are its own");
+        assert_eq!(fs::read(there.join("f")).expect("read"), [b'b'; 10_000]);
     });
 }
 

@@ -94,3 +94,29 @@ fn a_tree_made_on_one_mount_is_found_on_the_other() {
         assert_eq!(errno(fs::metadata(here.join("level0"))), libc::ENOENT);
     });
 }
+
+#[test]
+fn paths_and_targets_that_are_too_long() {
+    everywhere(|here, there| {
+        let long = "directory/".repeat(410);
+        assert_eq!(errno(fs::metadata(there.join(&long))), libc::ENAMETOOLONG);
+        assert_eq!(errno(std::os::unix::fs::symlink(&long, here.join("l"))), libc::ENAMETOOLONG);
+        fs::write(here.join("x"), "").expect("create");
+        assert_eq!(errno(fs::rename(here.join("x"), here.join("y".repeat(256)))), libc::ENAMETOOLONG);
+        assert_eq!(errno(fs::hard_link(here.join("x"), here.join("y".repeat(256)))), libc::ENAMETOOLONG);
+    });
+}
+
+/// Two mounts are two file systems to the kernel, even of one volume; within one nothing is EXDEV.
+#[test]
+fn only_from_mount_to_mount_a_name_cannot_be_moved() {
+    let cluster = super::support::Cluster::found();
+    let (here, there) = (cluster.mount(), cluster.mount());
+    fs::create_dir_all(here.path.join("a/b")).expect("mkdir");
+    fs::write(here.path.join("a/f"), "content").expect("create");
+    assert_eq!(errno(fs::rename(here.path.join("a/f"), there.path.join("f"))), libc::EXDEV);
+    assert_eq!(errno(fs::hard_link(here.path.join("a/f"), there.path.join("f"))), libc::EXDEV);
+    fs::rename(here.path.join("a/b"), here.path.join("b")).expect("rename");
+    fs::hard_link(here.path.join("a/f"), here.path.join("b/f")).expect("link");
+    assert_eq!(fs::read(there.path.join("b/f")).expect("read"), b"content");
+}

@@ -1,8 +1,10 @@
 //! Listings: large ones, changing ones, cached ones.
 
-use std::{collections::BTreeSet, fs, path::Path, thread};
+use std::{collections::BTreeSet, env, fs, path::Path, thread, time::Instant};
 
-use super::support::everywhere;
+use rustix::fs::{RawDir, SeekFrom, seek};
+
+use super::support::{Cluster, everywhere};
 
 fn list(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).expect("readdir");
@@ -108,4 +110,66 @@ fn removing_while_listing_leaves_nothing() {
         assert!(list(here).is_empty());
         assert!(list(there).is_empty());
     });
+}
+
+/// The names from the directory's offset on, each with the offset behind it.
+fn names_from(directory: &fs::File, offset: u64) -> Vec<(String, u64)> {
+    seek(directory, SeekFrom::Start(offset)).expect("seekdir");
+    let mut buffer = Vec::with_capacity(4096);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.expect("readdir");
+        let name = entry.file_name().to_str().expect("text").to_owned();
+        names.push((name, entry.next_entry_cookie()));
+    }
+    names
+}
+
+/// What telldir said holds for as long as the directory is open, whatever becomes of the entries around it.
+#[test]
+fn seekdir_goes_on_where_telldir_was() {
+    everywhere(|here, there| {
+        make(here, "f", 500);
+        let directory = fs::File::open(there).expect("open");
+        let all = names_from(&directory, 0);
+        assert_eq!(all.len(), 502);
+        for place in [0, 1, 2, 77, 250, 499, 501] {
+            let rest = names_from(&directory, all[place].1);
+            assert_eq!(rest, all[place + 1..], "behind entry {place}");
+        }
+        let (gone, offset) = all[250].clone();
+        for (name, _) in &all[245..250] {
+            fs::remove_file(here.join(name)).expect("unlink");
+        }
+        fs::remove_file(here.join(gone)).expect("unlink");
+        assert_eq!(names_from(&directory, offset), all[251..], "the entry itself is gone");
+        fs::write(here.join("late"), "").expect("create");
+        let rewound = names_from(&directory, 0);
+        assert_eq!(rewound.len(), 502 - 6 + 1, "rewinddir shows the directory as it is");
+        assert!(rewound.iter().any(|(name, _)| name == "late"));
+    });
+}
+
+/// `MANYFS_DIRECTORY_ENTRIES` is how many there are (3,000).
+#[test]
+fn a_large_directory_is_listed_whole() {
+    let wanted = env::var("MANYFS_DIRECTORY_ENTRIES").ok();
+    let count: usize = wanted.map_or(3_000, |text| text.parse().expect("a number"));
+    let cluster = Cluster::found();
+    let (here, there) = (cluster.mount(), cluster.mount());
+    let begun = Instant::now();
+    make(&here.path, "entry", count);
+    let made = begun.elapsed();
+    let mut took = Vec::new();
+    for mount in [&there, &there, &here] {
+        let begun = Instant::now();
+        assert_eq!(list(&mount.path).len(), count);
+        took.push(begun.elapsed());
+    }
+    eprintln!("{count} entries: made in {made:?}; listed the first time, again, and where they were made in {took:?}");
+    let name = format!("entry{}", count / 2);
+    fs::remove_file(there.path.join(&name)).expect("unlink");
+    assert!(!list(&here.path).contains(&name));
+    assert_eq!(list(&here.path).len(), count - 1);
 }
