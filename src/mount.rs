@@ -120,6 +120,8 @@ pub struct Mount {
     lookups: Lookups,
     missing: Missing,
     handles: Handles,
+    /// Files that were made here without a name and have had none yet.
+    unnamed: BTreeSet<Ino>,
     reopening: Reopening,
     invalidations: Invalidations,
     /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
@@ -187,6 +189,7 @@ impl Mount {
             lookups: Lookups::new(),
             missing: Missing::default(),
             handles: Handles::new(),
+            unnamed: BTreeSet::new(),
             reopening: Reopening::default(),
             invalidations: Invalidations::default(),
             deferred: BTreeMap::new(),
@@ -456,6 +459,7 @@ fn subject(request: &Request) -> Option<Ino> {
         Request::Lookup { parent, .. }
         | Request::Make { parent, .. }
         | Request::Create { parent, .. }
+        | Request::MakeUnnamed { parent, .. }
         | Request::Unlink { parent, .. }
         | Request::Rmdir { parent, .. } => Some(*parent),
         Request::Rename { from, .. } | Request::CopyRange { from, .. } => Some(*from),
@@ -491,6 +495,7 @@ const fn is_change(request: &Request) -> bool {
         Request::Setattr { .. }
         | Request::Make { .. }
         | Request::Create { .. }
+        | Request::MakeUnnamed { .. }
         | Request::Unlink { .. }
         | Request::Rmdir { .. }
         | Request::Rename { .. }

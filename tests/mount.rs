@@ -31,6 +31,7 @@ mod mount {
     mod statfs;
     mod stopped;
     mod symlinks;
+    mod tmpfile;
     mod unmount;
     mod xattrs;
 }

@@ -44,7 +44,11 @@ pub(super) fn check(operation: &Operation) -> Result<(), Invalid> {
 /// Blocks that were uploaded before are there already: their store has refused them if it was full.
 pub(super) fn space_needed(operation: &Operation) -> u64 {
     match operation {
-        Operation::Make { .. } | Operation::Link { .. } | Operation::SetXattr { .. } => ROW_BYTES,
+        Operation::Make { .. }
+        | Operation::MakeUnnamed { .. }
+        | Operation::Link { .. }
+        | Operation::LinkUnnamed { .. }
+        | Operation::SetXattr { .. } => ROW_BYTES,
         _ => pieces(operation).iter().filter_map(|piece| piece.content.as_ref()).map(|bytes| bytes.len() as u64).sum(),
     }
 }

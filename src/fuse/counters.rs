@@ -25,7 +25,7 @@ upcalls! {
     Fsync = "fsync", Opendir = "opendir", Readdir = "readdir", Releasedir = "releasedir", Fsyncdir = "fsyncdir",
     Statfs = "statfs", Getxattr = "getxattr", Listxattr = "listxattr", Setxattr = "setxattr",
     Removexattr = "removexattr", GetLock = "getlk", SetLock = "setlk", Access = "access", Create = "create", Interrupt = "interrupt",
-    Allocate = "fallocate", Seek = "lseek", CopyRange = "copy_file_range", Other = "other",
+    Allocate = "fallocate", Seek = "lseek", CopyRange = "copy_file_range", Tmpfile = "tmpfile", Other = "other",
 }
 
 const KINDS: &[&str] = &["name", "attributes", "pages", "all_names"];

@@ -224,6 +224,7 @@ impl Mount {
                 Change::Freed { ino } => {
                     changed.insert(*ino);
                     self.reported.remove(ino);
+                    self.unnamed.remove(ino);
                     self.inode_freed(now, *ino);
                 }
                 Change::LockGranted { session, call, .. } if self.locking_as == Some(*session) => {
@@ -263,12 +264,12 @@ impl Mount {
         let Ok(Reply::Made { ino }) = outcome else { return };
         let ino = *ino;
         match &waiting.kind {
-            Kind::Create { flags, .. } => {
+            Kind::Create { flags, .. } | Kind::MakeUnnamed { flags, .. } => {
                 // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
                 let fh = self.handles.open(ino, flags.append);
                 let attributes = self.attributes(ino);
                 if let Some(waiting) = self.waiting.get_mut(unique)
-                    && let Kind::Create { made, .. } = &mut waiting.kind
+                    && let Kind::Create { made, .. } | Kind::MakeUnnamed { made, .. } = &mut waiting.kind
                 {
                     *made = attributes.map(|attributes| (attributes, fh));
                 }

@@ -47,10 +47,20 @@ impl Mount {
                     Operation::Make { parent, name, node, mode, uid, gid, delegate: false, umask },
                 );
             }
+            Request::MakeUnnamed { parent, mode, umask, flags } => {
+                let kind = Kind::MakeUnnamed { flags, made: None };
+                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], Vec::new());
+                self.call(now, unique, waiting, Operation::MakeUnnamed { parent, mode, uid, gid, umask });
+            }
             Request::Link { ino, parent, name } => {
                 let kind = Kind::Make { parent, name: name.clone(), made: None };
                 let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
-                self.call(now, unique, waiting, Operation::Link { ino, parent, name });
+                let operation = if self.unnamed.contains(&ino) {
+                    Operation::LinkUnnamed { ino, parent, name }
+                } else {
+                    Operation::Link { ino, parent, name }
+                };
+                self.call(now, unique, waiting, operation);
             }
             Request::Unlink { parent, name } => {
                 let waiting = plain().locking(vec![parent], vec![(parent, name.clone())]);
@@ -116,6 +126,10 @@ impl Mount {
                     Err(errno) => self.answer(now, unique, Err(errno)),
                 }
             }
+            (Kind::MakeUnnamed { flags, made }, Ok(_)) => {
+                let (flags, made) = (*flags, made.take());
+                self.made_unnamed(now, unique, made, flags);
+            }
             (Kind::OpenTruncate { ino, flags, fh, created }, outcome) => {
                 let (ino, flags, fh, created) = (*ino, *flags, *fh, created.clone());
                 let result = match outcome {
@@ -171,7 +185,9 @@ impl Mount {
             return self.finish(now, unique, verdict);
         }
         let handle = match &waiting.kind {
-            Kind::Create { made: Some((_, fh)), .. } | Kind::OpenTruncate { fh, .. } => Some(*fh),
+            Kind::Create { made: Some((_, fh)), .. }
+            | Kind::MakeUnnamed { made: Some((_, fh)), .. }
+            | Kind::OpenTruncate { fh, .. } => Some(*fh),
             _ => None,
         };
         // The kernel will believe that nothing happened.
@@ -276,6 +292,7 @@ impl Mount {
             (_, Some(made)) => made.ino,
             (_, None) => return Err(Errno::EIO),
         };
+        self.unnamed.remove(&ino);
         // Removed again by another mount already: it was there, and the kernel will ask again at once.
         let attributes = self.attributes(ino).or(made).ok_or(Errno::ENOENT)?;
         let entry_ttl = self.ttl_of_entry(parent, name, ino);
@@ -303,6 +320,17 @@ impl Mount {
             self.release(now, fh);
         }
         self.answer(now, unique, result);
+    }
+
+    /// The reply to O_TMPFILE.
+    fn made_unnamed(&mut self, now: Instant, unique: u64, made: Option<(Attributes, u64)>, flags: OpenFlags) {
+        // A snapshot brought it, its entry was never seen here: nobody has kept it for us.
+        let Some((attributes, fh)) = made else { return self.answer(now, unique, Err(Errno::EIO)) };
+        let opened = self.opened_as(attributes.ino, fh, flags);
+        self.unnamed.insert(attributes.ino);
+        self.lookups.replied(attributes.ino);
+        let (entry_ttl, attributes_ttl) = (Duration::ZERO, Duration::ZERO);
+        self.answer(now, unique, Ok(Response::Created { attributes, entry_ttl, attributes_ttl, opened }));
     }
 
     fn created_as(

@@ -81,6 +81,13 @@ pub enum Request {
         umask: u16,
         flags: OpenFlags,
     },
+    /// O_TMPFILE: a file without a name, open. Answered as `Create`.
+    MakeUnnamed {
+        parent: Ino,
+        mode: u16,
+        umask: u16,
+        flags: OpenFlags,
+    },
     Unlink {
         parent: Ino,
         name: Name,

@@ -32,6 +32,10 @@ pub(crate) enum Kind {
         made: Option<(Attributes, u64)>,
         attempts: u32,
     },
+    MakeUnnamed {
+        flags: OpenFlags,
+        made: Option<(Attributes, u64)>,
+    },
     /// The truncation of an open that found an existing file.
     OpenTruncate {
         ino: Ino,

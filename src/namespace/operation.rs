@@ -173,6 +173,21 @@ pub enum Operation {
         ino: Ino,
         holder: LockHolder,
     },
+    /// O_TMPFILE: a file in this directory without a name, an orphan from the beginning. All else as in `Make`.
+    MakeUnnamed {
+        parent: Ino,
+        mode: u16,
+        uid: u32,
+        gid: u32,
+        umask: u16,
+    },
+    /// Gives a file its first name that was made without one; its session must know that it was. As `Link` where it has
+    /// a name.
+    LinkUnnamed {
+        ino: Ino,
+        parent: Ino,
+        name: Name,
+    },
 }
 
 /// Changes made under a delegation, in the order in which they are carried out: cut, written, lengthened, attributes.

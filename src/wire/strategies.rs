@@ -205,7 +205,10 @@ fn operation() -> impl Strategy<Value = Operation> {
                 Operation::Make { parent, name, node, mode, uid, gid, delegate, umask }
             }
         ),
+        (ino(), any::<(u16, u16, u32, u32)>())
+            .prop_map(|(parent, (mode, umask, uid, gid))| { Operation::MakeUnnamed { parent, mode, uid, gid, umask } }),
         (ino(), ino(), name()).prop_map(|(ino, parent, name)| Operation::Link { ino, parent, name }),
+        (ino(), ino(), name()).prop_map(|(ino, parent, name)| Operation::LinkUnnamed { ino, parent, name }),
         (ino(), name()).prop_map(|(parent, name)| Operation::Unlink { parent, name }),
         (ino(), name()).prop_map(|(parent, name)| Operation::Rmdir { parent, name }),
         (ino(), name(), ino(), name(), rename).prop_map(|(from, from_name, to, to_name, mode)| {

@@ -122,7 +122,11 @@ impl Model {
                 }
                 Ok(made)
             }
-            Operation::Link { ino, parent, name } => self.link(*ino, *parent, name),
+            Operation::MakeUnnamed { parent, mode, uid, gid, umask } => {
+                self.make_unnamed(*parent, *mode & !(*umask & 0o777), (*uid, *gid))
+            }
+            Operation::Link { ino, parent, name } => self.link(*ino, *parent, name, false),
+            Operation::LinkUnnamed { ino, parent, name } => self.link(*ino, *parent, name, true),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),
             Operation::Rmdir { parent, name } => self.rmdir(*parent, name),
             Operation::Rename { from, from_name, to, to_name, mode } => {
@@ -188,14 +192,27 @@ impl Model {
         Ok(Reply::Made { ino })
     }
 
-    fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Outcome {
+    fn make_unnamed(&mut self, parent: Ino, mode: u16, owner: (u32, u32)) -> Outcome {
+        let directory = self.living_directory(parent)?;
+        let (setgid, group) = (directory.mode & 0o2000 != 0, directory.gid);
+        let mut made = Node { parent, nlink: 0, ..self.blank(FileKind::File, mode, owner) };
+        if setgid {
+            made.gid = group;
+        }
+        let ino = Ino(self.next);
+        self.next += 1;
+        self.nodes.insert(ino, made);
+        Ok(Reply::Made { ino })
+    }
+
+    fn link(&mut self, ino: Ino, parent: Ino, name: &Name, may_be_unnamed: bool) -> Outcome {
         let node = self.get(ino)?.clone();
         self.living_directory(parent)?;
         self.must_be_free(parent, name)?;
         if node.kind == FileKind::Directory {
             return Err(Errno::EPERM);
         }
-        if node.nlink == 0 {
+        if node.nlink == 0 && !may_be_unnamed {
             return Err(Errno::ENOENT);
         }
         self.node(ino).nlink += 1;

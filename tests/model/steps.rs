@@ -292,10 +292,19 @@ impl Step {
                     _ => NewNode::BlockDevice { rdev: 0x801 },
                 };
                 let umask = mode.rotate_right(5);
+                if node == NewNode::File && mode % 8 == 0 {
+                    return Some(Operation::MakeUnnamed { parent: directory(parent), mode, uid, gid, umask });
+                }
                 Operation::Make { parent: directory(parent), name: name(pick), node, mode, uid, gid, delegate, umask }
             }
             Self::Link { ino, parent, name: pick } => {
-                Operation::Link { ino: any(ino), parent: directory(parent), name: name(pick) }
+                let (ino, parent, name) = (any(ino), directory(parent), name(pick));
+                let has_none = model.nodes.get(&ino).is_some_and(|node| node.nlink == 0);
+                if has_none {
+                    Operation::LinkUnnamed { ino, parent, name }
+                } else {
+                    Operation::Link { ino, parent, name }
+                }
             }
             Self::Unlink { parent, name: pick } => {
                 let (parent, name) = known_name(model, parent, pick);

@@ -110,6 +110,7 @@ pub(in crate::fuse) const fn upcall(number: u32) -> Upcall {
         opcode::FALLOCATE => Upcall::Allocate,
         opcode::LSEEK => Upcall::Seek,
         opcode::COPY_FILE_RANGE => Upcall::CopyRange,
+        opcode::TMPFILE => Upcall::Tmpfile,
         _ => Upcall::Other,
     }
 }
@@ -158,6 +159,13 @@ pub(in crate::fuse) fn decode(header: &Header, body: Body<'_>, agreement: Agreem
             let (mode, umask) = (values::permissions(r.u32()?), values::permissions(r.u32()?));
             let flags = open_flags(header, agreement, flags, r.u32()?);
             Request::Create { parent: ino, name: values::name(r.string()?)?, mode, umask, flags }
+        }
+        // As CREATE; the name behind it is nobody's.
+        opcode::TMPFILE => {
+            let flags = r.u32()?;
+            let (mode, umask) = (values::permissions(r.u32()?), values::permissions(r.u32()?));
+            let flags = open_flags(header, agreement, flags, r.u32()?);
+            Request::MakeUnnamed { parent: ino, mode, umask, flags }
         }
         opcode::READ => Request::Read { ino, fh: r.u64()?, offset: r.u64()?, length: r.u32()? },
         opcode::WRITE => write(header, r, agreement)?,

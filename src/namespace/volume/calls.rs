@@ -53,7 +53,11 @@ impl Draft {
                 }
                 Ok(made)
             }
-            Operation::Link { ino, parent, name } => self.link(*ino, *parent, name),
+            Operation::MakeUnnamed { parent, mode, uid, gid, umask } => {
+                self.make_unnamed(*parent, (*mode, *umask, *uid, *gid))
+            }
+            Operation::Link { ino, parent, name } => self.link(*ino, *parent, name, false),
+            Operation::LinkUnnamed { ino, parent, name } => self.link(*ino, *parent, name, true),
             Operation::Unlink { parent, name } => self.unlink(*parent, name),
             Operation::Rmdir { parent, name } => self.rmdir(*parent, name),
             Operation::Rename { from, from_name, to, to_name, mode } => {

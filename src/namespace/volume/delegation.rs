@@ -28,7 +28,9 @@ impl Draft {
             // A flush says itself which delegation it rests on.
             Operation::Flush(_)
             | Operation::Make { .. }
+            | Operation::MakeUnnamed { .. }
             | Operation::Link { .. }
+            | Operation::LinkUnnamed { .. }
             | Operation::Unlink { .. }
             | Operation::Rmdir { .. }
             | Operation::Rename { .. }

@@ -26,8 +26,33 @@ impl Draft {
         node: &NewNode,
         (mode, umask, uid, gid): (u16, u16, u32, u32),
     ) -> Result<Reply, Errno> {
-        let (parent_mode, parent_gid) = self.directory(parent).map(|directory| (directory.mode, directory.gid))?;
+        self.directory(parent)?;
         self.free_name(parent, name)?;
+        let (ino, kind) = self.make_inode(parent, node, (mode, umask, uid, gid))?;
+        self.put_name(parent, name, ino, kind);
+        if kind == FileKind::Directory {
+            self.change(parent, |parent| parent.nlink += 1);
+        }
+        self.stamp_content(parent, None);
+        Ok(Reply::Made { ino })
+    }
+
+    /// A file that nobody can find: mode and owner as in `make`.
+    pub(super) fn make_unnamed(&mut self, parent: Ino, asked: (u16, u16, u32, u32)) -> Result<Reply, Errno> {
+        let (ino, _) = self.make_inode(parent, &NewNode::File, asked)?;
+        self.change(ino, |inode| inode.nlink = 0);
+        self.is_orphaned(ino);
+        Ok(Reply::Made { ino })
+    }
+
+    /// An inode with all that it inherits from the directory, and without a name.
+    fn make_inode(
+        &mut self,
+        parent: Ino,
+        node: &NewNode,
+        (mode, umask, uid, gid): (u16, u16, u32, u32),
+    ) -> Result<(Ino, FileKind), Errno> {
+        let (parent_mode, parent_gid) = self.directory(parent).map(|directory| (directory.mode, directory.gid))?;
         let ino = self.new_ino()?;
         let now = self.now;
         let (kind, size, rdev, body) = match node {
@@ -70,24 +95,23 @@ impl Draft {
         if let (true, Some(default)) = (is_directory, inherited) {
             self.put_xattr(ino, acl::default_name(), default.encode());
         }
-        self.put_name(parent, name, ino, kind);
-        if is_directory {
-            self.change(parent, |parent| parent.nlink += 1);
-        }
-        self.stamp_content(parent, None);
-        Ok(Reply::Made { ino })
+        Ok((ino, kind))
     }
 
-    pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<Reply, Errno> {
+    /// `may_be_unnamed`: what has no name may get one.
+    pub(super) fn link(&mut self, ino: Ino, parent: Ino, name: &Name, may_be_unnamed: bool) -> Result<Reply, Errno> {
         let inode = self.inode(ino)?;
         let (kind, nlink) = (inode.kind, inode.nlink);
         self.directory(parent)?;
         self.free_name(parent, name)?;
         match (kind, nlink) {
             (FileKind::Directory, _) => return Err(Errno::EPERM),
-            (_, 0) => return Err(Errno::ENOENT),
+            (_, 0) if !may_be_unnamed => return Err(Errno::ENOENT),
             (_, nlink) if nlink >= limits::LINKS_MAX => return Err(Errno::EMLINK),
             _ => {}
+        }
+        if self.volume.orphans.remove(&ino).is_some() {
+            self.touch(RowKey::Orphan(ino));
         }
         self.put_name(parent, name, ino, kind);
         self.change(ino, |inode| inode.nlink += 1);
@@ -246,10 +270,14 @@ impl Draft {
         });
         self.stamp_attributes(dirent.ino);
         if nlink == 0 {
-            self.touch(RowKey::Orphan(dirent.ino));
-            self.volume.orphans.insert(dirent.ino, self.index);
-            self.tell_life(Change::Orphaned { ino: dirent.ino });
+            self.is_orphaned(dirent.ino);
         }
+    }
+
+    fn is_orphaned(&mut self, ino: Ino) {
+        self.touch(RowKey::Orphan(ino));
+        self.volume.orphans.insert(ino, self.index);
+        self.tell_life(Change::Orphaned { ino });
     }
 }
 
