@@ -10,9 +10,11 @@
 mod apply;
 mod caches;
 mod change;
+mod changes;
 mod collision;
 pub mod config;
 mod content;
+mod delegation;
 pub mod event;
 mod fetch;
 mod file;
@@ -46,6 +48,7 @@ use self::{
     caches::Watch,
     collision::Epochs,
     content::Content,
+    delegation::Recalled,
     fetch::Fetches,
     file::File,
     flush::{Job, JobId},
@@ -88,6 +91,8 @@ enum Timer {
     Epoch,
     /// No OPEN of this inode is expected any more.
     Reopening(Ino),
+    /// The file's delegation is still wanted back, perhaps.
+    Recall(Ino),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +153,13 @@ pub struct Mount {
     /// WRITEs that wait for room, in their order.
     blocked: VecDeque<u64>,
 
+    /// Requests that wait until another mount has given a file back.
+    parked: BTreeMap<Ino, Vec<u64>>,
+    /// Files that the leader was asked for lately.
+    recalling: BTreeSet<Ino>,
+    /// Files that were recalled from here.
+    recalled: BTreeMap<Ino, Recalled>,
+
     content: Content,
     fetches: Fetches,
     uploads: Uploads,
@@ -207,6 +219,9 @@ impl Mount {
             dirty_bytes: 0,
             flushing_bytes: 0,
             blocked: VecDeque::new(),
+            parked: BTreeMap::new(),
+            recalling: BTreeSet::new(),
+            recalled: BTreeMap::new(),
             content: Content::new(config.content_cache_bytes),
             // PROTOCOL R25 says 50 ms, which is half a heartbeat at every scale of time.
             fetches: Fetches::new(config.timing.heartbeat / 2),
@@ -326,6 +341,13 @@ impl Mount {
         if self.config.read_only && is_change(&request) {
             return self.respond(unique, Err(Errno::EROFS));
         }
+        self.dispatch(now, unique, caller, request);
+    }
+
+    fn dispatch(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
+        if let Some(ino) = self.must_recall(&request) {
+            return self.park(now, unique, caller, ino, request);
+        }
         match request {
             Request::Forget { inodes } => self.forget(&inodes),
             Request::Read { ino, offset, length, .. } => self.read(now, unique, caller, (ino, offset, length)),
@@ -340,11 +362,9 @@ impl Mount {
             Request::Unlock { ino, claim } => self.unlock(now, unique, caller, ino, &claim),
             Request::Flush { ino, owner, .. } => {
                 self.release_locks(now, ino, LockHolder::Owner(owner));
-                self.complete_file(now, unique, caller, ino, (Response::Done, None));
+                self.close(now, unique, caller, ino);
             }
-            Request::Fsync { ino, .. } => {
-                self.complete_file(now, unique, caller, ino, (Response::Done, None));
-            }
+            Request::Fsync { ino, .. } => self.complete_file(now, unique, caller, ino),
             Request::Release { ino, fh } => {
                 self.release_locks(now, ino, LockHolder::Handle(fh));
                 self.release(now, fh);
@@ -418,6 +438,7 @@ impl Mount {
                 Timer::Age(ino) => self.come_of_age(now, ino),
                 Timer::Epoch => self.send_late_epoch(now),
                 Timer::Reopening(ino) => self.reopening_is_over(ino),
+                Timer::Recall(ino) => self.recall_again(now, ino),
             }
         }
         self.client.tick(now);

@@ -13,6 +13,7 @@ mod mount {
     mod content;
     mod copy;
     mod cut_off;
+    mod delegation;
     mod deleted;
     mod fallocate;
     mod holder;

@@ -191,7 +191,7 @@ fn kernels_that_are_not_told_of_what_changed_are_seen() {
 
 #[test]
 fn replies_that_the_kernel_keeps_while_a_change_is_under_way_are_seen() {
-    is_seen(Breach::Fences, &["stale read", "a mount went back"]);
+    is_seen(Breach::Fences, &["stale read", "a mount went back", "between write and close"]);
 }
 
 #[test]

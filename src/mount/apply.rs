@@ -32,6 +32,7 @@ impl Mount {
         let mut required = Vec::new();
         let mut changed = BTreeSet::new();
         let mut locking = Locking::default();
+        let mut delegated = BTreeSet::new();
         for (index, bytes) in entries {
             match self.replica.apply(index, &bytes) {
                 Ok(Some(carried)) => {
@@ -39,6 +40,12 @@ impl Mount {
                     self.invalidations.require(index);
                     required.push(index);
                     self.carried(now, index, &carried, &mut gathering, (&mut changed, &mut locking));
+                    for change in &carried.applied.effects.changes {
+                        if let Change::Delegated { ino, .. } = change {
+                            delegated.insert(*ino);
+                            self.delegation_changed(now, *ino, &carried.command);
+                        }
+                    }
                 }
                 // Sent again by a leader that does not know how far we are.
                 Ok(None) if self.invalidations.is_awaited(index) => {}
@@ -58,6 +65,7 @@ impl Mount {
         if !locking.lost.is_empty() {
             self.locks_lost(now, locking.lost);
         }
+        self.resume(now, &delegated);
         self.give_answers(now);
     }
 
@@ -246,7 +254,10 @@ impl Mount {
                 if let Some(unique) = self.request_of(job) {
                     self.own_applied(unique, &applied.outcome);
                 }
-                self.job_applied(job);
+                // Refused because another session has the file: it is proposed again from its place in the queue.
+                if applied.outcome != Err(Errno::EAGAIN) {
+                    self.job_applied(now, job);
+                }
                 if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
                     self.own_write_applied(now, operation, *reply);
                 }
@@ -266,7 +277,7 @@ impl Mount {
         match &waiting.kind {
             Kind::Create { flags, .. } | Kind::MakeUnnamed { flags, .. } => {
                 // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
-                let fh = self.handles.open(ino, flags.append);
+                let fh = self.handles.open(ino, flags.append, flags.write);
                 let attributes = self.attributes(ino);
                 if let Some(waiting) = self.waiting.get_mut(unique)
                     && let Kind::Create { made, .. } | Kind::MakeUnnamed { made, .. } = &mut waiting.kind
@@ -288,15 +299,20 @@ impl Mount {
 
     /// Bytes of this mount reached the log. The kernel has the same in its pages, except where apply chose the place.
     fn own_write_applied(&mut self, now: Instant, operation: &Operation, reply: Reply) {
-        let Operation::Write { ino, pieces, append, .. } = operation else { return };
-        let Reply::Written { offset, size } = reply else { return };
-        if *append && self.lookups.is_known(*ino) {
-            self.issue_pages(*ino, vec![(offset, size)], Vec::new());
+        let (ino, pieces, append) = match operation {
+            Operation::Write { ino, pieces, append, .. } => (*ino, pieces, *append),
+            Operation::Flush(flush) => (flush.ino, &flush.pieces, false),
+            _ => return,
+        };
+        let mut written = pieces.last().map_or(0, |last| last.offset);
+        if let (Reply::Written { offset, size }, true) = (reply, append) {
+            if self.lookups.is_known(ino) {
+                self.issue_pages(ino, vec![(offset, size)], Vec::new());
+            }
+            written = size.saturating_sub(1);
         }
-        let is_small = pieces.iter().all(|piece| piece.content.is_some());
-        if is_small && let Some(last) = pieces.last() {
-            let written = if *append { size.saturating_sub(1) } else { last.offset };
-            self.coalesce(now, *ino, written);
+        if !pieces.is_empty() && pieces.iter().all(|piece| piece.content.is_some()) {
+            self.coalesce(now, ino, written);
         }
     }
 
@@ -318,10 +334,13 @@ impl Mount {
                     gathering.pages.entry(*ino).or_default().push((*offset, offset.saturating_add(*length)));
                     gathering.page_entries.entry(*ino).or_default().push(index);
                 }
-                Change::Content { .. }
-                | Change::Delegated { .. }
-                | Change::LockGranted { .. }
-                | Change::LocksLost { .. } => {}
+                Change::Content { .. } | Change::LockGranted { .. } | Change::LocksLost { .. } => {}
+                // Its holder buffers from the grant's completion on: nothing of it may stay in a kernel (PROTOCOL R11).
+                Change::Delegated { ino, now: Some(_), .. } if self.lookups.is_known(*ino) => {
+                    gathering.pages.entry(*ino).or_default().push((0, u64::MAX));
+                    gathering.page_entries.entry(*ino).or_default().push(index);
+                }
+                Change::Delegated { .. } => {}
                 Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
                     self.gather_inode(*ino, index, gathering);
                 }
@@ -346,7 +365,8 @@ impl Mount {
         for ino in known {
             let (old, new) = (before.inode(ino), self.volume().inode(ino));
             let shown = |volume: &Volume| volume.attributes(ino);
-            if shown(before) == shown(self.volume()) {
+            let is_delegated = self.is_delegated_elsewhere(ino);
+            if shown(before) == shown(self.volume()) && !is_delegated {
                 continue;
             }
             changed.insert(ino);
@@ -356,7 +376,7 @@ impl Mount {
             } else {
                 gathering.inodes.insert(ino);
             }
-            if old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version) {
+            if is_delegated || old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version) {
                 gathering.pages.insert(ino, vec![(0, u64::MAX)]);
                 gathering.page_entries.insert(ino, vec![index]);
             }
@@ -372,8 +392,12 @@ impl Mount {
             self.inode_freed(now, ino);
         }
         self.reported.retain(|ino| self.replica.volume().inode(*ino).is_some());
+        self.check_rights(now);
         self.read_again(now, |_| true);
         self.locks_replaced(now, before);
+        let queued = self.files.iter().filter(|(_, file)| !file.queue.is_empty()).map(|(ino, _)| *ino);
+        let waiting: BTreeSet<Ino> = queued.chain(self.parked.keys().copied()).collect();
+        self.resume(now, &waiting);
     }
 
     fn unreadable(&mut self, now: Instant, error: &ReplicaError) {

@@ -9,9 +9,9 @@ use super::{
     waiting::{Kind, Waiting},
 };
 use crate::{
-    limits::Timing,
+    limits::{self, Timing},
     namespace::{NewNode, Operation, Reply},
-    types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name},
+    types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name, TimeChange, XattrName},
 };
 
 /// How often a create is tried that finds its name taken, and then gone.
@@ -39,12 +39,12 @@ impl Mount {
                 let kind =
                     Kind::Create { parent, name: name.clone(), mode: (mode, umask), flags, made: None, attempts: 1 };
                 let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
-                let node = NewNode::File;
+                let (node, delegate) = (NewNode::File, flags.write);
                 self.call(
                     now,
                     unique,
                     waiting,
-                    Operation::Make { parent, name, node, mode, uid, gid, delegate: false, umask },
+                    Operation::Make { parent, name, node, mode, uid, gid, delegate, umask },
                 );
             }
             Request::MakeUnnamed { parent, mode, umask, flags } => {
@@ -82,12 +82,16 @@ impl Mount {
                 self.call(now, unique, waiting, Operation::Rename { from, from_name, to, to_name, mode });
             }
             Request::Setxattr { ino, name, value, mode, clear_sgid } => {
-                let waiting = plain().locking(self.own_lock(ino), Vec::new());
-                self.call(now, unique, waiting, Operation::SetXattr { ino, name, value, mode, clear_sgid });
+                self.change_inode(
+                    now,
+                    unique,
+                    plain(),
+                    ino,
+                    Operation::SetXattr { ino, name, value, mode, clear_sgid },
+                );
             }
             Request::Removexattr { ino, name } => {
-                let waiting = plain().locking(self.own_lock(ino), Vec::new());
-                self.call(now, unique, waiting, Operation::RemoveXattr { ino, name });
+                self.change_inode(now, unique, plain(), ino, Operation::RemoveXattr { ino, name });
             }
             Request::Setattr { ino, changes } => self.setattr(now, unique, caller, ino, changes),
             Request::Allocate { ino, mode, offset, length, .. } => {
@@ -169,6 +173,10 @@ impl Mount {
             // Its turn comes by an entry of another.
             (Kind::Lock { .. }, Ok(Reply::Queued)) => self.lock_queued(unique),
             (Kind::Lock { .. }, Ok(_)) => self.answer_lock(now, unique),
+            (Kind::Through { length }, Ok(_)) => {
+                let length = *length;
+                self.answer(now, unique, Ok(Response::Written { length }));
+            }
             (Kind::CopyRange, Ok(Reply::Copied { length })) => {
                 let length = u32::try_from(length).unwrap_or(u32::MAX);
                 self.answer(now, unique, Ok(Response::Written { length }));
@@ -269,20 +277,56 @@ impl Mount {
             let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
             return self.respond(unique, result);
         }
-        let waiting =
-            Waiting::new(caller, self.deadline(now), Kind::Setattr { ino }).locking(self.own_lock(ino), Vec::new());
-        let operation = Operation::SetAttributes { ino, changes };
-        if kind != FileKind::File {
+        if kind == FileKind::File && self.may_change_here(ino, &changes) {
+            self.change_here(now, ino, &changes);
+            let shown = self.attributes(ino).ok_or(Errno::ENOENT);
+            let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
+            return self.respond(unique, result);
+        }
+        let waiting = Waiting::new(caller, self.deadline(now), Kind::Setattr { ino });
+        self.change_inode(now, unique, waiting, ino, Operation::SetAttributes { ino, changes });
+    }
+
+    /// A change of an inode by itself: a file's has its place among the file's other changes.
+    fn change_inode(&mut self, now: Instant, unique: u64, waiting: Waiting, ino: Ino, operation: Operation) {
+        let waiting = waiting.locking(self.own_lock(ino), Vec::new());
+        if self.volume().inode(ino).is_none_or(|inode| inode.kind != FileKind::File) {
             return self.call(now, unique, waiting, operation);
         }
         self.wait(now, unique, waiting);
-        // Times that are set now are later than those of the writes before, and a new size cuts them; a mode does not
-        // care, unless a write is to clear bits of it.
-        let is_ordered = changes.size.is_some() || changes.mtime.is_some() || changes.atime.is_some();
-        if is_ordered || self.files.get(&ino).is_some_and(|file| file.clear_suid) {
-            self.flush(now, ino);
-        }
+        self.flush(now, ino);
         self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+    }
+
+    /// Whether the delegation covers the change. What apply might refuse is left to apply, and a mode that would change
+    /// an access list.
+    fn may_change_here(&self, ino: Ino, changes: &AttributeChanges) -> bool {
+        let is_time = |change: Option<TimeChange>| match change {
+            Some(TimeChange::To(time)) => time.nanoseconds < 1_000_000_000,
+            _ => true,
+        };
+        let is_valid = is_time(changes.atime)
+            && is_time(changes.mtime)
+            && changes.size.is_none_or(|size| size <= limits::FILE_BYTES_MAX);
+        let list = XattrName::new(b"system.posix_acl_access");
+        let has_list = changes.mode.is_some() && list.is_ok_and(|name| self.volume().xattr(ino, &name).is_some());
+        is_valid && !has_list && self.may_buffer(ino) && !self.has_ordered_jobs(ino)
+    }
+
+    /// Changes attributes or size of a file under its delegation: no entry of its own.
+    pub(super) fn change_here(&mut self, now: Instant, ino: Ino, changes: &AttributeChanges) {
+        let Some(shown) = self.attributes(ino) else { return };
+        let times = self.times_of_change(now, ino);
+        let clock = self.client.cluster_time(now).unwrap_or(self.volume().last_stamp());
+        let file = self.files.entry(ino).or_default();
+        let before = file.dirty.bytes();
+        if let Some(size) = changes.size {
+            file.dirty.truncate(size);
+            file.changes.resized(shown.size, size, times);
+        }
+        file.changes.set(changes, clock.into(), times.1);
+        self.dirty_bytes = self.dirty_bytes - before + file.dirty.bytes();
+        self.flush_in_time(now, ino);
     }
 
     /// The reply to mknod, mkdir, symlink and link.
@@ -312,12 +356,14 @@ impl Mount {
         let (attributes, ino, fh) = match (made, outcome) {
             (Some((attributes, fh)), _) => (Some(attributes), attributes.ino, fh),
             // A snapshot brought the file, its entry was never seen here.
-            (None, Ok(Reply::Made { ino })) => (None, ino, self.handles.open(ino, flags.append)),
+            (None, Ok(Reply::Made { ino })) => (None, ino, self.handles.open(ino, flags.append, flags.write)),
             (None, _) => return self.answer(now, unique, Err(Errno::EIO)),
         };
         let result = self.created_as(ino, (parent, name), fh, flags, attributes);
         if result.is_err() {
             self.release(now, fh);
+        } else if flags.write {
+            self.take_right(ino);
         }
         self.answer(now, unique, result);
     }
@@ -370,23 +416,21 @@ impl Mount {
                 }
             }
             let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
-            return self.submit(
-                unique,
-                Operation::Make { parent, name, node: NewNode::File, mode, uid, gid, delegate: false, umask },
-            );
+            let (node, delegate) = (NewNode::File, flags.write);
+            return self.submit(unique, Operation::Make { parent, name, node, mode, uid, gid, delegate, umask });
         };
         let ino = attributes.ino;
         if attributes.kind != FileKind::File || !may_access(caller, &attributes, flags.write || flags.truncate) {
             return self.answer(now, unique, Err(Errno::ESTALE));
         }
-        let fh = self.handles.open(ino, flags.append);
+        let fh = self.handles.open(ino, flags.append, flags.write);
         if flags.truncate {
             if let Some(waiting) = self.waiting.get_mut(unique) {
                 waiting.sequence = None;
                 waiting.is_applied = false;
                 waiting.kind = Kind::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
             }
-            return self.truncate_for_open(now, unique, ino, flags);
+            return self.go_on_writing(now, unique);
         }
         let result = self.created_as(ino, (parent, &name), fh, flags, None);
         self.answer(now, unique, result);

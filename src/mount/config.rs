@@ -127,4 +127,12 @@ pub struct MountCounters {
     pub locks_lost: u64,
     pub connections: u64,
     pub snapshots: u64,
+    /// Delegations that other mounts asked back.
+    pub delegations_recalled: u64,
+    /// Delegations that were taken away.
+    pub delegations_lost: u64,
+    /// Times this mount asked for one that another has.
+    pub recalls_sent: u64,
+    /// Writes that were complete before they were answered.
+    pub writes_through: u64,
 }

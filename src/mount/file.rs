@@ -2,22 +2,24 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::{flush::JobId, runs::Runs};
-use crate::types::{Errno, Instant, LogIndex, Timestamp};
+use super::{changes::Changes, delegation::Right, flush::JobId, runs::Runs};
+use crate::types::{Errno, Instant, LogIndex};
 
 /// A file that is open or being written here.
 #[derive(Debug, Default)]
 pub(crate) struct File {
     /// Written and in no job yet.
     pub(crate) dirty: Runs,
+    /// What else was changed and is in no job yet.
+    pub(crate) changes: Changes,
+    /// Whether changes may be buffered.
+    pub(crate) right: Right,
+    /// Requests that wait for that, or for the changes before them, in their order.
+    pub(crate) writers: Vec<u64>,
     /// When the oldest dirty byte will be flushed on its own.
     pub(crate) due: Option<Instant>,
-    /// When the last dirty byte was written, by cluster time.
-    pub(crate) mtime: Option<Timestamp>,
     /// The dirty bytes were written under a lock, held since this entry at the latest.
     pub(crate) fence: Option<LogIndex>,
-    /// A dirty write asked to clear setuid and setgid.
-    pub(crate) clear_suid: bool,
     /// Changes of this file that are not applied yet, in the order in which they must be.
     pub(crate) queue: VecDeque<JobId>,
     /// Changes that are not complete yet; those of `queue` among them.
@@ -31,13 +33,19 @@ pub(crate) struct File {
 }
 
 impl File {
+    /// Something is in no job yet.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.changes.is_empty()
+    }
+
     /// True while the replica does not show the file as its writers here see it.
     pub(crate) fn is_ahead(&self) -> bool {
-        !self.dirty.is_empty() || !self.queue.is_empty()
+        self.is_dirty() || !self.queue.is_empty()
     }
 
     /// Nothing is on its way and nothing is to be told.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.is_ahead() && self.unanswered.is_empty() && self.error.is_none()
+        let is_settled = self.right == Right::None && self.writers.is_empty();
+        is_settled && !self.is_ahead() && self.unanswered.is_empty() && self.error.is_none()
     }
 }

@@ -9,12 +9,14 @@ use bytes::Bytes;
 
 use super::{
     Caller, Mount, Notification, Purpose, Response, Timer,
+    changes::Changes,
+    delegation::Right,
     waiting::{Kind, Waiting},
 };
 use crate::{
     limits,
-    namespace::{Operation, Reply},
-    types::{BlockHash, Errno, Ino, Instant, Piece, Sequence, Timestamp, UploadId},
+    namespace::{self, Operation, Reply},
+    types::{AttributeChanges, BlockHash, Errno, Ino, Instant, LogIndex, Piece, Sequence, UploadId},
 };
 
 /// Jobs of one file in its queue beyond which age alone starts no further one.
@@ -39,7 +41,7 @@ enum Stage {
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
     pub(crate) runs: Vec<(u64, Bytes)>,
-    pub(crate) mtime: Option<Timestamp>,
+    pub(crate) changes: Changes,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,10 @@ pub(crate) struct Job {
     /// The bytes it writes, in order: shown over the replica until it is applied.
     pub(crate) runs: Vec<(u64, Bytes)>,
     pub(crate) run_bytes: usize,
-    pub(crate) mtime: Option<Timestamp>,
+    /// What else it changes, shown likewise.
+    pub(crate) changes: Changes,
+    /// What its blocks are pinned by in the stores.
+    upload: Option<UploadId>,
     /// The request that is answered by its reply. `None`: a flush.
     request: Option<u64>,
     /// Requests that wait until it is complete.
@@ -113,26 +118,76 @@ pub(crate) fn flights(runs: Vec<(u64, Bytes)>, inline_bytes_max: usize) -> Vec<F
 impl Mount {
     /// Sends what is dirty of the file on its way.
     pub(super) fn flush(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino).filter(|file| !file.dirty.is_empty()) else { return };
+        self.send_on(now, ino, false);
+    }
+
+    /// The same; with `gives_back` the delegation, where it is held, goes with it.
+    pub(super) fn send_on(&mut self, now: Instant, ino: Ino, gives_back: bool) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        let grant = if let Right::Held(grant) = file.right { Some(grant) } else { None };
+        let gives_back = gives_back && grant.is_some();
+        if !file.is_dirty() && !gives_back {
+            return;
+        }
+        if gives_back {
+            file.right = Right::Returning;
+        }
         let bytes = file.dirty.bytes();
         let runs = file.dirty.take();
-        let (mtime, fence) = (file.mtime.take(), file.fence.take());
-        let mut clear_suid = std::mem::take(&mut file.clear_suid);
+        let (changes, fence) = (std::mem::take(&mut file.changes), file.fence.take());
         if let Some(due) = file.due.take() {
             self.timers.remove(&(due, Timer::Age(ino)));
         }
         self.dirty_bytes -= bytes;
-        for Flight { pieces, blocks, runs } in flights(runs, self.client.inline_bytes_max()) {
-            let clear_suid = std::mem::take(&mut clear_suid);
-            let operation =
-                Operation::Write { ino, pieces, append: false, mtime, clear_suid, uploads: Vec::new(), fence };
-            self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, mtime }, None);
+        let mut flights = flights(runs, self.client.inline_bytes_max());
+        if flights.is_empty() {
+            flights.push(Flight { pieces: Vec::new(), blocks: Vec::new(), runs: Vec::new() });
+        }
+        let last = flights.len() - 1;
+        for (number, Flight { pieces, blocks, runs }) in flights.into_iter().enumerate() {
+            // Cut before anything is written, all else with the last of them.
+            let changes = Changes {
+                cut: changes.cut.filter(|_| number == 0),
+                size_min: if number == last { changes.size_min } else { 0 },
+                set: if number == last { changes.set } else { AttributeChanges::default() },
+                ..changes
+            };
+            let operation = match grant {
+                Some(grant) => Operation::Flush(namespace::Flush {
+                    pieces,
+                    give_back: gives_back && number == last,
+                    ..as_flush(ino, (grant, fence), &changes)
+                }),
+                // Write-back of a mapping, which waits for no grant (PROTOCOL R26).
+                None => Operation::Write {
+                    ino,
+                    pieces,
+                    append: false,
+                    mtime: changes.written_at,
+                    clear_suid: changes.set.clear_suid,
+                    uploads: Vec::new(),
+                    fence,
+                },
+            };
+            self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, changes }, None);
+        }
+    }
+
+    /// FLUSH: close(2) of one descriptor. The last that may write gives the delegation back with what is dirty; where
+    /// nothing is, nobody waits for that.
+    pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino) {
+        let gives_back = self.handles.writers(ino) <= 1;
+        if gives_back && self.files.get(&ino).is_some_and(super::file::File::is_dirty) {
+            self.send_on(now, ino, true);
+        }
+        self.complete_file(now, unique, caller, ino);
+        if gives_back {
+            self.send_on(now, ino, true);
         }
     }
 
     pub(super) fn flush_everything(&mut self, now: Instant) {
-        let dirty: Vec<Ino> =
-            self.files.iter().filter(|(_, file)| !file.dirty.is_empty()).map(|(ino, _)| *ino).collect();
+        let dirty: Vec<Ino> = self.files.iter().filter(|(_, file)| file.is_dirty()).map(|(ino, _)| *ino).collect();
         for ino in dirty {
             self.flush(now, ino);
         }
@@ -161,7 +216,7 @@ impl Mount {
         if request.is_none() {
             self.timers.insert((deadline, Timer::Job(id)));
         }
-        let Overlay { runs, mtime } = overlay;
+        let Overlay { runs, changes } = overlay;
         let run_bytes = runs.iter().map(|(_, bytes)| bytes.len()).sum();
         self.flushing_bytes += run_bytes;
         for ino in &inodes {
@@ -170,36 +225,37 @@ impl Mount {
             file.unanswered.insert(id);
         }
         let first = inodes[0];
-        let job =
-            Job { inodes, operation, blocks, runs, run_bytes, mtime, request, watchers: Vec::new(), stage, deadline };
+        let job = Job {
+            inodes,
+            operation,
+            blocks,
+            runs,
+            run_bytes,
+            changes,
+            upload: None,
+            request,
+            watchers: Vec::new(),
+            stage,
+            deadline,
+        };
         self.jobs.insert(id, job);
         if let Some(unique) = request
             && let Some(waiting) = self.waiting.get_mut(unique)
         {
             waiting.job = Some(id);
         }
-        self.propose_next(first);
+        self.propose_next(now, first);
         id
     }
 
-    /// FLUSH, FSYNC and durable writes: `response` when all changes of the file up to now are complete. `pages`: what the
-    /// kernel keeps locked meanwhile, begin and end.
-    pub(super) fn complete_file(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        caller: Caller,
-        ino: Ino,
-        (response, pages): (Response, Option<(u64, u64)>),
-    ) {
+    /// FLUSH and FSYNC: answered when all changes of the file up to now are complete.
+    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino) {
         self.flush(now, ino);
         if !self.files.contains_key(&ino) {
-            return self.respond(unique, Ok(response));
+            return self.respond(unique, Ok(Response::Done));
         }
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Plain);
-        waiting.pages = pages.map(|(begin, end)| (ino, begin, end));
-        self.wait(now, unique, waiting);
-        self.watch_file(now, unique, ino, response);
+        self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
+        self.watch_file(now, unique, ino, Response::Done);
     }
 
     /// The waiting request is answered when all changes of the file up to now are complete.
@@ -231,8 +287,9 @@ impl Mount {
         }
     }
 
-    /// Proposes what stands first in the queues of all its files and has its blocks stored.
-    pub(super) fn propose_next(&mut self, ino: Ino) {
+    /// Proposes what stands first in the queues of all its files and has its blocks stored. What another session may be
+    /// changing is recalled first.
+    pub(super) fn propose_next(&mut self, now: Instant, ino: Ino) {
         let Some(id) = self.files.get(&ino).and_then(|file| file.queue.front()).copied() else { return };
         let Some(job) = self.jobs.get(&id) else { return };
         let Stage::Ready(upload) = job.stage else { return };
@@ -240,8 +297,17 @@ impl Mount {
         if !job.inodes.iter().all(is_first) {
             return;
         }
+        // A flush says itself what it rests on, and locks are nobody's content.
+        let is_free = matches!(job.operation, Operation::Flush(_)) || job.operation.is_locking();
+        let elsewhere = job.inodes.iter().copied().find(|ino| !is_free && self.is_delegated_elsewhere(*ino));
+        match elsewhere {
+            // What is only tidying up is not worth a recall.
+            Some(_) if is_coalescing(&job.operation) => return self.job_answered(now, id, Err(Errno::EAGAIN)),
+            Some(ino) => return self.recall(now, ino),
+            None => {}
+        }
         let mut operation = job.operation.clone();
-        if let Operation::Write { uploads, .. } = &mut operation {
+        if let Operation::Write { uploads, .. } | Operation::Flush(namespace::Flush { uploads, .. }) = &mut operation {
             uploads.extend(upload);
         }
         self.counters.operations_proposed += 1;
@@ -250,6 +316,7 @@ impl Mount {
         self.purposes.insert(sequence, Purpose::Job(id));
         if let Some(job) = self.jobs.get_mut(&id) {
             job.stage = Stage::Submitted(sequence);
+            job.upload = upload;
         }
         if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
             waiting.sequence = Some(sequence);
@@ -264,7 +331,7 @@ impl Mount {
                 let Some(job) = self.jobs.get_mut(&id) else { return };
                 job.stage = Stage::Ready(Some(upload));
                 for ino in job.inodes.clone() {
-                    self.propose_next(ino);
+                    self.propose_next(now, ino);
                 }
             }
             Err(errno) => self.job_answered(now, id, Err(errno)),
@@ -272,7 +339,7 @@ impl Mount {
     }
 
     /// The job's entry is part of the replica: its bytes need not be shown over it any more, and the next may go.
-    pub(super) fn job_applied(&mut self, id: JobId) {
+    pub(super) fn job_applied(&mut self, now: Instant, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.stage == Stage::Applied {
             return;
@@ -284,6 +351,7 @@ impl Mount {
         job.stage = Stage::Applied;
         self.flushing_bytes -= std::mem::take(&mut job.run_bytes);
         job.runs = Vec::new();
+        job.changes = Changes::default();
         let inodes = job.inodes.clone();
         for (hash, bytes) in std::mem::take(&mut job.blocks) {
             // What was written is soon read, but one large file is not to drive out everything else.
@@ -297,13 +365,35 @@ impl Mount {
             }
         }
         for ino in inodes {
-            self.propose_next(ino);
+            self.propose_next(now, ino);
+            if matches!(self.right(ino), Right::Held(_)) {
+                self.retry_writers(now, ino);
+            }
+        }
+    }
+
+    /// Another session had the file when its entry was applied: it goes again from its place in the queue, once the file
+    /// is back.
+    pub(super) fn job_refused(&mut self, now: Instant, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        // To a lock it says that another has it.
+        if is_coalescing(&job.operation) || job.operation.is_locking() {
+            return self.job_answered(now, id, Err(Errno::EAGAIN));
+        }
+        // A refused entry lifts no pins.
+        job.stage = Stage::Ready(job.upload);
+        let (inodes, request) = (job.inodes.clone(), job.request);
+        if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
+            waiting.sequence = None;
+        }
+        for ino in inodes {
+            self.propose_next(now, ino);
         }
     }
 
     /// The job is over: complete, refused, or without hope.
     pub(super) fn job_answered(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
-        self.job_applied(id);
+        self.job_applied(now, id);
         let Some(job) = self.jobs.remove(&id) else { return };
         self.timers.remove(&(job.deadline, Timer::Job(id)));
         for ino in &job.inodes {
@@ -311,7 +401,10 @@ impl Mount {
                 file.unanswered.remove(&id);
             }
         }
-        let is_told = job.request.is_none() && !is_coalescing(&job.operation) && !job.operation.is_locking();
+        // ESTALE: what the flush rests on was taken away (PROTOCOL R12). To the caller its bytes are lost.
+        let is_fenced = matches!(job.operation, Operation::Flush(_)) && outcome == Err(Errno::ESTALE);
+        let outcome = if is_fenced { Err(Errno::EIO) } else { outcome };
+        let is_told = job.request.is_none() && !is_auxiliary(&job.operation) && !job.operation.is_locking();
         let error = outcome.err().filter(|_| is_told);
         if let Some(errno) = error {
             self.flush_failed(&job, errno);
@@ -322,9 +415,54 @@ impl Mount {
         if let Some(unique) = job.request {
             self.complete(now, unique, outcome);
         }
+        match &job.operation {
+            Operation::Delegate { ino } => self.asked(now, *ino, id, outcome.err()),
+            Operation::Flush(flush) if flush.give_back => self.given_back(now, flush, outcome.is_err()),
+            _ => {}
+        }
         for ino in job.inodes {
             self.tidy(ino);
         }
+    }
+
+    /// A flush that gives back is over. Where it was refused for what it carried, the delegation goes back without that.
+    fn given_back(&mut self, now: Instant, flush: &namespace::Flush, is_refused: bool) {
+        let ino = flush.ino;
+        if self.right(ino) != Right::Returning {
+            return;
+        }
+        let is_still_ours = is_refused && self.own_delegation(ino) == Some(flush.grant);
+        let right = if is_still_ours { Right::Held(flush.grant) } else { Right::None };
+        if let Some(file) = self.files.get_mut(&ino) {
+            file.right = right;
+        }
+        if !is_bare(flush) {
+            self.send_on(now, ino, true);
+        }
+    }
+
+    /// Flushes that rest on a delegation which was taken away, and did not leave yet.
+    pub(super) fn abandon_flushes(&mut self, now: Instant, ino: Ino) {
+        let queue = self.files.get(&ino).map(|file| file.queue.clone()).unwrap_or_default();
+        for id in queue {
+            let is_here = self.jobs.get(&id).is_some_and(|job| {
+                matches!(job.operation, Operation::Flush(_))
+                    && matches!(job.stage, Stage::Uploading(_) | Stage::Ready(_))
+            });
+            if is_here {
+                self.job_answered(now, id, Err(Errno::EIO));
+            }
+        }
+    }
+
+    /// Changes of the file are on their way whose place among further ones is not theirs to choose.
+    pub(super) fn has_ordered_jobs(&self, ino: Ino) -> bool {
+        let queue = self.files.get(&ino).into_iter().flat_map(|file| file.queue.iter());
+        queue.filter_map(|id| self.jobs.get(id)).any(|job| {
+            let is_placeless =
+                matches!(job.operation, Operation::Flush(_) | Operation::Coalesce { .. } | Operation::Delegate { .. });
+            !is_placeless && !job.operation.is_locking()
+        })
     }
 
     /// Bytes are lost: told once, to who waits or who comes next; and the kernel must not show them any longer.
@@ -360,7 +498,7 @@ impl Mount {
         if job.operation.is_locking() {
             return;
         }
-        if is_coalescing(&job.operation) || !job.inodes.iter().any(|ino| self.handles.is_open(*ino)) {
+        if is_auxiliary(&job.operation) || !job.inodes.iter().any(|ino| self.handles.is_open(*ino)) {
             return self.abandon_job(now, id, Errno::EIO);
         }
         // Who waited for it was told by its own timeout.
@@ -431,6 +569,8 @@ impl Mount {
         let Some(file) = self.files.get_mut(&ino) else { return };
         self.dirty_bytes -= file.dirty.bytes();
         file.dirty.take();
+        file.changes = Changes::default();
+        file.right = Right::None;
         if let Some(due) = file.due.take() {
             self.timers.remove(&(due, Timer::Age(ino)));
         }
@@ -442,6 +582,7 @@ impl Mount {
         if let Some(file) = self.files.get_mut(&ino) {
             file.error = None;
         }
+        self.retry_writers(now, ino);
         self.tidy(ino);
     }
 
@@ -506,6 +647,33 @@ impl Mount {
 const SMALL_WRITES: u32 = 16;
 /// Extents in one window of the inline limit that are put together.
 const EXTENTS_MAX: usize = 64;
+
+/// The changes as an entry has them, without bytes.
+fn as_flush(ino: Ino, (grant, fence): (LogIndex, Option<LogIndex>), changes: &Changes) -> namespace::Flush {
+    namespace::Flush {
+        cut: changes.cut,
+        size_min: changes.size_min,
+        written_at: changes.written_at,
+        changed_at: changes.changed_at,
+        changes: changes.set,
+        fence,
+        ..namespace::Flush::of(ino, grant)
+    }
+}
+
+/// It carries nothing that could be lost.
+fn is_bare(flush: &namespace::Flush) -> bool {
+    flush.pieces.is_empty() && flush.changed_at.is_none()
+}
+
+/// Nobody asked for it, and nobody is told when it fails.
+fn is_auxiliary(operation: &Operation) -> bool {
+    match operation {
+        Operation::Coalesce { .. } | Operation::Delegate { .. } => true,
+        Operation::Flush(flush) => is_bare(flush),
+        _ => false,
+    }
+}
 
 const fn is_coalescing(operation: &Operation) -> bool {
     matches!(operation, Operation::Coalesce { .. })

@@ -12,6 +12,8 @@ struct Handle {
     is_direct: bool,
     /// A lock that was set through it was taken away: nothing is written through it any more.
     lost_lock: bool,
+    /// Opened for writing.
+    writes: bool,
 }
 
 #[derive(Debug)]
@@ -22,35 +24,40 @@ pub(crate) struct Handles {
     counts: BTreeMap<Ino, u32>,
     /// Inodes that were opened for the first time or closed for the last since `take_changed`.
     changed: Vec<Ino>,
+    /// Those of them that were opened for writing.
+    writers: BTreeMap<Ino, u32>,
 }
 
 impl Handles {
     pub(crate) const fn new() -> Self {
-        Self { last: 0, open: BTreeMap::new(), counts: BTreeMap::new(), changed: Vec::new() }
+        Self { last: 0, open: BTreeMap::new(), counts: BTreeMap::new(), changed: Vec::new(), writers: BTreeMap::new() }
     }
 
     /// A number never given before.
-    pub(crate) fn open(&mut self, ino: Ino, is_direct: bool) -> u64 {
+    pub(crate) fn open(&mut self, ino: Ino, is_direct: bool, writes: bool) -> u64 {
         self.last += 1;
-        self.open.insert(self.last, Handle { ino, is_direct, lost_lock: false });
+        self.open.insert(self.last, Handle { ino, is_direct, writes, lost_lock: false });
         let count = self.counts.entry(ino).or_insert(0);
         if *count == 0 {
             self.changed.push(ino);
         }
         *count += 1;
+        if writes {
+            *self.writers.entry(ino).or_insert(0) += 1;
+        }
         self.last
     }
 
-    /// The inode, when this was its last open handle. An unknown number is nothing.
+    /// The inode. An unknown number is nothing.
     pub(crate) fn release(&mut self, fh: u64) -> Option<Ino> {
-        let ino = self.open.remove(&fh)?.ino;
-        let count = self.counts.get_mut(&ino)?;
-        *count -= 1;
-        if *count > 0 {
-            return None;
+        let Handle { ino, writes, .. } = self.open.remove(&fh)?;
+        lower(&mut self.counts, ino);
+        if writes {
+            lower(&mut self.writers, ino);
         }
-        self.counts.remove(&ino);
-        self.changed.push(ino);
+        if !self.counts.contains_key(&ino) {
+            self.changed.push(ino);
+        }
         Some(ino)
     }
 
@@ -71,6 +78,11 @@ impl Handles {
         std::mem::take(&mut self.changed)
     }
 
+    /// Open handles of the inode that may write.
+    pub(crate) fn writers(&self, ino: Ino) -> u32 {
+        self.writers.get(&ino).copied().unwrap_or(0)
+    }
+
     pub(crate) fn is_open(&self, ino: Ino) -> bool {
         self.counts.contains_key(&ino)
     }
@@ -85,20 +97,31 @@ impl Handles {
     }
 }
 
+fn lower(counts: &mut BTreeMap<Ino, u32>, ino: Ino) {
+    if let Some(count) = counts.get_mut(&ino) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&ino);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_last_release_of_an_inode_is_told() {
+    fn handles_are_counted_by_inode_and_those_that_write_apart() {
         let mut handles = Handles::new();
-        let (first, second) = (handles.open(Ino(3), false), handles.open(Ino(3), true));
+        let (first, second) = (handles.open(Ino(3), false, false), handles.open(Ino(3), true, true));
         assert_ne!(first, second);
         assert!(!handles.is_direct(first) && handles.is_direct(second) && !handles.is_direct(99));
-        assert_eq!(handles.release(first), None);
+        assert_eq!(handles.release(first), Some(Ino(3)));
         assert!(handles.is_open(Ino(3)));
+        assert_eq!(handles.writers(Ino(3)), 1);
         assert_eq!(handles.release(first), None, "a number is released once");
         assert_eq!(handles.release(second), Some(Ino(3)));
         assert!(!handles.is_open(Ino(3)));
+        assert_eq!(handles.writers(Ino(3)), 0);
     }
 }

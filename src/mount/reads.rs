@@ -153,7 +153,7 @@ impl Mount {
         [ends, is_hoping.then_some(self.reads.hope_until)].into_iter().flatten().min()
     }
 
-    fn serves_alone(&self) -> bool {
+    pub(super) fn serves_alone(&self) -> bool {
         self.config.when_disconnected == WhenDisconnected::Serve && self.is_cut_off()
     }
 

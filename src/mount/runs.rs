@@ -44,6 +44,11 @@ impl Runs {
         self.bytes += data.len();
     }
 
+    /// Takes away what lies behind `size`.
+    pub(crate) fn truncate(&mut self, size: u64) {
+        self.cut(size, u64::MAX);
+    }
+
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }

@@ -33,8 +33,7 @@ impl Mount {
             Event::Expired { unresolved } => self.expired(now, &unresolved),
             Event::Fatal(sentence) => self.outputs.push_back(Output::Fatal(sentence)),
             Event::Notice(sentence) => self.outputs.push_back(Output::Notice(sentence)),
-            // This mount asks for none yet.
-            Event::Recalled { .. } => {}
+            Event::Recalled { ino, grant } => self.recalled(now, ino, grant),
             Event::ReadIndex { number, index } => self.read_index(now, number, index),
         }
     }
@@ -63,10 +62,12 @@ impl Mount {
                     .to_owned(),
             ));
             self.forget_everything();
+            self.resume_all_parked(now);
         } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.replica.is_loaded() {
             // What this connection's leader had before is applied and forgotten; what comes, it waits for us.
             self.is_fresh = true;
             self.become_ready(now);
+            self.retry_all_writers(now);
             if self.counters.leases_lost > 0 {
                 self.outputs.push_back(Output::Notice("the lease is back: this mount is in step again".to_owned()));
             }
@@ -79,6 +80,7 @@ impl Mount {
         }
         self.life = Life::Stopping { deadline: self.deadline(now) };
         self.flush_everything(now);
+        self.give_everything_back(now);
     }
 
     /// Takes leave once everything written is in the log, or the time for that is over.
@@ -116,6 +118,7 @@ impl Mount {
     fn answered(&mut self, now: Instant, sequence: Sequence, outcome: Result<Reply, Errno>) {
         match self.purposes.remove(&sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
+            Some(Purpose::Job(job)) if outcome == Err(Errno::EAGAIN) => self.job_refused(now, job),
             Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
             None => {}
         }

@@ -3,6 +3,7 @@
 
 mod coherence;
 mod content;
+mod delegation;
 mod leader;
 mod lease;
 mod locks;

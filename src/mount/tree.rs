@@ -8,9 +8,10 @@ use super::{
     Caller, DirectoryEntry, Mount, OpenFlags, OpenedAs, Request, Response,
     flush::Overlay,
     waiting::{Kind, Waiting},
+    write::Way,
 };
 use crate::{
-    namespace::Operation,
+    namespace::{Operation, Reply},
     types::{AttributeChanges, Errno, FileKind, Ino, Instant, Name, XattrName},
 };
 
@@ -64,7 +65,7 @@ impl Mount {
             }
             return self.respond(unique, Err(errno));
         }
-        let fh = self.handles.open(ino, flags.append);
+        let fh = self.handles.open(ino, flags.append, flags.write);
         if !flags.truncate {
             let opened = self.opened_as(ino, fh, flags);
             return self.respond(unique, Ok(Response::Opened(opened)));
@@ -72,13 +73,23 @@ impl Mount {
         let kind = Kind::OpenTruncate { ino, flags, fh, created: None };
         let waiting = Waiting::new(caller, self.deadline(now), kind);
         self.wait(now, unique, waiting);
-        self.truncate_for_open(now, unique, ino, flags);
+        self.go_on_writing(now, unique);
     }
 
-    /// The truncation that an open asked for, behind what is dirty.
+    /// The truncation that an open asked for: under the delegation, which a writer asks for now and not with its first
+    /// write, or as an entry of its own.
     pub(super) fn truncate_for_open(&mut self, now: Instant, unique: u64, ino: Ino, flags: OpenFlags) {
-        self.flush(now, ino);
         let changes = AttributeChanges { size: Some(0), clear_suid: flags.kill_suid, ..AttributeChanges::default() };
+        match self.way(now, ino, flags.write) {
+            Way::Buffer if self.is_fresh => {
+                self.change_here(now, ino, &changes);
+                return self.complete(now, unique, Ok(Reply::Done));
+            }
+            Way::Ask => return self.ask_for_right(now, ino, unique),
+            Way::Wait => return self.files.entry(ino).or_default().writers.push(unique),
+            Way::Buffer | Way::Through => {}
+        }
+        self.flush(now, ino);
         self.enqueue(
             now,
             vec![ino],
@@ -93,7 +104,7 @@ impl Mount {
         OpenedAs {
             fh,
             // Pages are in step with the replica but for those whose invalidation is under way (PROTOCOL R3).
-            keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino),
+            keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino) && !self.is_delegated_elsewhere(ino),
             direct_io: flags.append,
             no_flush: !flags.write,
             cache_dir: false,

@@ -47,20 +47,17 @@ impl Mount {
             (attributes.uid, attributes.gid) = (uid, gid);
         }
         let Some(file) = self.files.get(&ino).filter(|file| file.is_ahead()) else { return Some(attributes) };
-        let (mut end, mut mtime, mut bytes) = (file.dirty.end(), file.mtime, file.dirty.bytes() as u64);
+        let mut bytes = file.dirty.bytes() as u64;
         for job in file.queue.iter().filter_map(|id| self.jobs.get(id)) {
-            if let Some((offset, last)) = job.runs.last() {
-                end = end.max(offset + last.len() as u64);
-                mtime = mtime.max(job.mtime);
-                bytes += job.run_bytes as u64;
-            }
+            let end = job.runs.last().map_or(0, |(offset, last)| offset + last.len() as u64);
+            job.changes.show(&mut attributes, end);
+            bytes += job.run_bytes as u64;
         }
-        attributes.size = attributes.size.max(end);
-        // An estimate: what replaces other content will not take more room.
-        attributes.blocks = attributes.blocks.max(bytes.div_ceil(512));
-        if let Some(mtime) = mtime {
-            attributes.mtime = attributes.mtime.max(mtime);
-            attributes.ctime = attributes.ctime.max(mtime);
+        file.changes.show(&mut attributes, file.dirty.end());
+        // An estimate: what replaces other content will not take more room, and a file has no more than its size.
+        attributes.blocks = attributes.blocks.max(bytes.div_ceil(512)).min(attributes.size.div_ceil(512));
+        if let Some((uid, gid)) = self.config.squash {
+            (attributes.uid, attributes.gid) = (uid, gid);
         }
         Some(attributes)
     }
@@ -80,7 +77,7 @@ impl Mount {
                     found.push(Segment::Bytes { offset, bytes: Bytes::copy_from_slice(bytes) });
                 }
             }
-            open = uncovered(&open, &found);
+            open = below(uncovered(&open, &found), file.changes.cut);
             for job in file.queue.iter().rev().filter_map(|id| self.jobs.get(id)) {
                 let mut parts = Vec::new();
                 for (begin, end) in &open {
@@ -88,7 +85,7 @@ impl Mount {
                         parts.push(Segment::Bytes { offset, bytes });
                     }
                 }
-                open = uncovered(&open, &parts);
+                open = below(uncovered(&open, &parts), job.changes.cut);
                 found.append(&mut parts);
             }
         }
@@ -113,18 +110,22 @@ impl Mount {
                 found = Some((begin, end));
             }
         };
-        if let Some(extent) = self.volume().extents(ino, at, u64::MAX - at).next() {
-            offer(extent.offset, extent.end());
-        }
+        // What lies behind a cut is not there for all that came before it.
+        let mut limit = u64::MAX;
         if let Some(file) = self.files.get(&ino) {
             if let Some((offset, bytes)) = file.dirty.parts(at, u64::MAX).next() {
                 offer(offset, offset + bytes.len() as u64);
             }
-            for job in file.queue.iter().filter_map(|id| self.jobs.get(id)) {
-                if let Some((offset, bytes)) = job.runs_in(at, u64::MAX).next() {
+            limit = limit.min(file.changes.cut.unwrap_or(u64::MAX));
+            for job in file.queue.iter().rev().filter_map(|id| self.jobs.get(id)) {
+                if let Some((offset, bytes)) = job.runs_in(at, limit).next() {
                     offer(offset, offset + bytes.len() as u64);
                 }
+                limit = limit.min(job.changes.cut.unwrap_or(u64::MAX));
             }
+        }
+        if let Some(extent) = self.volume().extents(ino, at, limit.saturating_sub(at)).next() {
+            offer(extent.offset, extent.end().min(limit));
         }
         found
     }
@@ -137,13 +138,20 @@ impl Mount {
     /// How long the kernel may keep attributes, where its version of the inode protects it from a late reply.
     pub(super) fn attributes_ttl(&self, ino: Ino) -> Duration {
         let is_ahead = self.files.get(&ino).is_some_and(super::file::File::is_ahead);
+        let is_settled = !is_ahead && !self.is_delegated_elsewhere(ino);
         let is_safe = !self.invalidations.is_inode_fenced(ino) && self.is_watched(ino);
-        if self.is_fresh && !is_ahead && self.lookups.is_confirmed(ino) && is_safe {
+        if self.is_fresh && is_settled && self.lookups.is_confirmed(ino) && is_safe {
             self.config.timing.cache
         } else {
             Duration::ZERO
         }
     }
+}
+
+/// The ranges as far as they lie below a cut.
+fn below(ranges: Vec<(u64, u64)>, cut: Option<u64>) -> Vec<(u64, u64)> {
+    let Some(cut) = cut else { return ranges };
+    ranges.into_iter().filter(|(begin, _)| *begin < cut).map(|(begin, end)| (begin, end.min(cut))).collect()
 }
 
 /// What of the ranges the segments leave open. Both are in order.

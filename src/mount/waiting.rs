@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Caller, OpenFlags, Response, WriteFlags, flush::JobId};
+use super::{Caller, OpenFlags, Request, Response, WriteFlags, flush::JobId};
 use crate::types::{Attributes, BlockHash, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence};
 
 /// What a request waits for, and what is needed to answer it then.
@@ -69,12 +69,21 @@ pub(crate) enum Kind {
         error: Option<Errno>,
         response: Response,
     },
-    /// A WRITE that waits until other dirty bytes are gone.
+    /// A WRITE on its way into the dirty bytes.
     Write {
         ino: Ino,
+        fh: u64,
         offset: u64,
         data: Bytes,
         flags: WriteFlags,
+    },
+    /// A WRITE that is complete before it is answered.
+    Through {
+        length: u32,
+    },
+    /// It looks at a file that another mount has delegated.
+    Parked {
+        request: Request,
     },
 }
 

@@ -1,11 +1,13 @@
-//! WRITE: into the dirty bytes of the file, or through to the log where the caller must know where it landed (appends)
-//! or that it is durable (O_SYNC). Beyond the bound on dirty bytes a WRITE waits; one that writes a mapping back never
-//! does (PROTOCOL R26).
+//! WRITE: into the dirty bytes of the file where this mount has its delegation, which it asks for first; or through to the
+//! log: appends without it (where they land is apply's to say), what must be durable (O_SYNC), and files that several
+//! mounts write in turn. Beyond the bound on dirty bytes a WRITE waits; one that writes a mapping back never does
+//! (PROTOCOL R26).
 
 use bytes::Bytes;
 
 use super::{
-    Caller, Mount, Response, Timer, WriteFlags,
+    Caller, Mount, Notification, Response, Timer, WriteFlags,
+    delegation::Right,
     flush::Overlay,
     waiting::{Kind, Waiting},
 };
@@ -19,6 +21,19 @@ use crate::{
 const STREAM_BYTES: usize = 8 * limits::BLOCK_BYTES_MAX;
 /// Bytes of a page of the page cache, to be on the safe side.
 const LARGE_PAGE_BYTES: u64 = 64 * 1024;
+
+/// How a change of a file goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// Here, and with a later flush into the log.
+    Buffer,
+    /// Into the log at once.
+    Through,
+    /// The delegation is asked for first.
+    Ask,
+    /// It will show: a grant, or an earlier change of the file is on its way.
+    Wait,
+}
 
 impl Mount {
     pub(super) fn write(
@@ -40,64 +55,73 @@ impl Mount {
         if self.handles.has_lost_lock(fh) {
             return self.respond(unique, Err(Errno::EIO));
         }
-        if !flags.write_back
-            && let Some(errno) = self.files.get_mut(&ino).and_then(|file| file.error.take())
-        {
+        if flags.write_back {
+            self.take_write(now, ino, offset, &data, flags);
+            return self.respond(unique, Ok(Response::Written { length }));
+        }
+        if let Some(errno) = self.files.get_mut(&ino).and_then(|file| file.error.take()) {
             self.tidy(ino);
             return self.respond(unique, Err(errno));
         }
-        if flags.append && !flags.write_back {
-            return self.append(now, unique, caller, (ino, fh), (offset, data), flags);
-        }
-        if !flags.write_back && (!self.blocked.is_empty() || !self.has_room(data.len())) {
-            let deadline = self.deadline(now);
-            let mut waiting = Waiting::new(caller, deadline, Kind::Write { ino, offset, data, flags });
+        let is_direct = self.handles.is_direct(fh);
+        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Write { ino, fh, offset, data, flags });
+        if !is_direct {
             let (begin, end) = locked_by(offset, length);
             waiting.pages = Some((ino, begin, end));
-            self.wait(now, unique, waiting);
-            self.blocked.push_back(unique);
-            return self.flush_everything(now);
         }
-        self.take_write(now, ino, offset, &data, flags);
-        if flags.sync && !flags.write_back {
-            let pages = (!self.handles.is_direct(fh)).then(|| locked_by(offset, length));
-            return self.complete_file(now, unique, caller, ino, (Response::Written { length }, pages));
-        }
-        self.respond(unique, Ok(Response::Written { length }));
+        self.wait(now, unique, waiting);
+        self.go_on_writing(now, unique);
     }
 
-    /// WRITEs that waited go on, in their order, as far as there is room.
+    /// A request that changes a file takes its next step.
+    pub(super) fn go_on_writing(&mut self, now: Instant, unique: u64) {
+        let Some(waiting) = self.waiting.get(unique) else { return };
+        match &waiting.kind {
+            Kind::Write { ino, fh, offset, data, flags } => {
+                let (file, range, flags) = ((*ino, *fh), (*offset, data.clone()), *flags);
+                self.attempt_write(now, unique, file, range, flags);
+            }
+            Kind::OpenTruncate { ino, flags, .. } => {
+                let (ino, flags) = (*ino, *flags);
+                self.truncate_for_open(now, unique, ino, flags);
+            }
+            _ => {}
+        }
+    }
+
+    /// `asks`: buffering is worth an entry that asks for it.
+    pub(super) fn way(&self, now: Instant, ino: Ino, asks: bool) -> Way {
+        match self.right(ino) {
+            Right::Held(_) if self.has_ordered_jobs(ino) => Way::Wait,
+            Right::Held(_) => Way::Buffer,
+            Right::Asked(_) => Way::Wait,
+            Right::None | Right::Returning if asks && !self.is_contended(now, ino) => Way::Ask,
+            Right::None | Right::Returning => Way::Through,
+        }
+    }
+
+    /// WRITEs that waited for room go on, in their order, as far as there is some.
     pub(super) fn unblock_writes(&mut self, now: Instant) {
         while let Some(unique) = self.blocked.front().copied() {
-            let Some(Kind::Write { ino, offset, data, flags }) = self.waiting.get(unique).map(|waiting| &waiting.kind)
-            else {
-                self.blocked.pop_front();
-                continue;
-            };
-            if !self.has_room(data.len()) {
-                return;
+            match self.waiting.get(unique).map(|waiting| &waiting.kind) {
+                Some(Kind::Write { data, .. }) if !self.has_room(data.len()) => return,
+                _ => {}
             }
-            let (ino, offset, data, flags) = (*ino, *offset, data.clone(), *flags);
-            self.blocked.pop_front();
-            let length = data.len() as u32;
-            if self.volume().inode(ino).is_none() {
-                self.answer(now, unique, Err(Errno::ESTALE));
-                continue;
-            }
-            self.take_write(now, ino, offset, &data, flags);
-            if flags.sync {
-                self.flush(now, ino);
-                self.watch_file(now, unique, ino, Response::Written { length });
-            } else {
-                self.answer(now, unique, Ok(Response::Written { length }));
-            }
+            // It keeps its place in front while it goes on, and has it no more when it went.
+            self.go_on_writing(now, unique);
+            self.blocked.retain(|blocked| *blocked != unique);
         }
     }
 
-    /// The last handle's release is nobody's to wait for; what is dirty goes on its way.
+    /// The last release of a writer gives the delegation back; the last of all is nobody's to wait for.
     pub(super) fn release(&mut self, now: Instant, fh: u64) {
         let Some(ino) = self.handles.release(fh) else { return };
-        self.flush(now, ino);
+        if self.handles.writers(ino) == 0 {
+            self.send_on(now, ino, true);
+        }
+        if self.handles.is_open(ino) {
+            return;
+        }
         self.abandon_late_jobs(now, ino);
         if let Some(file) = self.files.get_mut(&ino) {
             file.error = None;
@@ -124,42 +148,89 @@ impl Mount {
         if end > limits::FILE_BYTES_MAX && !flags.append { Err(Errno::EFBIG) } else { Ok(()) }
     }
 
+    fn attempt_write(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        (ino, fh): (Ino, u64),
+        (offset, data): (u64, Bytes),
+        flags: WriteFlags,
+    ) {
+        if self.volume().inode(ino).is_none() {
+            return self.answer(now, unique, Err(Errno::ESTALE));
+        }
+        match self.way(now, ino, !flags.append && !flags.sync) {
+            Way::Ask => return self.ask_for_right(now, ino, unique),
+            Way::Wait => return self.files.entry(ino).or_default().writers.push(unique),
+            Way::Through => return self.write_through(now, unique, (ino, fh), (offset, data), flags),
+            Way::Buffer => {}
+        }
+        let is_next = self.blocked.front().is_none_or(|first| *first == unique);
+        if !is_next || !self.has_room(data.len()) {
+            self.blocked.push_back(unique);
+            return self.flush_everything(now);
+        }
+        let length = data.len() as u32;
+        let place = if flags.append { self.size(ino) } else { offset };
+        if place.saturating_add(data.len() as u64) > limits::FILE_BYTES_MAX {
+            return self.answer(now, unique, Err(Errno::EFBIG));
+        }
+        self.take_write(now, ino, place, &data, flags);
+        // A mount that may be cut off collects nothing that it may lose.
+        if flags.sync || !self.is_fresh {
+            self.flush(now, ino);
+            self.watch_file(now, unique, ino, Response::Written { length });
+        } else {
+            self.answer(now, unique, Ok(Response::Written { length }));
+        }
+        if place != offset && !self.handles.is_direct(fh) && self.lookups.is_known(ino) {
+            // The kernel keeps the bytes where it believed the end to be.
+            let pages = Notification::Pages { ino, offset: offset.min(place), length: 0 };
+            self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
+        }
+    }
+
     fn take_write(&mut self, now: Instant, ino: Ino, offset: u64, data: &[u8], flags: WriteFlags) {
-        let mtime = self.write_time(now, ino);
+        let times = self.times_of_change(now, ino);
         let fence = self.fence(ino);
         let file = self.files.entry(ino).or_default();
         let before = file.dirty.bytes();
         file.dirty.write(offset, data);
         file.fence = file.fence.or(fence);
-        file.mtime = Some(mtime);
-        file.clear_suid |= flags.kill_suid;
+        file.changes.wrote(times, flags.kill_suid);
         let bytes = file.dirty.bytes();
-        let is_due = file.due.is_some();
         self.dirty_bytes = self.dirty_bytes - before + bytes;
         if bytes >= STREAM_BYTES {
             self.flush(now, ino);
-        } else if !is_due {
-            let due = now.after(self.config.timing.flush_age);
-            if let Some(file) = self.files.get_mut(&ino) {
-                file.due = Some(due);
-            }
+        } else {
+            self.flush_in_time(now, ino);
+        }
+    }
+
+    /// What is dirty goes on its way when it has come of age.
+    pub(super) fn flush_in_time(&mut self, now: Instant, ino: Ino) {
+        let due = now.after(self.config.timing.flush_age);
+        if let Some(file) = self.files.get_mut(&ino).filter(|file| file.due.is_none()) {
+            file.due = Some(due);
             self.timers.insert((due, Timer::Age(ino)));
         }
     }
 
-    /// Cluster time of a write, later than what the file shows now (DESIGN P9).
-    fn write_time(&self, now: Instant, ino: Ino) -> Timestamp {
-        let shown = self.attributes(ino).map_or(Timestamp::default(), |attributes| attributes.mtime.next());
-        let stamp = self.client.cluster_time(now).unwrap_or(self.volume().last_stamp());
-        shown.max(Timestamp::from(stamp))
+    /// Cluster time of a change made here, for mtime and ctime each: later than what the file shows, and than what the
+    /// replica has, so that apply keeps it (DESIGN P9).
+    pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> (Timestamp, Timestamp) {
+        let clock = Timestamp::from(self.client.cluster_time(now).unwrap_or(self.volume().last_stamp()));
+        let known = [self.attributes(ino), self.volume().attributes(ino)];
+        known.iter().flatten().fold((clock, clock), |(mtime, ctime), shown| {
+            (mtime.max(shown.mtime.next()), ctime.max(shown.ctime.next()))
+        })
     }
 
-    /// One operation whose place apply chooses; answered when it is complete (PROTOCOL R13).
-    fn append(
+    /// One operation, answered when it is complete. Where an append lands, apply says (PROTOCOL R13).
+    fn write_through(
         &mut self,
         now: Instant,
         unique: u64,
-        caller: Caller,
         (ino, fh): (Ino, u64),
         (offset, data): (u64, Bytes),
         flags: WriteFlags,
@@ -170,24 +241,28 @@ impl Mount {
         let is_inline = data.len() <= self.client.inline_bytes_max();
         let content = is_inline.then(|| data.clone());
         let blocks = if is_inline { Vec::new() } else { vec![(hash, data)] };
-        let piece = Piece { offset: 0, length: u64::from(length), block: Some(hash), content };
+        let piece = Piece {
+            offset: if flags.append { 0 } else { offset },
+            length: u64::from(length),
+            block: Some(hash),
+            content,
+        };
         let operation = Operation::Write {
             ino,
             pieces: vec![piece],
-            append: true,
+            append: flags.append,
             mtime: None,
             clear_suid: flags.kill_suid,
             uploads: Vec::new(),
             fence: self.fence(ino),
         };
-        // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
-        let is_direct = self.handles.is_direct(fh);
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Append { ino, offset, length, is_direct });
-        if !is_direct {
-            let (begin, end) = locked_by(offset, length);
-            waiting.pages = Some((ino, begin, end));
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
+            let is_direct = self.handles.is_direct(fh);
+            waiting.kind =
+                if flags.append { Kind::Append { ino, offset, length, is_direct } } else { Kind::Through { length } };
         }
-        self.wait(now, unique, waiting);
+        self.counters.writes_through += 1;
         self.enqueue(now, vec![ino], operation, blocks, Overlay::default(), Some(unique));
     }
 }

@@ -212,6 +212,8 @@ pub struct Flush {
     pub uploads: Vec<UploadId>,
     /// The delegation ends with this.
     pub give_back: bool,
+    /// Where bytes were written under a lock: since when, as in `Operation::Write`.
+    pub fence: Option<LogIndex>,
 }
 
 impl Flush {
@@ -229,6 +231,7 @@ impl Flush {
             changes: AttributeChanges::default(),
             uploads: Vec::new(),
             give_back: false,
+            fence: None,
         }
     }
 }

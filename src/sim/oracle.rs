@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{kernel::PAGE, syscalls::Sight};
 use crate::{
+    mount::Request,
     namespace::{Entry, Founding, Operation, Reply, State, Volume},
     types::{Attributes, BlockHash, Errno, FileKind, Ino, Instant, LogIndex, Name, Sequence, SessionId, Term},
 };
@@ -57,6 +58,20 @@ pub(super) struct Glance {
     pub(super) unsettled: BTreeSet<(Ino, Name)>,
 }
 
+/// Bytes whose write() has returned, perhaps before any entry has them.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) mount: usize,
+    pub(super) at: Instant,
+    pub(super) ino: Ino,
+    pub(super) offset: u64,
+    pub(super) data: Bytes,
+    /// Delegations that the mount had lost by then.
+    pub(super) lost: u64,
+    /// Something was written over them, or cut away, before anybody looked.
+    pub(super) is_doubtful: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Oracle {
     state: State,
@@ -77,6 +92,7 @@ pub(super) struct Oracle {
     made_up: BTreeMap<(usize, Ino, LogIndex), Instant>,
     /// By mount and object: up to which version it had certainly come, and when that was seen.
     progress: BTreeMap<(usize, Object), Vec<(Instant, LogIndex)>>,
+    written: Vec<Written>,
     pub(super) checked: u64,
     pub(super) sessions_ended: u64,
 }
@@ -98,6 +114,7 @@ impl Oracle {
             late: BTreeMap::new(),
             made_up: BTreeMap::new(),
             progress: BTreeMap::new(),
+            written: Vec::new(),
             checked: 0,
             sessions_ended: 0,
         };
@@ -135,7 +152,12 @@ impl Oracle {
     }
 
     fn carry_out(&mut self, index: LogIndex, entry: &Entry) {
-        if let crate::namespace::Command::Operation(Operation::Write { pieces, .. }) = &entry.command {
+        let pieces = match &entry.command {
+            crate::namespace::Command::Operation(Operation::Write { pieces, .. }) => Some(pieces),
+            crate::namespace::Command::Operation(Operation::Flush(flush)) => Some(&flush.pieces),
+            _ => None,
+        };
+        if let Some(pieces) = pieces {
             for piece in pieces {
                 if let (Some(hash), Some(content)) = (piece.block, &piece.content) {
                     self.blocks.insert(hash, content.clone());
@@ -449,8 +471,50 @@ impl Oracle {
         }
     }
 
+    /// A write() has returned: from now on all mounts show it.
+    pub(super) fn wrote(&mut self, written: Written) {
+        // The call's code runs again with every step.
+        let is_known = |known: &Written| known.ino == written.ino && known.data == written.data;
+        if !self.written.iter().any(is_known) {
+            self.written.push(written);
+        }
+    }
+
+    /// A request that changes content: what was written there before may never be in the log for itself.
+    pub(super) fn doubt(&mut self, request: &Request) {
+        let (ino, from, to) = match request {
+            Request::Write { ino, offset, data, .. } => (*ino, *offset, offset + data.len() as u64),
+            Request::Setattr { ino, changes } if changes.size.is_some() => (*ino, 0, u64::MAX),
+            Request::Open { ino, flags } if flags.truncate => (*ino, 0, u64::MAX),
+            _ => return,
+        };
+        for written in self.written.iter_mut().filter(|written| written.ino == ino) {
+            written.is_doubtful |= from < written.offset + written.data.len() as u64 && written.offset < to;
+        }
+    }
+
+    /// PROTOCOL R11: who reads on another mount after a write() returned sees its bytes, closed or not. `lost`: how often
+    /// each mount lost a delegation; what rested on one is gone (R12).
+    pub(super) fn check_written(&mut self, glance: &Glance, sight: &Sight, lost: &[u64]) {
+        let Sight::Content { ino, bytes } = sight else { return };
+        if glance.without_lease {
+            return;
+        }
+        for written in self.written.iter().filter(|written| written.ino == *ino && !written.is_doubtful) {
+            if written.mount == glance.mount || written.at >= glance.start || lost[written.mount] != written.lost {
+                continue;
+            }
+            let from = usize::try_from(written.offset).unwrap_or(usize::MAX);
+            let shown = bytes.get(from..from.saturating_add(written.data.len()));
+            assert!(shown == Some(&written.data[..]), "between write and close: {glance:?} does not see {written:?}");
+            self.checked += 1;
+        }
+    }
+
     /// Forgets how far a mount had come: a new one stands in its place.
     pub(super) fn mount_is_new(&mut self, mount: usize) {
+        // What it had asked for may still be carried out.
+        self.written.clear();
         self.progress.retain(|(of, _), _| *of != mount);
         self.late.retain(|(of, _), _| *of != mount);
     }

@@ -9,7 +9,7 @@ use super::kernel::{Cached, Context, Hold, Kernel, Owner, PAGE};
 use crate::{
     mount::{OpenFlags, OpenedAs, Request, Response, WriteFlags},
     namespace::{NewNode, RenameMode},
-    types::{AttributeChanges, Attributes, Errno, Ino, Name},
+    types::{AttributeChanges, Attributes, Errno, Ino, Instant, Name},
 };
 
 /// Where a name stands: a directory below the root, and a name in it.
@@ -109,11 +109,24 @@ pub(super) struct Running {
     pub(super) sights: Vec<Sight>,
     /// An inode that is open for writing: what this mount shows of it may be ahead of the log.
     pub(super) writes: Option<Ino>,
+    /// A write() that has returned: where, and what.
+    pub(super) wrote: Option<(Ino, u64, Bytes)>,
+    /// It does nothing until then.
+    pub(super) sleeps_until: Option<Instant>,
 }
 
 impl Running {
     pub(super) fn new(call: Call) -> Self {
-        Self { call, journal: Vec::new(), awaited: None, held: Vec::new(), sights: Vec::new(), writes: None }
+        Self {
+            call,
+            journal: Vec::new(),
+            awaited: None,
+            held: Vec::new(),
+            sights: Vec::new(),
+            writes: None,
+            wrote: None,
+            sleeps_until: None,
+        }
     }
 
     pub(super) fn answer(&mut self, result: Result<Response, Errno>) {
@@ -481,9 +494,27 @@ impl Step<'_> {
 
     fn write_and_close(&mut self, ino: Ino, opened: OpenedAs, offset: u64, data: &Bytes, append: bool) -> Answer<()> {
         let written = self.write(ino, opened, offset, data, append)?;
+        if written.is_ok() {
+            // Where an append lands only apply knows.
+            self.running.wrote = Some((ino, offset, data.clone())).filter(|_| !append);
+            self.linger(data.len())?;
+        }
         let closed = self.close(ino, opened)?;
         self.running.writes = None;
         Ok(written.and(closed))
+    }
+
+    /// Some processes take their time between write() and close().
+    fn linger(&mut self, length: usize) -> Flow<()> {
+        let micros = if length.is_multiple_of(3) { (length as u64 % 40) * 1000 } else { 0 };
+        let until = self.note(|kernel| Some(Note::Number(kernel.now.0 + micros * 1000)))?;
+        match until {
+            Note::Number(until) if self.kernel.now.0 < until => {
+                self.running.sleeps_until = Some(Instant(until));
+                Err(Blocked)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write(&mut self, ino: Ino, opened: OpenedAs, offset: u64, data: &Bytes, append: bool) -> Answer<()> {

@@ -33,8 +33,8 @@ use crate::{
 
 /// Wall clock at the beginning of virtual time, nanoseconds since 1970.
 const EPOCH: u64 = 1_750_000_000_000_000_000;
-/// When the faults are over, every call returns within this.
-const LIVENESS: Duration = Duration::from_secs(10);
+/// When the faults are over, every call returns within this: the hold time of what a lost mount had, and as much again.
+const LIVENESS: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 enum Event {

@@ -279,19 +279,23 @@ fn flush() -> impl Strategy<Value = Flush> {
     (
         (ino(), index(), option::of(any::<u64>()), vec(piece(), 0..4), any::<u64>()),
         (option::of(timestamp()), option::of(timestamp()), changes(), vec(any::<u64>(), 0..3), any::<bool>()),
+        option::of(index()),
     )
         .prop_map(
-            |((ino, grant, cut, pieces, size_min), (written_at, changed_at, changes, uploads, give_back))| Flush {
-                ino,
-                grant,
-                cut,
-                pieces,
-                size_min,
-                written_at,
-                changed_at,
-                changes,
-                uploads: uploads.into_iter().map(UploadId).collect(),
-                give_back,
+            |((ino, grant, cut, pieces, size_min), (written_at, changed_at, changes, uploads, give_back), fence)| {
+                Flush {
+                    ino,
+                    grant,
+                    cut,
+                    pieces,
+                    size_min,
+                    written_at,
+                    changed_at,
+                    changes,
+                    uploads: uploads.into_iter().map(UploadId).collect(),
+                    give_back,
+                    fence,
+                }
             },
         )
 }

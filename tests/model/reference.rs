@@ -477,7 +477,7 @@ impl Model {
         node.mtime = if is_touched { later(mtime, flush.written_at.unwrap_or(now)) } else { mtime };
         let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
         if flush.changes != AttributeChanges::default() {
-            self.set_attributes(ino, &flush.changes)?;
+            self.set_attributes(ino, &AttributeChanges { clear_suid: false, ..flush.changes })?;
         }
         if is_changed {
             let at = flush.changed_at.or(flush.written_at).unwrap_or(now);

@@ -372,6 +372,7 @@ impl Step {
                     changes,
                     uploads: Vec::new(),
                     give_back,
+                    fence: None,
                 })
             }
             Self::EndHolds { .. }

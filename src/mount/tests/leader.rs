@@ -194,15 +194,14 @@ impl Leader {
         assert_eq!(outcome, Ok(Reply::Done));
     }
 
-    /// The orphans that no mount has open are gone for good.
-    /// The mount was not heard of for the hold time.
+    /// A session that nobody heard of for the hold time.
     pub(super) fn end_holds(&mut self, mount: MountId) {
-        if let Some(session) = self.volume.session_of(mount) {
-            let (_, outcome) = self.append(SessionId(0), Sequence(0), Vec::new(), Command::EndHolds { session });
-            assert_eq!(outcome, Ok(Reply::Done));
-        }
+        let session = self.volume.session_of(mount).expect("the mount has a session");
+        let (_, outcome) = self.append(SessionId(0), Sequence(0), Vec::new(), Command::EndHolds { session });
+        assert_eq!(outcome, Ok(Reply::Done));
     }
 
+    /// The orphans that no mount has open are gone for good.
     pub(super) fn reap(&mut self) {
         let kept: BTreeSet<Ino> = self.referenced.values().flatten().copied().collect();
         let inodes: Vec<Ino> = self.volume.orphans().map(|(ino, _)| ino).filter(|ino| !kept.contains(ino)).collect();

@@ -95,6 +95,8 @@ fn a_signal_ends_the_wait_and_leaves_nothing() {
 #[test]
 fn who_lost_his_lock_writes_nothing_until_he_closes() {
     let (mut scene, ino, here, there) = opened();
+    // It has the delegation already.
+    scene.write(0, ino, here, 0, b"before");
     scene.call(0, lock(ino, flock(here, LockKind::Exclusive), true)).expect("free");
     let waiting = scene.send(1, lock(ino, flock(there, LockKind::Exclusive), true));
     scene.cut_off(0);

@@ -196,22 +196,26 @@ fn the_end_of_a_session_fails_what_it_left_open_and_another_begins() {
     assert_eq!(scene.lookup(0, Ino::ROOT, "d"), None, "never a second try under another session");
     assert_ne!(scene.sides[0].mount.status().session, session);
     assert!(scene.sides[0].mount.status().lease_held);
+    // The delegation ended with the session: what was buffered under it is never flushed (PROTOCOL R12).
+    assert!(scene.sides[0].notices.iter().any(|notice| notice.contains("13 buffered bytes are dropped")));
+    assert_eq!(scene.call(0, Request::Fsync { ino: file, fh }), Err(Errno::EIO), "told once");
+    scene.write(0, file, fh, 3, b"anew");
     scene.close(0, file, fh);
     scene.lookup(1, Ino::ROOT, "a");
-    let mut expected = vec![0; 20];
-    expected.extend_from_slice(b"not in a call");
-    assert_eq!(scene.read(1, file, 0, 100), expected);
+    assert_eq!(scene.read(1, file, 0, 100), b"\0\0\0anew");
 }
 
 #[test]
 fn blocks_are_stored_again_under_a_new_session() {
     let mut scene = Scene::new(1);
-    let (file, fh) = scene.create(0, "a");
+    let file = scene.file(0, "a", b"");
+    let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
     for store in scene.leader.stores.values_mut() {
         store.is_down = true;
     }
-    scene.write(0, file, fh, 0, &vec![5; 1 << 20]);
-    let flushed = scene.send(0, Request::Fsync { ino: file, fh });
+    // Written through, so that no delegation ends with the session.
+    let flags = WriteFlags { sync: true, ..WriteFlags::default() };
+    let flushed = scene.send(0, Request::Write { ino: file, fh, offset: 0, data: vec![5; 1 << 20].into(), flags });
     scene.leader.close_session(MountId(100));
     scene.disconnect(0);
     scene.pass(Duration::from_secs(2));
@@ -219,7 +223,7 @@ fn blocks_are_stored_again_under_a_new_session() {
         store.is_down = false;
     }
     scene.pass(Duration::from_secs(1));
-    assert_eq!(scene.answer(0, flushed), Some(Ok(Response::Done)), "it was in no call yet");
+    assert_eq!(scene.answer(0, flushed), Some(Ok(Response::Written { length: 1 << 20 })), "it was in no call yet");
     let uploads = scene.leader.operations.iter().rev().find_map(|(_, operation)| match operation {
         Operation::Write { uploads, .. } => Some(uploads.len()),
         _ => None,

@@ -62,11 +62,13 @@ impl Draft {
     }
 
     pub(super) fn flush(&mut self, session: SessionId, flush: &Flush) -> Result<Reply, Errno> {
-        let Flush { ino, grant, cut, pieces, size_min, written_at, changed_at, changes, uploads, give_back } = flush;
+        let Flush { ino, grant, cut, pieces, size_min, written_at, changed_at, changes, uploads, give_back, fence } =
+            flush;
         let (ino, grant) = (*ino, *grant);
         if self.volume.delegation(ino) != Some(Delegation { session, grant }) {
             return Err(Errno::ESTALE);
         }
+        self.check_fence(session, *fence)?;
         if uploads.len() > limits::PIECES_MAX || changes.size.is_some() {
             return Err(Errno::EINVAL);
         }
@@ -81,8 +83,10 @@ impl Draft {
         if let Some(at) = *written_at {
             self.stamp_content(ino, Some(at));
         }
-        if *changes != AttributeChanges::default() {
-            self.set_attributes(ino, changes)?;
+        // Cleared above: a mode that was set since stays.
+        let set = AttributeChanges { clear_suid: false, ..*changes };
+        if set != AttributeChanges::default() {
+            self.set_attributes(ino, &set)?;
         }
         if let Some(at) = changed_at.or(*written_at) {
             super::attributes::check_time(at)?;

@@ -15,7 +15,7 @@ use crate::{
         kernel::Kernel,
         network::{Place, Stream},
         options::Breach,
-        oracle::Glance,
+        oracle::{Glance, Written},
         syscalls::{Call, Running},
     },
     types::{
@@ -400,6 +400,7 @@ impl World {
             self.tell(|| format!("mount {number} is asked {unique} {request:?}"));
             let caller = Caller { uid: 33, gid: 33, pid: 1 };
             self.report.upcalls += 1;
+            self.oracle.doubt(&request);
             self.tell_mount(number, Input::Request { unique, caller, request });
         }
     }
@@ -411,6 +412,21 @@ impl World {
         if let Some(ino) = running.writes {
             host.written.insert(ino, self.now);
         }
+        let lost = host.core.status().counters.delegations_lost;
+        if let Some((ino, offset, data)) = running.wrote.take() {
+            // What others have under way may come to lie over it, and is not to be told apart from here.
+            let changes = |other: &Process| {
+                let call = other.running.as_ref().map(|running| &running.call);
+                matches!(call, Some(Call::Create { .. } | Call::Overwrite { .. } | Call::Truncate { .. }))
+            };
+            let is_doubtful = self.mounts.iter().flat_map(|host| &host.processes).any(changes);
+            self.oracle.wrote(Written { mount: number, at: self.now, ino, offset, data, lost, is_doubtful });
+        }
+        if let Some(until) = running.sleeps_until.take() {
+            let life = self.mounts[number].life;
+            self.after(until.since(self.now), Event::NextCall { mount: number, life, process });
+        }
+        let host = &mut self.mounts[number];
         match outcome {
             Err(_) => host.processes[process].running = Some(running),
             Ok(outcome) => self.returned(number, process, running, outcome),
@@ -458,6 +474,9 @@ impl World {
                 host.processes.iter().any(is_open) || host.written.get(&ino).is_some_and(|at| *at >= glance.start)
             });
             if !is_ahead || self.is_final {
+                let lost: Vec<u64> =
+                    self.mounts.iter().map(|host| host.core.status().counters.delegations_lost).collect();
+                self.oracle.check_written(&glance, sight, &lost);
                 self.oracle.check_sight(&glance, sight);
             }
         }
@@ -483,8 +502,12 @@ impl World {
     }
 
     pub(super) fn next_call(&mut self, number: usize, life: u64, process: usize) {
-        if !self.is_current(number, life) || self.mounts[number].processes[process].running.is_some() {
+        if !self.is_current(number, life) {
             return;
+        }
+        if self.mounts[number].processes[process].running.is_some() {
+            // It has slept.
+            return self.run_kernel(number, Some(process));
         }
         let call = match self.mounts[number].processes[process].next.pop_front() {
             Some(call) => call,

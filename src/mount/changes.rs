@@ -1,0 +1,175 @@
+//! What was done to a file under its delegation beside writing bytes: cut, lengthened, attributes. It lies over the
+//! replica like dirty bytes do, and travels with them (`namespace::Flush`).
+
+use crate::{
+    namespace::without_suid,
+    types::{AttributeChanges, Attributes, TimeChange, Timestamp},
+};
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Changes {
+    /// Nothing of what is below shows from here on.
+    pub(crate) cut: Option<u64>,
+    /// The file is at least so long: bytes.
+    pub(crate) size_min: u64,
+    /// When content or size changed last, by cluster time.
+    pub(crate) written_at: Option<Timestamp>,
+    /// When anything changed last.
+    pub(crate) changed_at: Option<Timestamp>,
+    /// Mode, owner and times as set last; never a size, and times never as "now".
+    pub(crate) set: AttributeChanges,
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Bytes were written: the new mtime and ctime. `clear_suid` as the kernel asks.
+    pub(crate) fn wrote(&mut self, (mtime, ctime): (Timestamp, Timestamp), clear_suid: bool) {
+        self.written_at = Some(mtime);
+        self.changed_at = Some(ctime);
+        // A time set before does not outlast a write.
+        self.set.mtime = None;
+        if clear_suid {
+            self.clear_suid();
+        }
+    }
+
+    /// The file, which was shown with `shown` bytes, has `size` now.
+    pub(crate) fn resized(&mut self, shown: u64, size: u64, times: (Timestamp, Timestamp)) {
+        if size < shown {
+            self.cut = Some(self.cut.map_or(size, |cut| cut.min(size)));
+        }
+        // Also where it was cut: what it was cut from may only have been written here.
+        self.size_min = size;
+        if size != shown {
+            self.wrote(times, false);
+        }
+    }
+
+    /// Attributes were set, but no size; `now` by cluster time, `at` when it counts as changed.
+    pub(crate) fn set(&mut self, changes: &AttributeChanges, now: Timestamp, at: Timestamp) {
+        let given = |time: TimeChange| match time {
+            TimeChange::Now => TimeChange::To(now),
+            to @ TimeChange::To(_) => to,
+        };
+        self.set.mode = changes.mode.map(|mode| mode & 0o7777).or(self.set.mode);
+        self.set.uid = changes.uid.or(self.set.uid);
+        self.set.gid = changes.gid.or(self.set.gid);
+        self.set.atime = changes.atime.map(given).or(self.set.atime);
+        match changes.mtime {
+            // With a new size it is the kernel's word for "content changed", which has moved mtime already.
+            Some(TimeChange::Now) if changes.size.is_some() => {}
+            Some(mtime) => self.set.mtime = Some(given(mtime)),
+            None => {}
+        }
+        if changes.clear_suid {
+            self.clear_suid();
+        }
+        self.changed_at = Some(at);
+    }
+
+    /// Attributes with these changes over them; `end` is that of the last byte written with them.
+    pub(crate) fn show(&self, attributes: &mut Attributes, end: u64) {
+        if let Some(cut) = self.cut {
+            attributes.size = attributes.size.min(cut);
+        }
+        attributes.size = attributes.size.max(end).max(self.size_min);
+        if self.set.clear_suid {
+            attributes.mode = without_suid(attributes.mode);
+        }
+        attributes.mode = self.set.mode.unwrap_or(attributes.mode);
+        attributes.uid = self.set.uid.unwrap_or(attributes.uid);
+        attributes.gid = self.set.gid.unwrap_or(attributes.gid);
+        if let Some(at) = self.written_at {
+            attributes.mtime = attributes.mtime.max(at);
+        }
+        if let Some(at) = self.changed_at {
+            attributes.ctime = attributes.ctime.max(at);
+        }
+        if let Some(TimeChange::To(time)) = self.set.mtime {
+            attributes.mtime = time;
+        }
+        if let Some(TimeChange::To(time)) = self.set.atime {
+            attributes.atime = time;
+        }
+    }
+
+    /// Applied before the mode: one that was set since is the one that stays.
+    fn clear_suid(&mut self) {
+        self.set.clear_suid = true;
+        self.set.mode = self.set.mode.map(without_suid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{FileKind, Ino};
+
+    const fn both(seconds: i64) -> (Timestamp, Timestamp) {
+        (at(seconds), at(seconds))
+    }
+
+    const fn at(seconds: i64) -> Timestamp {
+        Timestamp { seconds, nanoseconds: 0 }
+    }
+
+    fn shown(changes: &Changes, end: u64) -> Attributes {
+        let mut attributes = Attributes {
+            ino: Ino(2),
+            kind: FileKind::File,
+            mode: 0o4755,
+            nlink: 1,
+            uid: 1,
+            gid: 1,
+            rdev: 0,
+            size: 100,
+            blocks: 1,
+            atime: at(10),
+            mtime: at(10),
+            ctime: at(10),
+        };
+        changes.show(&mut attributes, end);
+        attributes
+    }
+
+    #[test]
+    fn sizes_go_down_and_up_again_in_their_order() {
+        let mut changes = Changes::default();
+        changes.resized(100, 30, both(20));
+        assert_eq!(shown(&changes, 0).size, 30);
+        changes.resized(30, 60, both(21));
+        assert_eq!((changes.cut, shown(&changes, 0).size, shown(&changes, 90).size), (Some(30), 60, 90));
+        changes.resized(60, 50, both(22));
+        assert_eq!((changes.cut, shown(&changes, 0).size), (Some(30), 50));
+        changes.resized(50, 200, both(22));
+        changes.resized(200, 150, both(22));
+        assert_eq!(shown(&changes, 0).size, 150, "longer than it is in the replica");
+        assert_eq!((shown(&changes, 0).mtime, shown(&changes, 0).ctime), (at(22), at(22)));
+    }
+
+    #[test]
+    fn a_time_that_was_set_stays_until_the_next_write() {
+        let mut changes = Changes::default();
+        changes.wrote(both(20), false);
+        let utimes = AttributeChanges { mtime: Some(TimeChange::To(at(5))), ..AttributeChanges::default() };
+        changes.set(&utimes, at(21), at(21));
+        assert_eq!((shown(&changes, 0).mtime, shown(&changes, 0).ctime), (at(5), at(21)));
+        changes.wrote(both(22), false);
+        assert_eq!(shown(&changes, 0).mtime, at(22));
+    }
+
+    #[test]
+    fn a_write_clears_setuid_and_a_chmod_behind_it_sets_it_again() {
+        let mut changes = Changes::default();
+        changes.wrote(both(20), true);
+        assert_eq!(shown(&changes, 0).mode, 0o755);
+        let chmod = AttributeChanges { mode: Some(0o4711), ..AttributeChanges::default() };
+        changes.set(&chmod, at(21), at(21));
+        assert_eq!(shown(&changes, 0).mode, 0o4711);
+        changes.wrote(both(22), true);
+        assert_eq!(shown(&changes, 0).mode, 0o711);
+    }
+}

@@ -1,0 +1,351 @@
+//! The right to buffer changes of a file, as this mount asks for it, has it and gives it back; and what waits here until
+//! another mount has given it back (PROTOCOL R9, R11, R12).
+//!
+//! *Ours.* A creator gets it with the create, a writer asks once and waits for the grant's completion. It is given back
+//! with the flush at the last writer's close, or when another mount recalls it: at once, also before the grant is
+//! complete, so that nothing waits for a completion that waits for it. A file that is recalled twice within a second is
+//! written through for a while. Taken away (hold time, end of the session): what was buffered is dropped, told once.
+//!
+//! *Theirs.* While the replica shows it with another session, requests that look at the file are parked and the leader is
+//! asked for it again and again; changes wait in the file's queue. Names are looked up and listed without waiting. Nothing
+//! waits longer than until the entry that ends the delegation is *applied* here. A mount that is cut off answers from what
+//! it has, or waits (DESIGN P7).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Caller, Mount, Notification, Output, Request, Timer,
+    flush::{JobId, Overlay},
+    waiting::{Kind, Waiting},
+};
+use crate::{
+    namespace::{Command, Delegation, Operation},
+    types::{Errno, Ino, Instant, LogIndex, message::ToLeader},
+};
+
+/// Two recalls of a file within this make it contended.
+const CONTENTION: Duration = Duration::from_secs(1);
+/// For so long a contended file is written through.
+const WRITTEN_THROUGH: Duration = Duration::from_secs(3);
+/// Files whose recalls are remembered.
+const RECALLED_MAX: usize = 1024;
+/// What a READ keeps locked in the kernel.
+const PAGE_BYTES: u64 = 4096;
+
+/// This mount's right to buffer changes of one file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Right {
+    #[default]
+    None,
+    /// This job asks for it; writers wait for its completion.
+    Asked(JobId),
+    Held(LogIndex),
+    /// A flush that gives it back is on its way.
+    Returning,
+}
+
+/// When a file was recalled last, and until when it is written through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recalled {
+    at: Instant,
+    contended_until: Instant,
+}
+
+impl Mount {
+    /// The delegation that the replica shows for this mount.
+    pub(super) fn own_delegation(&self, ino: Ino) -> Option<LogIndex> {
+        let Delegation { session, grant } = self.volume().delegation(ino)?;
+        (self.client.session() == Some(session)).then_some(grant)
+    }
+
+    /// Another session may be changing the file.
+    pub(super) fn is_delegated_elsewhere(&self, ino: Ino) -> bool {
+        let holder = self.volume().delegation(ino).map(|held| held.session);
+        holder.is_some_and(|holder| self.client.session() != Some(holder))
+    }
+
+    pub(super) fn right(&self, ino: Ino) -> Right {
+        self.files.get(&ino).map_or(Right::None, |file| file.right)
+    }
+
+    /// Changes may be buffered now. Not without a lease: a mount that is cut off collects nothing that it may lose.
+    pub(super) fn may_buffer(&self, ino: Ino) -> bool {
+        matches!(self.right(ino), Right::Held(_)) && self.is_fresh
+    }
+
+    /// The create that brought the delegation is answered: from now on it is used.
+    pub(super) fn take_right(&mut self, ino: Ino) {
+        if let Some(grant) = self.own_delegation(ino) {
+            let file = self.files.entry(ino).or_default();
+            if file.right == Right::None {
+                file.right = Right::Held(grant);
+            }
+        }
+    }
+
+    /// The request waits until this mount may buffer changes of the file, or is sure that it may not.
+    pub(super) fn ask_for_right(&mut self, now: Instant, ino: Ino, unique: u64) {
+        let file = self.files.entry(ino).or_default();
+        file.writers.push(unique);
+        if matches!(file.right, Right::None | Right::Returning) {
+            let job = self.enqueue(now, vec![ino], Operation::Delegate { ino }, Vec::new(), Overlay::default(), None);
+            if let Some(file) = self.files.get_mut(&ino) {
+                file.right = Right::Asked(job);
+            }
+        }
+    }
+
+    /// The grant is complete, or refused.
+    pub(super) fn asked(&mut self, now: Instant, ino: Ino, job: JobId, refusal: Option<Errno>) {
+        let grant = self.own_delegation(ino).filter(|_| refusal.is_none());
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        // Recalled in between, and perhaps asked for once more.
+        if file.right != Right::Asked(job) {
+            return;
+        }
+        file.right = grant.map_or(Right::None, Right::Held);
+        match refusal {
+            None => {
+                self.retry_writers(now, ino);
+                // Nobody is left who would give it back.
+                if self.handles.writers(ino) == 0 {
+                    self.send_on(now, ino, true);
+                }
+            }
+            Some(errno) => {
+                for unique in std::mem::take(&mut file.writers) {
+                    self.give_up(now, unique, errno);
+                }
+            }
+        }
+    }
+
+    /// Those who waited for the file look again whether they may go on.
+    pub(super) fn retry_writers(&mut self, now: Instant, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        for unique in std::mem::take(&mut file.writers) {
+            self.go_on_writing(now, unique);
+        }
+    }
+
+    /// The lease is back: buffering goes on.
+    pub(super) fn retry_all_writers(&mut self, now: Instant) {
+        let waiting =
+            self.files.iter().filter(|(_, file)| !file.writers.is_empty() && !matches!(file.right, Right::Asked(_)));
+        let inodes: Vec<Ino> = waiting.map(|(ino, _)| *ino).collect();
+        for ino in inodes {
+            self.retry_writers(now, ino);
+        }
+    }
+
+    /// This mount is about to end.
+    pub(super) fn give_everything_back(&mut self, now: Instant) {
+        let held = self.files.iter().filter(|(_, file)| matches!(file.right, Right::Held(_))).map(|(ino, _)| *ino);
+        for ino in held.collect::<Vec<_>>() {
+            self.send_on(now, ino, true);
+        }
+    }
+
+    /// Another mount wants to see the file. Whether it is used yet or not, the delegation goes back with what is there.
+    pub(super) fn recalled(&mut self, now: Instant, ino: Ino, grant: LogIndex) {
+        // What the replica does not show yet is asked for again.
+        if self.own_delegation(ino) != Some(grant) {
+            return;
+        }
+        let file = self.files.entry(ino).or_default();
+        if file.right == Right::Returning {
+            return;
+        }
+        file.right = Right::Held(grant);
+        self.counters.delegations_recalled += 1;
+        self.note_recall(now, ino);
+        self.send_on(now, ino, true);
+        self.retry_writers(now, ino);
+    }
+
+    fn note_recall(&mut self, now: Instant, ino: Ino) {
+        let before = self.recalled.get(&ino).copied();
+        let is_contended = before.is_some_and(|before| now.since(before.at) < CONTENTION);
+        let contended_until = if is_contended { now.after(WRITTEN_THROUGH) } else { Instant(0) };
+        let contended_until = before.map_or(contended_until, |before| contended_until.max(before.contended_until));
+        if self.recalled.len() >= RECALLED_MAX {
+            self.recalled.retain(|_, recalled| now.since(recalled.at) < CONTENTION || now < recalled.contended_until);
+        }
+        if self.recalled.len() < RECALLED_MAX {
+            self.recalled.insert(ino, Recalled { at: now, contended_until });
+        }
+    }
+
+    /// Several mounts write the file in turn: buffering would only make each wait for the other.
+    pub(super) fn is_contended(&self, now: Instant, ino: Ino) -> bool {
+        self.recalled.get(&ino).is_some_and(|recalled| now < recalled.contended_until)
+    }
+
+    /// An entry that concerns delegations was applied.
+    pub(super) fn delegation_changed(&mut self, now: Instant, ino: Ino, command: &Command) {
+        let is_given_back = matches!(command, Command::Operation(_));
+        if self.own_delegation(ino).is_some() {
+            return;
+        }
+        match self.right(ino) {
+            Right::Held(_) if !is_given_back => self.lose(now, ino),
+            Right::Returning if !is_given_back => self.lose(now, ino),
+            Right::Returning => {
+                if let Some(file) = self.files.get_mut(&ino) {
+                    file.right = Right::None;
+                }
+                self.tidy(ino);
+            }
+            _ => {}
+        }
+    }
+
+    /// A snapshot took the replica's place: rights that it does not show are lost.
+    pub(super) fn check_rights(&mut self, now: Instant) {
+        let held: Vec<Ino> = self
+            .files
+            .iter()
+            .filter(|(ino, file)| match file.right {
+                Right::Held(grant) => self.own_delegation(**ino) != Some(grant),
+                Right::Returning => self.own_delegation(**ino).is_none(),
+                Right::None | Right::Asked(_) => false,
+            })
+            .map(|(ino, _)| *ino)
+            .collect();
+        for ino in held {
+            if self.right(ino) == Right::Returning {
+                if let Some(file) = self.files.get_mut(&ino) {
+                    file.right = Right::None;
+                }
+                self.tidy(ino);
+            } else {
+                self.lose(now, ino);
+            }
+        }
+    }
+
+    /// The delegation was taken away: nothing that rests on it will ever be applied (PROTOCOL R12). It is told once, and
+    /// the kernel must not show it any longer.
+    fn lose(&mut self, now: Instant, ino: Ino) {
+        let Some(file) = self.files.get_mut(&ino) else { return };
+        let bytes = file.dirty.bytes();
+        let is_dropped = !file.dirty.is_empty() || !file.changes.is_empty();
+        file.dirty.take();
+        file.changes = Default::default();
+        file.right = Right::None;
+        if is_dropped {
+            file.error = Some(Errno::EIO);
+        }
+        if let Some(due) = file.due.take() {
+            self.timers.remove(&(due, Timer::Age(ino)));
+        }
+        self.dirty_bytes -= bytes;
+        self.counters.delegations_lost += 1;
+        if is_dropped {
+            self.outputs.push_back(Output::Notice(format!(
+                "the delegation of inode {ino} was taken away while this mount was not heard of: {bytes} buffered bytes \
+                 are dropped, its next write, fsync or close fails with EIO"
+            )));
+            if self.lookups.is_known(ino) {
+                let pages = Notification::Pages { ino, offset: 0, length: 0 };
+                self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
+            }
+        }
+        self.abandon_flushes(now, ino);
+        self.retry_writers(now, ino);
+        self.tidy(ino);
+    }
+
+    // What waits for others.
+
+    /// Whether the request must wait until another mount has given the file's delegation back.
+    pub(super) fn must_recall(&self, request: &Request) -> Option<Ino> {
+        let ino = match request {
+            Request::Getattr { ino }
+            | Request::Read { ino, .. }
+            | Request::Open { ino, .. }
+            | Request::Getxattr { ino, .. }
+            | Request::Listxattr { ino, .. }
+            | Request::SeekData { ino, .. }
+            | Request::SeekHole { ino, .. } => *ino,
+            _ => return None,
+        };
+        (!self.serves_alone() && self.is_delegated_elsewhere(ino)).then_some(ino)
+    }
+
+    pub(super) fn park(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, request: Request) {
+        let pages = match &request {
+            Request::Read { offset, length, .. } => {
+                let end = offset.saturating_add(u64::from(*length)).next_multiple_of(PAGE_BYTES);
+                Some((ino, offset - offset % PAGE_BYTES, end))
+            }
+            _ => None,
+        };
+        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Parked { request });
+        waiting.pages = pages;
+        self.wait(now, unique, waiting);
+        self.parked.entry(ino).or_default().push(unique);
+        self.recall(now, ino);
+    }
+
+    /// Has the leader ask the holder, now and again until the delegation is gone.
+    pub(super) fn recall(&mut self, now: Instant, ino: Ino) {
+        if self.recalling.insert(ino) {
+            self.counters.recalls_sent += 1;
+            self.client.tell(ToLeader::Recall { ino });
+            self.timers.insert((now.after(2 * self.config.timing.heartbeat), Timer::Recall(ino)));
+        }
+    }
+
+    pub(super) fn recall_again(&mut self, now: Instant, ino: Ino) {
+        self.recalling.remove(&ino);
+        let is_wanted =
+            self.parked.contains_key(&ino) || self.files.get(&ino).is_some_and(|file| !file.queue.is_empty());
+        if is_wanted && self.is_delegated_elsewhere(ino) {
+            self.recall(now, ino);
+            // Without a lease each asks anew for a read index: so it shows when this mount is cut off.
+            if !self.is_fresh {
+                self.resume_parked(now, ino);
+            }
+        }
+    }
+
+    /// These files may be given back: who waited for that looks again.
+    pub(super) fn resume(&mut self, now: Instant, inodes: &BTreeSet<Ino>) {
+        for ino in inodes.iter().copied().filter(|ino| !self.is_delegated_elsewhere(*ino)).collect::<Vec<_>>() {
+            self.recalling.remove(&ino);
+            self.propose_next(now, ino);
+            self.resume_parked(now, ino);
+        }
+    }
+
+    /// Without a lease nobody waits for others.
+    pub(super) fn resume_all_parked(&mut self, now: Instant) {
+        let inodes: Vec<Ino> = self.parked.keys().copied().collect();
+        for ino in inodes {
+            self.resume_parked(now, ino);
+        }
+    }
+
+    fn resume_parked(&mut self, now: Instant, ino: Ino) {
+        for unique in self.parked.remove(&ino).unwrap_or_default() {
+            let is_parked = |waiting: &Waiting| matches!(waiting.kind, Kind::Parked { .. });
+            if !self.waiting.get(unique).is_some_and(is_parked) {
+                continue;
+            }
+            // It ends soon, and stays where its end is known.
+            if self.waiting.get(unique).is_some_and(|waiting| waiting.late == Errno::EINTR) && !self.is_fresh {
+                self.parked.entry(ino).or_default().push(unique);
+                continue;
+            }
+            let Some(waiting) = self.waiting.remove(unique) else { continue };
+            self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+            // Without a lease it waits for a read index first, like any other read (PROTOCOL R16).
+            if let Kind::Parked { request } = waiting.kind
+                && let Some((caller, request)) = self.keep_read(now, unique, waiting.caller, request)
+            {
+                self.dispatch(now, unique, caller, request);
+            }
+        }
+    }
+}
