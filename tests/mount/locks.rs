@@ -39,6 +39,17 @@ fn range(kind: i32, start: i64, length: i64) -> libc::flock {
     libc::flock { l_type: kind, l_whence: whence, l_start: start, l_len: length, l_pid: 0 }
 }
 
+/// Whether flock(2) gave the lock, or gave it back, without waiting.
+#[allow(deprecated, reason = "what replaces it wants to own the file")]
+fn flock_of(file: &File, how: i32) -> bool {
+    let how = match how {
+        how if how == libc::LOCK_UN => FlockArg::Unlock,
+        how if how & libc::LOCK_EX != 0 => FlockArg::LockExclusiveNonblock,
+        _ => FlockArg::LockSharedNonblock,
+    };
+    nix::fcntl::flock(file.as_raw_fd(), how).is_ok()
+}
+
 fn set(file: &File, kind: i32, start: i64, length: i64) -> Result<(), Errno> {
     fcntl(file, FcntlArg::F_OFD_SETLK(&range(kind, start, length))).map(drop)
 }
@@ -99,6 +110,138 @@ fn who_waits_is_woken_and_sees_what_was_written() {
         std::io::Write::write_all(&mut *held, b"written under the lock").expect("write");
         held.unlock().map_err(|(_, errno)| errno).expect("held");
         assert_eq!(waiter.join().expect("no panic"), b"written under the lock");
+    });
+}
+
+/// What one asks for while the other holds; the same for both kinds of locks.
+#[test]
+fn every_combination_is_as_on_one_machine() {
+    /// An open file that asks for an exclusive lock or a shared one: given at once (true) or not at all.
+    type Ask = fn(&File, bool) -> bool;
+    let flock_now: Ask = |file, is_exclusive| {
+        let how = if is_exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+        flock_of(file, how | libc::LOCK_NB)
+    };
+    let range_now: Ask =
+        |file, is_exclusive| set(file, if is_exclusive { libc::F_WRLCK } else { libc::F_RDLCK }, 10, 10).is_ok();
+    let unlock: fn(&File) = |file| {
+        assert!(flock_of(file, libc::LOCK_UN));
+        set(file, libc::F_UNLCK, 0, 0).expect("always allowed");
+    };
+    everywhere(|here, there| {
+        for (kind, ask) in [("flock", flock_now), ("fcntl", range_now)] {
+            for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (one, other) = (open(here), open(there));
+                assert!(ask(&one, first), "{kind}: free");
+                let stand_together = !first && !second;
+                assert_eq!(ask(&other, second), stand_together, "{kind}: {second} beside {first}");
+                unlock(&one);
+                assert!(ask(&other, second), "{kind}: given back");
+                assert_eq!(ask(&one, true), false, "{kind}: exclusive beside {second}");
+                unlock(&other);
+                assert!(ask(&one, true), "{kind}: free again");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_shared_lock_becomes_exclusive_when_nobody_shares_it() {
+    everywhere(|here, there| {
+        let (one, other) = (open(here), open(there));
+        for file in [&one, &other] {
+            set(file, libc::F_RDLCK, 0, 10).expect("shared");
+        }
+        assert_eq!(set(&one, libc::F_WRLCK, 0, 10), Err(Errno::EAGAIN));
+        // The other one's half is given back, this one becomes exclusive there only.
+        set(&other, libc::F_UNLCK, 0, 5).expect("its own");
+        set(&one, libc::F_WRLCK, 0, 5).expect("nobody shares it any more");
+        assert_eq!(set(&other, libc::F_RDLCK, 4, 1), Err(Errno::EAGAIN));
+        set(&other, libc::F_RDLCK, 5, 100).expect("still shared");
+        // Halves that touch and are alike are one again.
+        set(&other, libc::F_UNLCK, 0, 0).expect("its own");
+        set(&one, libc::F_WRLCK, 5, 5).expect("free");
+        let mut found = range(libc::F_WRLCK, 3, 1);
+        fcntl(&other, FcntlArg::F_OFD_GETLK(&mut found)).expect("asked");
+        assert_eq!((found.l_start, found.l_len), (0, 10));
+    });
+}
+
+/// Runs a line of perl, which every Debian has, beside a file `lock` with `$f` open on it; `lock(TYPE, BYTE)` waits for
+/// a lock that the process owns and gives 0 or the error's name, `say` tells us.
+fn perl(directory: &Path, script: &str) -> std::process::Child {
+    let prelude = r#"
+        use Fcntl; use Errno; $| = 1;
+        open(my $f, "+>>", "lock") or die $!;
+        sub lock_byte { my ($type, $byte) = @_;
+            my $lock = pack("s s x4 q q l x4", $type, 0, $byte, 1, 0);
+            return fcntl($f, F_SETLKW, $lock) ? "ok" : ($!{EINTR} ? "EINTR" : $!{EDEADLK} ? "EDEADLK" : "$!"); }
+        sub say { print "@_\n"; }
+    "#;
+    let mut command = Command::new("perl");
+    command.args(["-e", &format!("{prelude} {script}")]).current_dir(directory);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("perl is part of Debian")
+}
+
+fn line(child: &mut std::process::Child) -> String {
+    let mut line = String::new();
+    for byte in std::io::Read::bytes(child.stdout.as_mut().expect("piped")) {
+        match byte.expect("readable") {
+            b'\n' => return line,
+            byte => line.push(char::from(byte)),
+        }
+    }
+    line
+}
+
+#[test]
+fn who_would_wait_for_himself_is_told() {
+    everywhere(|here, there| {
+        let script = "say lock_byte(F_WRLCK, 0); <STDIN>; say 'asks'; say lock_byte(F_WRLCK, 1);";
+        let mut one = perl(here, script);
+        assert_eq!(line(&mut one), "ok");
+        let mut other = perl(there, "say lock_byte(F_WRLCK, 1); <STDIN>; say lock_byte(F_WRLCK, 0);");
+        assert_eq!(line(&mut other), "ok");
+        let go = |child: &mut std::process::Child| {
+            std::io::Write::write_all(child.stdin.as_mut().expect("piped"), b"\n").expect("it reads");
+        };
+        go(&mut one);
+        assert_eq!(line(&mut one), "asks");
+        go(&mut other);
+        // Whichever asked last; the other one gets what it waits for when that one ends.
+        let (sender, receiver) = mpsc::channel();
+        let told = |mut child: std::process::Child, sender: mpsc::Sender<String>| {
+            thread::spawn(move || {
+                sender.send(line(&mut child)).expect("somebody listens");
+                child.kill().ok();
+                child.wait().expect("it ended")
+            })
+        };
+        let threads = [told(one, sender.clone()), told(other, sender)];
+        let answers = [(); 2].map(|()| receiver.recv_timeout(PATIENCE).expect("both are answered"));
+        assert_eq!(answers, ["EDEADLK", "ok"]);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    });
+}
+
+#[test]
+fn a_signal_that_is_handled_interrupts_who_waits() {
+    everywhere(|here, there| {
+        let mut held = perl(here, "say lock_byte(F_WRLCK, 0); <STDIN>;");
+        assert_eq!(line(&mut held), "ok");
+        let mut waits =
+            perl(there, "$SIG{ALRM} = sub {}; alarm 1; say lock_byte(F_WRLCK, 0); say lock_byte(F_WRLCK, 1);");
+        assert_eq!(line(&mut waits), "EINTR");
+        assert_eq!(line(&mut waits), "ok", "it goes on");
+        drop(held.stdin.take());
+        held.wait().expect("it ended");
+        waits.wait().expect("it ended");
+        // Nobody is in the queue any more.
+        let mut last = perl(there, "say lock_byte(F_WRLCK, 0);");
+        assert_eq!(line(&mut last), "ok");
+        last.wait().expect("it ended");
     });
 }
 
