@@ -39,6 +39,7 @@ pub struct Config {
 
 /// What the client wants done, or has learned.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "few exist at a time, and most are the large one")]
 pub enum Event {
     Connect {
         connection: ConnectionId,
