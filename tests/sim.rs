@@ -98,7 +98,12 @@ fn seeds_hold_every_promise_twice_alike() {
 /// A seed as it was before disks were full, reads waited, logs were cut, sessions ended and mounts only looked.
 fn of_old(seed: u64) -> Options {
     let from_seed = Options::from_seed(seed);
-    let faults = from_seed.faults.iter().copied().filter(|fault| *fault != Fault::FullDisk).collect();
+    let faults = from_seed
+        .faults
+        .iter()
+        .copied()
+        .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount))
+        .collect();
     let (retention, timing) = (Retention::DEFAULT, Timing::DEFAULT);
     Options { faults, block: false, lookers: 0, retention, timing, ..from_seed }
 }

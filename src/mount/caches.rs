@@ -18,7 +18,7 @@ pub(crate) struct Watch {
 
 impl Mount {
     /// When this mount stops to answer for its kernel's caches; `None` when it never did.
-    pub(super) fn caches_until(&self) -> Option<Instant> {
+    pub(crate) fn caches_until(&self) -> Option<Instant> {
         let early = self.config.timing.forget_time(self.watch.watched.len());
         self.client.lease_until().map(|until| before(until, early))
     }

@@ -153,11 +153,11 @@ impl Mount {
                 ..changes
             };
             let operation = match grant {
-                Some(grant) => Operation::Flush(namespace::Flush {
+                Some(grant) => Operation::Flush(Box::new(namespace::Flush {
                     pieces,
                     give_back: gives_back && number == last,
                     ..as_flush(ino, (grant, fence), &changes)
-                }),
+                })),
                 // Write-back of a mapping, which waits for no grant (PROTOCOL R26).
                 None => Operation::Write {
                     ino,
@@ -307,8 +307,10 @@ impl Mount {
             None => {}
         }
         let mut operation = job.operation.clone();
-        if let Operation::Write { uploads, .. } | Operation::Flush(namespace::Flush { uploads, .. }) = &mut operation {
-            uploads.extend(upload);
+        match &mut operation {
+            Operation::Write { uploads, .. } => uploads.extend(upload),
+            Operation::Flush(flush) => flush.uploads.extend(upload),
+            _ => {}
         }
         self.counters.operations_proposed += 1;
         let request = job.request;

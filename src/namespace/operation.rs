@@ -146,7 +146,7 @@ pub enum Operation {
     },
     /// What the holder of the delegation did to the file meanwhile, as one change. ESTALE unless the delegation is still
     /// the one of this number (PROTOCOL R12).
-    Flush(Flush),
+    Flush(Box<Flush>),
     /// flock and fcntl: takes or converts a lock of a file, or (`waits`) a place in the queue. EAGAIN where it is taken
     /// and the caller does not wait, EDEADLK where he would wait for himself, ENOLCK where there are too many.
     Lock {
@@ -264,6 +264,16 @@ impl Operation {
     #[must_use]
     pub const fn is_locking(&self) -> bool {
         matches!(self, Self::Lock { .. } | Self::Unlock { .. } | Self::CancelLock { .. } | Self::ReleaseLocks { .. })
+    }
+
+    /// Uploads that it completes.
+    #[must_use]
+    pub fn uploads(&self) -> &[UploadId] {
+        match self {
+            Self::Write { uploads, .. } => uploads,
+            Self::Flush(flush) => &flush.uploads,
+            _ => &[],
+        }
     }
 
     /// The blocks that carrying it out needs in the stores and that do not travel in it.

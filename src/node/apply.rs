@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Node, StateBatch, Unpinned};
 use crate::{
     coordinator::{self, AppliedEntry},
-    namespace::{Applied, Command, Entry, Flush, Operation, RowChange},
+    namespace::{Applied, Command, Entry, RowChange},
     replica::{self, CommittedEntry},
     types::{BlockHash, LogIndex, Term, VolumeId},
 };
@@ -72,10 +72,8 @@ impl Node {
     fn unpinned_by(&self, entry: &Entry) -> Vec<Unpinned> {
         let (volume, session) = (entry.header.volume, entry.header.session);
         match &entry.command {
-            Command::Operation(Operation::Write { uploads, .. } | Operation::Flush(Flush { uploads, .. }))
-                if !uploads.is_empty() =>
-            {
-                vec![Unpinned::Uploads { volume, session, uploads: uploads.clone() }]
+            Command::Operation(operation) if !operation.uploads().is_empty() => {
+                vec![Unpinned::Uploads { volume, session, uploads: operation.uploads().to_vec() }]
             }
             Command::CloseSessions { sessions } => {
                 sessions.iter().map(|&session| Unpinned::Session { volume, session }).collect()

@@ -73,8 +73,11 @@ pub(super) struct MountHost {
     pub(super) link: Option<u64>,
     /// The lease was held when the core was last looked at.
     pub(super) is_fresh: bool,
-    /// When a leader last said that the session had ended.
+    /// When a leader last said that the session had ended, or it was seen that a delegation was taken away.
     pub(super) expired: Option<Instant>,
+    pub(super) delegations_lost: u64,
+    /// Nothing here runs until then.
+    pub(super) paused_until: Option<Instant>,
     /// Tickets that the core gave out and the kernel is not done with: the names they are about.
     pub(super) tickets: BTreeMap<u64, BTreeSet<(Ino, Name)>>,
     /// Names that renames named, and when they returned.

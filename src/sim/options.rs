@@ -86,6 +86,8 @@ pub enum Fault {
     CutMount,
     /// A mount's process and kernel end; a new one comes.
     CrashMount,
+    /// A mount's machine stands still for a while.
+    PauseMount,
     /// Leadership is handed over on request.
     Transfer,
     /// A node stops in an orderly way and starts again.
@@ -144,6 +146,9 @@ impl Options {
         // Rolled last: seeds without it run as they did before there was this fault.
         if !options.faults.is_empty() && dice.chance(350) {
             options.faults.push(Fault::FullDisk);
+        }
+        if Dice::new(seed ^ 0x0070_6175_7365).chance(150) {
+            options.faults.push(Fault::PauseMount);
         }
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
         options

@@ -511,6 +511,11 @@ impl Oracle {
         }
     }
 
+    /// The mount is not heard of for longer than it may hold anything: what it has written may never get into the log.
+    pub(super) fn doubt_written_by(&mut self, mount: usize) {
+        self.written.retain(|written| written.mount != mount);
+    }
+
     /// Forgets how far a mount had come: a new one stands in its place.
     pub(super) fn mount_is_new(&mut self, mount: usize) {
         // What it had asked for may still be carried out.

@@ -111,6 +111,7 @@ pub(super) struct Running {
     pub(super) writes: Option<Ino>,
     /// A write() that has returned: where, and what.
     pub(super) wrote: Option<(Ino, u64, Bytes)>,
+    has_told: bool,
     /// It does nothing until then.
     pub(super) sleeps_until: Option<Instant>,
 }
@@ -125,6 +126,7 @@ impl Running {
             sights: Vec::new(),
             writes: None,
             wrote: None,
+            has_told: false,
             sleeps_until: None,
         }
     }
@@ -496,7 +498,10 @@ impl Step<'_> {
         let written = self.write(ino, opened, offset, data, append)?;
         if written.is_ok() {
             // Where an append lands only apply knows.
-            self.running.wrote = Some((ino, offset, data.clone())).filter(|_| !append);
+            // Told once: when this is run again, others may have written over it.
+            if !append && !std::mem::replace(&mut self.running.has_told, true) {
+                self.running.wrote = Some((ino, offset, data.clone()));
+            }
             self.linger(data.len())?;
         }
         let closed = self.close(ino, opened)?;

@@ -61,6 +61,7 @@ enum Event {
     Notify { mount: usize, life: u64, ticket: u64, notifications: Vec<Notification> },
     Notified { mount: usize, life: u64, ticket: u64 },
     NextCall { mount: usize, life: u64, process: usize },
+    MountResumed { mount: usize, life: u64 },
     Fault,
     Heal,
     SpaceAgain(NodeId),
@@ -210,6 +211,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        if let Some(until) = self.is_paused(&event) {
+            return self.at(until, event);
+        }
         std::mem::discriminant(&event).hash(&mut self.trace);
         self.report.events += 1;
         self.tell(|| format!("{event:?}"));
@@ -239,6 +243,7 @@ impl World {
             Event::Notify { mount, life, ticket, notifications } => self.notify(mount, life, ticket, notifications),
             Event::Notified { mount, life, ticket } => self.notified(mount, life, ticket),
             Event::NextCall { mount, life, process } => self.next_call(mount, life, process),
+            Event::MountResumed { mount, life } => self.mount_resumed(mount, life),
             Event::Fault => self.fault(),
             Event::Heal => self.network.heal(),
             Event::SpaceAgain(id) => self.set_full(id, false),

@@ -254,7 +254,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             piece
         }),
         ino().prop_map(|ino| Operation::Delegate { ino }),
-        flush().prop_map(Operation::Flush),
+        flush().prop_map(|flush| Operation::Flush(Box::new(flush))),
         (ino(), claim(), any::<bool>()).prop_map(|(ino, claim, waits)| Operation::Lock { ino, claim, waits }),
         (ino(), claim()).prop_map(|(ino, LockClaim { family, owner, range, .. })| Operation::Unlock {
             ino,

@@ -361,7 +361,7 @@ impl Step {
                 let held: Vec<Ino> = model.holders.keys().copied().collect();
                 let ino = if held.is_empty() { file(ino) } else { held[usize::from(ino) % held.len()] };
                 let grant = model.holders.get(&ino).map_or(LogIndex(1), |(_, grant)| *grant);
-                Operation::Flush(Flush {
+                Operation::Flush(Box::new(Flush {
                     ino,
                     grant: LogIndex(grant.0 - u64::from(is_late)),
                     cut,
@@ -373,7 +373,7 @@ impl Step {
                     uploads: Vec::new(),
                     give_back,
                     fence: None,
-                })
+                }))
             }
             Self::EndHolds { .. }
             | Self::Switch

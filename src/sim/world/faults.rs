@@ -68,6 +68,10 @@ impl World {
                 self.heal_later();
             }
             Fault::CrashMount => self.crash_mount(mount),
+            Fault::PauseMount => {
+                let time = self.dice.micros(100_000, 4_000_000);
+                self.pause_mount(mount, time);
+            }
             Fault::Transfer => {
                 for id in ids {
                     self.tell_node(id, Input::Admin { ticket: 1, request: AdminRequest::TransferLeader { to: None } });

@@ -1,6 +1,6 @@
 //! What a FUSE worker and its kernel do around a mount's core, and the processes that use it.
 
-use std::{collections::BTreeMap, hash::Hash};
+use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
 use bytes::Bytes;
 
@@ -38,6 +38,8 @@ impl World {
             link: None,
             is_fresh: false,
             expired: None,
+            delegations_lost: 0,
+            paused_until: None,
             tickets: BTreeMap::new(),
             renamed: Vec::new(),
             written: BTreeMap::new(),
@@ -59,6 +61,56 @@ impl World {
         }
     }
 
+    /// The machine stands still for a while: worker, kernel and processes.
+    pub(super) fn pause_mount(&mut self, number: usize, time: Duration) {
+        let host = &mut self.mounts[number];
+        if host.paused_until.is_none() {
+            let (life, until) = (host.life, self.now.after(time));
+            host.paused_until = Some(until);
+            if time + self.options.timing.lease >= self.options.timing.hold {
+                self.oracle.doubt_written_by(number);
+            }
+            self.at(until, Event::MountResumed { mount: number, life });
+        }
+    }
+
+    /// The lease has ended meanwhile: the holder, which runs first, makes the kernel forget what the worker could not.
+    pub(super) fn mount_resumed(&mut self, number: usize, life: u64) {
+        if !self.is_current(number, life) {
+            return;
+        }
+        let host = &mut self.mounts[number];
+        (host.paused_until, host.wake) = (None, None);
+        if host.core.caches_until().is_none_or(|until| until <= self.now) {
+            let mut all = vec![Notification::AllNames];
+            for ino in host.kernel.inodes_known() {
+                all.extend([Notification::Attributes { ino }, Notification::Pages { ino, offset: 0, length: 0 }]);
+            }
+            host.kernel.now = self.now;
+            host.kernel.notify(u64::MAX, all);
+            self.run_kernel(number, None);
+        }
+        self.tell_mount(number, Input::Tick);
+    }
+
+    /// Until when the event has to wait.
+    pub(super) fn is_paused(&self, event: &Event) -> Option<Instant> {
+        let number = match event {
+            Event::Dialled { mount, .. }
+            | Event::ClosedAtMount { mount, .. }
+            | Event::Stored { mount, .. }
+            | Event::Fetched { mount, .. }
+            | Event::MountWake { mount, .. }
+            | Event::Answer { mount, .. }
+            | Event::Notify { mount, .. }
+            | Event::Notified { mount, .. }
+            | Event::NextCall { mount, .. } => *mount,
+            Event::DialAnswered { link } | Event::ToMount { link, .. } => self.links.get(link)?.mount,
+            _ => return None,
+        };
+        self.mounts.get(number)?.paused_until
+    }
+
     /// The process and its kernel end; whoever made a call is told nothing.
     pub(super) fn crash_mount(&mut self, number: usize) {
         let host = &mut self.mounts[number];
@@ -67,6 +119,7 @@ impl World {
         host.kernel = Kernel::default();
         (host.wake, host.written, host.tickets) = (None, BTreeMap::new(), BTreeMap::new());
         (host.is_fresh, host.expired) = (false, None);
+        (host.delegations_lost, host.paused_until) = (0, None);
         for process in &mut host.processes {
             if let Some(running) = process.running.take() {
                 self.workload.returned(&running.call, None);
@@ -94,7 +147,7 @@ impl World {
         self.oracle.mount_is_new(number);
         self.drain_mount(number);
         for process in 0..self.options.processes {
-            self.after(std::time::Duration::ZERO, Event::NextCall { mount: number, life, process });
+            self.after(Duration::ZERO, Event::NextCall { mount: number, life, process });
         }
     }
 
@@ -116,6 +169,9 @@ impl World {
         let status = host.core.status();
         self.report.leases_lost += u64::from(host.is_fresh && !status.lease_held);
         host.is_fresh = status.lease_held;
+        if status.counters.delegations_lost > host.delegations_lost {
+            (host.delegations_lost, host.expired) = (status.counters.delegations_lost, Some(self.now));
+        }
         if status.cut_off && !self.options.block {
             host.processes.iter_mut().for_each(|process| process.without_lease = true);
         }
@@ -566,7 +622,7 @@ impl World {
     fn give_calls(&mut self, number: usize, calls: Vec<Call>) {
         self.mounts[number].processes[0].next.extend(calls);
         let life = self.mounts[number].life;
-        self.after(std::time::Duration::ZERO, Event::NextCall { mount: number, life, process: 0 });
+        self.after(Duration::ZERO, Event::NextCall { mount: number, life, process: 0 });
     }
 }
 
