@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn ctime_goes_forward_on_each_mount() {
-        let stamp = |ctime, seconds| {
+        let stamp = |ctime, seconds: Moment| {
             let began = seconds * 1_000_000_000;
             Stamp { ino: 1, ctime, mount: 0, began, ended: began + 1 }
         };
