@@ -57,6 +57,10 @@ pub struct Report {
     pub snapshots: u64,
     /// Snapshots that mounts were sent though they had a state.
     pub reloads: u64,
+    /// Numbers that processes wrote under locks.
+    pub counts: u64,
+    /// Sessions that lost what they held because nobody heard of them.
+    pub holds_ended: u64,
 }
 
 impl Report {
@@ -79,6 +83,8 @@ impl Report {
             torn_writes: self.torn_writes + other.torn_writes,
             snapshots: self.snapshots + other.snapshots,
             reloads: self.reloads + other.reloads,
+            counts: self.counts + other.counts,
+            holds_ended: self.holds_ended + other.holds_ended,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use manyfs::{
@@ -93,6 +94,7 @@ fn seeds_hold_every_promise_twice_alike() {
     assert!(sum.faults > count && sum.elections > count && sum.notifications > 10 * count, "{sum:?}");
     assert!(sum.leases_lost > 0 && sum.sessions_ended > 0 && sum.torn_writes > 0, "{sum:?}");
     assert!(sum.snapshots > 0 && sum.reloads > 0, "{sum:?}");
+    assert!(sum.counts > 5 * count && sum.holds_ended > 0, "{sum:?}");
 }
 
 /// A seed as it was before disks were full, reads waited, logs were cut, sessions ended and mounts only looked.
@@ -105,7 +107,7 @@ fn of_old(seed: u64) -> Options {
         .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount))
         .collect();
     let (retention, timing) = (Retention::DEFAULT, Timing::DEFAULT);
-    Options { faults, block: false, lookers: 0, retention, timing, ..from_seed }
+    Options { faults, block: false, lookers: 0, counts: 0, retention, timing, ..from_seed }
 }
 
 /// Runs a seed that once was red, as it ran then.
@@ -145,7 +147,7 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
 #[test]
 fn one_full_disk_after_another_is_no_full_cluster() {
     for seed in [215, 241, 639, 1126, 1361] {
-        let _ = run(seed);
+        let _ = sim::run(seed, Options { counts: 0, ..Options::from_seed(seed) }, None);
     }
 }
 
@@ -168,7 +170,12 @@ const SEEDS_TO_SEE: Range<u64> = 0..50;
 
 /// Breaks the rule in one seed after the other until a checker of this name sees it.
 fn is_seen(breach: Breach, checkers: &[&str]) {
-    let run = |seed| sim::run(seed, Options { breach: Some(breach), ..Options::from_seed(seed) }, None);
+    is_seen_under(breach, checkers, Options::from_seed);
+}
+
+/// The same under conditions in which the rule is needed often.
+fn is_seen_under(breach: Breach, checkers: &[&str], options: impl Fn(u64) -> Options) {
+    let run = |seed| sim::run(seed, Options { breach: Some(breach), ..options(seed) }, None);
     let seen = SEEDS_TO_SEE.into_iter().find_map(|seed| {
         let reason = judged(|| run(seed)).err()?;
         checkers.iter().any(|checker| reason.starts_with(checker)).then_some(seed)
@@ -207,4 +214,45 @@ fn calls_that_are_carried_out_again_are_seen() {
 #[test]
 fn answers_before_a_majority_has_synced_are_seen() {
     is_seen(Breach::Sync, &["durability"]);
+}
+
+/// Mounts count, and are now and then not heard of for longer than what they hold is held for them.
+fn cut_off_for_long(seed: u64) -> Options {
+    let timing = Timing { hold: Duration::from_secs(1), session: Duration::from_secs(20), ..Timing::DEFAULT };
+    Options {
+        nodes: 3,
+        mounts: 3,
+        lookers: 0,
+        processes: 2,
+        directories: 1,
+        counts: 900,
+        think: (500, 5000),
+        chaos: Duration::from_secs(8),
+        faults: vec![Fault::CutMount],
+        fault_pause: (100_000, 1_500_000),
+        timing,
+        ..Options::from_seed(seed)
+    }
+}
+
+/// What was written under a lock that was lost counts for nothing, however late it comes.
+#[test]
+fn mounts_that_are_cut_off_for_long_lose_their_locks_and_no_count() {
+    let lost: u64 = SEEDS_TO_SEE.map(|seed| sim::run(seed, cut_off_for_long(seed), None).holds_ended).sum();
+    assert!(lost > SEEDS_TO_SEE.end, "{lost}");
+}
+
+#[test]
+fn writes_that_come_after_their_lock_was_lost_are_seen() {
+    is_seen_under(Breach::LateWrites, &["mutual exclusion"], cut_off_for_long);
+}
+
+#[test]
+fn who_is_let_in_before_his_turn_is_seen() {
+    is_seen(Breach::Queue, &["mutual exclusion"]);
+}
+
+#[test]
+fn locks_that_outlive_their_mount_are_seen() {
+    is_seen(Breach::Holds, &["liveness"]);
 }

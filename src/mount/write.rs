@@ -79,6 +79,10 @@ impl Mount {
         match &waiting.kind {
             Kind::Write { ino, fh, offset, data, flags } => {
                 let (file, range, flags) = ((*ino, *fh), (*offset, data.clone()), *flags);
+                // It may have waited for a delegation, and its lock been lost meanwhile.
+                if self.handles.has_lost_lock(file.1) {
+                    return self.answer(now, unique, Err(Errno::EIO));
+                }
                 self.attempt_write(now, unique, file, range, flags);
             }
             Kind::OpenTruncate { ino, flags, .. } => {

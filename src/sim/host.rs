@@ -10,7 +10,7 @@ use super::{
 use crate::{
     mount::Mount,
     node::{LogEntry, Node},
-    types::{ConnectionId, Ino, Instant, LogIndex, Name},
+    types::{ConnectionId, Ino, Instant, LogIndex, Name, SessionId},
 };
 
 /// A storage node: its process, while it runs, and its disk.
@@ -55,6 +55,8 @@ pub(super) struct Process {
     pub(super) started: Instant,
     /// Calls that are to be made next, before the workload is asked.
     pub(super) next: VecDeque<Call>,
+    /// The mount's session then, and how far it had applied.
+    pub(super) began_as: (Option<SessionId>, LogIndex),
     /// The lease was not held at some time since.
     pub(super) without_lease: bool,
     /// Names that a rename had moved, and that were still to be invalidated when the call began.

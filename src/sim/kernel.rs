@@ -176,10 +176,11 @@ impl Kernel {
         self.inodes.entry(ino).or_default()
     }
 
-    pub(super) fn send(&mut self, process: usize, request: Request, context: Context) {
+    pub(super) fn send(&mut self, process: usize, request: Request, context: Context) -> u64 {
         self.serial += 1;
         self.pending.insert(self.serial, (process, context));
         self.sent.push((self.serial, request));
+        self.serial
     }
 
     pub(super) fn cached(&self, parent: Ino, name: &Name) -> Cached {

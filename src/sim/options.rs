@@ -38,6 +38,8 @@ pub struct Options {
     pub block: bool,
     /// Chance that a write is too large to travel in its entry.
     pub large: u64,
+    /// Chance that a process counts in a file that a lock guards.
+    pub counts: u64,
     /// Where it is little, who lags needs a snapshot, of several pieces.
     pub retention: Retention,
     /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
@@ -65,6 +67,12 @@ pub enum Breach {
     Retries,
     /// A node calls its log synced that is only written.
     Sync,
+    /// R12: what is written under a lock does not name since when its session holds it.
+    LateWrites,
+    /// P5: whoever waits for a lock is told that he has it.
+    Queue,
+    /// P5: locks of mounts that nobody hears of never end.
+    Holds,
 }
 
 /// What may go wrong.
@@ -139,6 +147,7 @@ impl Options {
             // Of its own dice: the other choices of a seed stay as they were.
             block: Dice::new(seed ^ 0x0062_6c6f_636b).chance(400),
             large: dice.roll(2) * dice.roll(50),
+            counts: 0,
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,
             breach: None,
@@ -151,6 +160,8 @@ impl Options {
             options.faults.push(Fault::PauseMount);
         }
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
+        let mut dice = Dice::new(seed ^ 0x6c6f_636b_73);
+        options.counts = dice.roll(3).min(1) * (50 + dice.roll(400));
         options
     }
 

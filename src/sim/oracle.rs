@@ -93,6 +93,8 @@ pub(super) struct Oracle {
     /// By mount and object: up to which version it had certainly come, and when that was seen.
     progress: BTreeMap<(usize, Object), Vec<(Instant, LogIndex)>>,
     written: Vec<Written>,
+    /// The last entry that took locks and all from the session.
+    holds_ended: BTreeMap<SessionId, LogIndex>,
     pub(super) checked: u64,
     pub(super) sessions_ended: u64,
 }
@@ -115,6 +117,7 @@ impl Oracle {
             made_up: BTreeMap::new(),
             progress: BTreeMap::new(),
             written: Vec::new(),
+            holds_ended: BTreeMap::new(),
             checked: 0,
             sessions_ended: 0,
         };
@@ -166,6 +169,10 @@ impl Oracle {
         }
         if let crate::namespace::Command::CloseSessions { sessions } = &entry.command {
             self.sessions_ended += sessions.len() as u64;
+            self.holds_ended.extend(sessions.iter().map(|session| (*session, index)));
+        }
+        if let crate::namespace::Command::EndHolds { session } = entry.command {
+            self.holds_ended.insert(session, index);
         }
         let applied = self.state.apply(index, entry);
         let header = &entry.header;
@@ -531,6 +538,21 @@ impl Oracle {
             (_, Value::Content(content)) => Some(content.clone()),
             _ => None,
         }
+    }
+
+    /// The last entry that took from the session what it held.
+    pub(super) fn holds_ended(&self, session: SessionId) -> Option<LogIndex> {
+        self.holds_ended.get(&session).copied()
+    }
+
+    /// How often sessions lost what they held.
+    pub(super) fn sessions_without_holds(&self) -> u64 {
+        self.holds_ended.len() as u64
+    }
+
+    /// Nobody holds a lock, or waits for one.
+    pub(super) fn is_unlocked(&self) -> bool {
+        self.volume().is_none_or(|volume| volume.locks().sessions().next().is_none())
     }
 
     /// The last entry of the volume.

@@ -3,13 +3,16 @@
 //! Each call is straight-line code that is run again from its beginning whenever something it waits for has come: what
 //! it learned so far stands in its journal, so that the steps before are not taken twice.
 
+mod counting;
+
 use bytes::Bytes;
 
+pub(super) use self::counting::Guard;
 use super::kernel::{Cached, Context, Hold, Kernel, Owner, PAGE};
 use crate::{
     mount::{OpenFlags, OpenedAs, Request, Response, WriteFlags},
     namespace::{NewNode, RenameMode},
-    types::{AttributeChanges, Attributes, Errno, Ino, Instant, Name},
+    types::{AttributeChanges, Attributes, Errno, Ino, Instant, LockClaim, Name},
 };
 
 /// Where a name stands: a directory below the root, and a name in it.
@@ -67,6 +70,11 @@ pub(super) enum Call {
     List {
         directory: Name,
     },
+    /// open(O_CREAT), lock, read a number, write the next one, unlock or not, close.
+    Count {
+        path: Path,
+        guard: Guard,
+    },
 }
 
 /// What a process saw.
@@ -114,6 +122,13 @@ pub(super) struct Running {
     has_told: bool,
     /// It does nothing until then.
     pub(super) sleeps_until: Option<Instant>,
+    /// The request that is not answered yet.
+    pub(super) unique: Option<u64>,
+    /// The process believes that it holds this lock.
+    pub(super) lock: Option<(Ino, LockClaim)>,
+    /// What it wrote under its lock.
+    pub(super) counted: Option<u64>,
+    pub(super) is_killed: bool,
 }
 
 impl Running {
@@ -128,10 +143,15 @@ impl Running {
             wrote: None,
             has_told: false,
             sleeps_until: None,
+            unique: None,
+            lock: None,
+            counted: None,
+            is_killed: false,
         }
     }
 
     pub(super) fn answer(&mut self, result: Result<Response, Errno>) {
+        self.unique = None;
         if self.awaited.take().is_some() {
             self.journal.push(Note::Answer(result));
         }
@@ -144,6 +164,7 @@ impl Running {
         }
         let call = self.call.clone();
         self.sights.clear();
+        (self.lock, self.counted, self.sleeps_until) = (None, None, None);
         let mut step = Step { at: 0, process, running: self, kernel };
         let outcome = step.run(&call)?;
         for directory in std::mem::take(&mut self.held) {
@@ -170,6 +191,7 @@ macro_rules! try_call {
         }
     };
 }
+use try_call;
 
 impl Step<'_> {
     fn run(&mut self, call: &Call) -> Answer<()> {
@@ -191,6 +213,7 @@ impl Step<'_> {
             Call::Unlink { path } => self.unlink(path),
             Call::Rename { from, to, mode } => self.rename(from, to, *mode),
             Call::List { directory } => self.list(directory),
+            Call::Count { path, guard } => self.count(path, guard),
         }
     }
 
@@ -214,7 +237,7 @@ impl Step<'_> {
             return Ok(result.clone());
         }
         let (request, context) = make(self.kernel);
-        self.kernel.send(self.process, request, context);
+        self.running.unique = Some(self.kernel.send(self.process, request, context));
         self.running.awaited = Some(at);
         Err(Blocked)
     }
@@ -354,7 +377,8 @@ impl Step<'_> {
         let flushed = if opened.no_flush {
             Ok(Response::Done)
         } else {
-            self.request(|_| (Request::Flush { ino, fh, owner: 0 }, Context::Plain))?
+            let owner = counting::owner_of(self.process);
+            self.request(|_| (Request::Flush { ino, fh, owner }, Context::Plain))?
         };
         self.note(|kernel| {
             let inode = kernel.inode(ino);

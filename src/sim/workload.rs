@@ -1,15 +1,22 @@
 //! What processes do: few names in few directories, so that they collide.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::{
     dice::Dice,
     options::Options,
-    syscalls::{Call, Path},
+    syscalls::{Call, Guard, Path},
 };
-use crate::{limits, namespace::RenameMode, types::Name};
+use crate::{
+    limits,
+    namespace::RenameMode,
+    types::{LockFamily, LockKind, Name},
+};
 
 /// From this one on, kinds of calls change nothing.
 const LOOKS: u64 = 58;
@@ -25,6 +32,11 @@ pub(super) struct Workload {
     serial: u64,
     /// Files that are only ever appended to: each token that was written, and whether its call succeeded.
     appended: BTreeMap<Path, Vec<(Bytes, Option<bool>)>>,
+    /// What is rolled for calls that count, and how often they come.
+    count_dice: Dice,
+    counts: u64,
+    /// Numbers that calls wrote under locks and that they were told are written.
+    counted: BTreeMap<Path, BTreeSet<u64>>,
 }
 
 pub(super) fn name(text: &str) -> Name {
@@ -33,7 +45,12 @@ pub(super) fn name(text: &str) -> Name {
 
 impl Workload {
     pub(super) fn new(dice: Dice, options: &Options) -> Self {
+        // Of its own: runs without such calls are as they were before there were any.
+        let count_dice = dice.clone().split();
         Self {
+            count_dice,
+            counts: options.counts,
+            counted: BTreeMap::new(),
             dice,
             directories: options.directories,
             names: options.names,
@@ -49,14 +66,15 @@ impl Workload {
 
     /// Every path that a call may name.
     pub(super) fn paths(&self) -> Vec<Path> {
-        let names = || (0..self.names).map(|number| format!("n{number}")).chain(["log".to_owned()]);
+        let names =
+            || (0..self.names).map(|number| format!("n{number}")).chain(["log", "flock", "fcntl"].map(str::to_owned));
         let in_directory =
             |directory: Name| names().map(move |text| Path { directory: directory.clone(), name: name(&text) });
         self.directories().into_iter().flat_map(in_directory).collect()
     }
 
     pub(super) fn next_call(&mut self) -> Call {
-        self.call(0)
+        if self.counts > 0 && self.count_dice.chance(self.counts) { self.count() } else { self.call(0) }
     }
 
     /// A call that changes nothing.
@@ -98,6 +116,17 @@ impl Workload {
         }
     }
 
+    /// A call wrote this number under a lock, and all went well.
+    pub(super) fn counted(&mut self, path: &Path, number: u64) {
+        let is_new = self.counted.entry(path.clone()).or_default().insert(number);
+        assert!(is_new, "mutual exclusion: {path:?} was counted to {number} twice");
+    }
+
+    /// How many numbers calls have written under locks.
+    pub(super) fn counts(&self) -> u64 {
+        self.counted.values().map(|numbers| numbers.len() as u64).sum()
+    }
+
     /// Acknowledged appends are there, once; others at most once.
     pub(super) fn check(&self, content: impl Fn(&Path) -> Option<Bytes>) {
         for (path, tokens) in &self.appended {
@@ -111,6 +140,28 @@ impl Workload {
             }
             assert!(counts.is_empty(), "{path:?} holds what nobody appended: {counts:?}");
         }
+        for (path, numbers) in &self.counted {
+            let found = content(path).unwrap_or_default();
+            let shown: u64 = std::str::from_utf8(&found).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let most = numbers.last().copied().unwrap_or(0);
+            assert!(shown >= most, "mutual exclusion: {path:?} is at {shown}, but was counted to {most}");
+        }
+    }
+
+    fn count(&mut self) -> Call {
+        let dice = &mut self.count_dice;
+        let (family, file) = [(LockFamily::Flock, "flock"), (LockFamily::Fcntl, "fcntl")][dice.index(2)];
+        let directory = name(&format!("d{}", dice.roll(self.directories)));
+        let guard = Guard {
+            family,
+            kind: if dice.chance(750) { LockKind::Exclusive } else { LockKind::Shared },
+            waits: dice.chance(700),
+            unlocks: dice.chance(500),
+            // Now and then long enough to lose the lock meanwhile.
+            pause: if dice.chance(80) { dice.micros(0, 2_000_000) } else { dice.micros(0, 10_000) },
+            dies: dice.chance(100).then(|| Duration::from_micros(dice.roll(60_000))),
+        };
+        Call::Count { path: Path { directory, name: name(file) }, guard }
     }
 
     fn append(&mut self, directory: Name) -> Call {

@@ -1,6 +1,7 @@
 //! A cluster with its mounts, kernels and processes, on one queue of events in virtual time.
 
 mod faults;
+mod locks;
 mod mounts;
 mod nodes;
 
@@ -62,6 +63,7 @@ enum Event {
     Notified { mount: usize, life: u64, ticket: u64 },
     NextCall { mount: usize, life: u64, process: usize },
     MountResumed { mount: usize, life: u64 },
+    Killed { mount: usize, life: u64, process: usize, started: Instant },
     Fault,
     Heal,
     SpaceAgain(NodeId),
@@ -138,7 +140,10 @@ impl World {
         self.run_to(end);
         self.is_busy = false;
         self.end_faults();
-        self.wait_for("every call to return", LIVENESS, Self::is_idle);
+        // Whoever waits for a lock of a mount that is no more waits for the end of its hold time.
+        let patience = LIVENESS + self.options.timing.hold;
+        self.wait_for("every call to return", patience, Self::is_idle);
+        self.wait_for("all locks to be given back", patience, |world| world.oracle.is_unlocked());
         self.wait_for("all nodes and mounts to have applied the same", LIVENESS, Self::agrees);
         self.wait_for("all kernels to have forgotten what was before", LIVENESS, Self::has_invalidated);
         self.is_final = true;
@@ -150,6 +155,8 @@ impl World {
         self.report.entries = self.oracle.next().0 - 2;
         self.report.sights = self.oracle.checked;
         self.report.sessions_ended = self.oracle.sessions_ended;
+        self.report.counts = self.workload.counts();
+        self.report.holds_ended = self.oracle.sessions_without_holds();
         self.report
     }
 
@@ -244,6 +251,7 @@ impl World {
             Event::Notified { mount, life, ticket } => self.notified(mount, life, ticket),
             Event::NextCall { mount, life, process } => self.next_call(mount, life, process),
             Event::MountResumed { mount, life } => self.mount_resumed(mount, life),
+            Event::Killed { mount, life, process, started } => self.killed(mount, life, process, started),
             Event::Fault => self.fault(),
             Event::Heal => self.network.heal(),
             Event::SpaceAgain(id) => self.set_full(id, false),

@@ -10,6 +10,7 @@ use crate::{
     mount::{
         Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError, WhenDisconnected,
     },
+    namespace::Reply,
     sim::{
         host::{MountHost, Process},
         kernel::Kernel,
@@ -151,11 +152,11 @@ impl World {
         }
     }
 
-    fn is_current(&self, number: usize, life: u64) -> bool {
+    pub(super) fn is_current(&self, number: usize, life: u64) -> bool {
         self.mounts[number].life == life
     }
 
-    fn tell_mount(&mut self, number: usize, input: Input) {
+    pub(super) fn tell_mount(&mut self, number: usize, input: Input) {
         let now = self.now;
         self.mounts[number].core.handle(now, input);
         self.drain_mount(number);
@@ -304,6 +305,11 @@ impl World {
         if let ToMount::Answer { sequence, index, outcome } = &message {
             self.call_answered(link.mount, *sequence, *index, *outcome);
         }
+        if let (Some(Breach::Queue), ToMount::Answer { outcome, .. }) = (self.options.breach, &mut message)
+            && *outcome == Ok(Reply::Queued)
+        {
+            *outcome = Ok(Reply::Locked);
+        }
         if let (Some(Breach::Retries), ToMount::Answer { sequence, .. }) = (self.options.breach, &mut message) {
             sequence.0 &= (1 << SENDING_BITS) - 1;
         }
@@ -428,7 +434,7 @@ impl World {
     }
 
     /// Lets the process, and whoever waited for what it gave back, go on as far as they can.
-    fn run_kernel(&mut self, number: usize, process: Option<usize>) {
+    pub(super) fn run_kernel(&mut self, number: usize, process: Option<usize>) {
         let life = self.mounts[number].life;
         if let Some(process) = process {
             self.run_process(number, process);
@@ -482,9 +488,11 @@ impl World {
             let life = self.mounts[number].life;
             self.after(until.since(self.now), Event::NextCall { mount: number, life, process });
         }
-        let host = &mut self.mounts[number];
         match outcome {
-            Err(_) => host.processes[process].running = Some(running),
+            Err(_) => {
+                self.check_lock(number, process, &running);
+                self.mounts[number].processes[process].running = Some(running);
+            }
             Ok(outcome) => self.returned(number, process, running, outcome),
         }
     }
@@ -505,7 +513,13 @@ impl World {
             Err(Errno::EIO) => self.mounts[number].expired.is_some_and(pardon),
             Err(_) => false,
         };
+        let is_honest = is_honest || running.is_killed || self.is_honest_of_locks(number, &running, outcome);
         assert!(is_honest, "availability: mount {number} answered {:?} with {outcome:?}", running.call);
+        if let (Call::Count { path, .. }, Some(counted), Ok(()), false) =
+            (&running.call, running.counted, outcome, running.is_killed)
+        {
+            self.workload.counted(path, counted);
+        }
         let host = &mut self.mounts[number];
         let glance = Glance {
             mount: number,
@@ -581,9 +595,17 @@ impl World {
         }
         let without_lease = self.mounts[number].core.status().cut_off && !self.options.block;
         let unsettled = self.mounts[number].unsettled();
+        let status = self.mounts[number].core.status();
+        let began_as = (status.session, status.applied);
+        if let Call::Count { guard, .. } = &call
+            && let Some(time) = guard.dies
+        {
+            self.after(time, Event::Killed { mount: number, life, process, started: self.now });
+        }
         let host = &mut self.mounts[number].processes[process];
         host.unsettled = unsettled;
         (host.started, host.without_lease) = (self.now, without_lease);
+        host.began_as = began_as;
         host.running = Some(Running::new(call));
         self.mounts[number].kernel.now = self.now;
         self.run_kernel(number, Some(process));

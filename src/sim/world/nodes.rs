@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
 use super::{EPOCH, Event, World};
 use crate::{
+    namespace::Operation,
     node::{Input, LogBatch, Node, NodeConfig, Output, PeerMessage, StateBatch},
     replica::{self, Replica},
     sim::{
@@ -60,7 +61,10 @@ impl World {
         host.applied = recovered.state_index;
         host.log = host.disk.entries().map(|entry| (entry.index, entry.clone())).collect();
         let (cluster, address) = (self.founding.cluster, None);
-        let (timing, retention) = (self.options.timing, self.options.retention);
+        let (mut timing, retention) = (self.options.timing, self.options.retention);
+        if self.options.breach == Some(Breach::Holds) {
+            (timing.hold, timing.session) = (Duration::from_secs(3600), Duration::from_secs(3600));
+        }
         let config = NodeConfig { id, cluster, timing, retention, seed: 7 + id.0, address };
         host.core = Some(Node::open(now, config, recovered).expect("what a store wrote can be opened"));
         (host.is_stopping, host.wake, host.state_sync_due) = (false, None, false);
@@ -335,6 +339,13 @@ impl World {
             return;
         }
         std::mem::discriminant(&message).hash(&mut self.trace);
+        if let (Some(Breach::LateWrites), ToLeader::Operation { operation, .. }) = (self.options.breach, &mut message) {
+            match operation {
+                Operation::Write { fence, .. } => *fence = None,
+                Operation::Flush(flush) => flush.fence = None,
+                _ => {}
+            }
+        }
         if let (Some(Breach::Retries), ToLeader::Operation { sequence, .. }) = (self.options.breach, &mut message) {
             let sendings = self.sendings.entry((link.mount, link.mount_life, *sequence)).or_insert(0);
             sequence.0 |= *sendings << SENDING_BITS;

@@ -1,0 +1,89 @@
+//! A number in a file that only a lock guards: read, wait, write the next one. Whoever is let in beside a holder, reads
+//! what is old under a lock, or writes after his lock was lost, makes a number come twice.
+
+use std::time::Duration;
+
+use super::{Answer, Context, Flow, Note, OpenFlags, OpenedAs, Path, Request, Step, try_call};
+use crate::types::{Errno, Ino, LockClaim, LockFamily, LockKind, LockRange};
+
+/// How the number is guarded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(in crate::sim) struct Guard {
+    pub(in crate::sim) family: LockFamily,
+    /// Whoever shares it only reads.
+    pub(in crate::sim) kind: LockKind,
+    pub(in crate::sim) waits: bool,
+    /// Otherwise the lock ends with close().
+    pub(in crate::sim) unlocks: bool,
+    /// Between reading and writing.
+    pub(in crate::sim) pause: Duration,
+    /// Behind the call's beginning the process is killed.
+    pub(in crate::sim) dies: Option<Duration>,
+}
+
+/// The kernel's number for the process: what it holds with fcntl ends when it closes the file.
+pub(super) fn owner_of(process: usize) -> u64 {
+    process as u64 + 1
+}
+
+impl Step<'_> {
+    pub(super) fn count(&mut self, path: &Path, guard: &Guard) -> Answer<()> {
+        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let (ino, opened) = try_call!(self.open_or_create(path, flags));
+        let counted = self.count_under_lock(ino, opened, guard)?;
+        self.running.lock = None;
+        let closed = self.close(ino, opened)?;
+        self.running.writes = None;
+        Ok(counted.and(closed))
+    }
+
+    fn count_under_lock(&mut self, ino: Ino, opened: OpenedAs, guard: &Guard) -> Answer<()> {
+        let owner = match guard.family {
+            LockFamily::Flock => 1 << 32 | opened.fh,
+            LockFamily::Fcntl => owner_of(self.process),
+        };
+        let range = match guard.family {
+            LockFamily::Flock => LockRange::ALL,
+            LockFamily::Fcntl => LockRange { first: 100, last: 109 },
+        };
+        let claim = LockClaim { family: guard.family, owner, kind: guard.kind, range, pid: 0, fh: opened.fh };
+        let waits = guard.waits;
+        try_call!(self.request(|_| (Request::SetLock { ino, claim, waits }, Context::Plain)));
+        self.running.lock = Some((ino, claim));
+        if self.is_killed()? {
+            return Ok(Err(Errno::EINTR));
+        }
+        let content = try_call!(self.read_all(ino, opened));
+        self.sleep(guard.pause)?;
+        if self.is_killed()? {
+            return Ok(Err(Errno::EINTR));
+        }
+        if guard.kind == LockKind::Exclusive {
+            let before = std::str::from_utf8(&content).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let data = format!("{:08}", before + 1).into_bytes().into();
+            try_call!(self.write(ino, opened, 0, &data, false));
+            self.running.counted = Some(before + 1);
+        }
+        if guard.unlocks {
+            self.running.lock = None;
+            try_call!(self.request(|_| (Request::Unlock { ino, claim }, Context::Plain)));
+        }
+        Ok(Ok(()))
+    }
+
+    fn is_killed(&mut self) -> Flow<bool> {
+        let is_killed = self.running.is_killed;
+        let note = self.note(|_| Some(Note::Number(u64::from(is_killed))))?;
+        Ok(matches!(note, Note::Number(1)))
+    }
+
+    fn sleep(&mut self, time: Duration) -> Flow<()> {
+        let began = self.note(|kernel| Some(Note::Number(kernel.now.0)))?;
+        let Note::Number(began) = began else { return Ok(()) };
+        let (end, is_killed) = (crate::types::Instant(began).after(time), self.running.is_killed);
+        self.running.sleeps_until = Some(end);
+        self.note(|kernel| (is_killed || kernel.now >= end).then_some(Note::Done))?;
+        self.running.sleeps_until = None;
+        Ok(())
+    }
+}
