@@ -142,7 +142,7 @@ pub struct Mount {
     timers: BTreeSet<(Instant, Timer)>,
 
     files: BTreeMap<Ino, File>,
-    /// The session that asked for locks last.
+    /// The session whose locks are those of the processes here; kept until they are told that it is over.
     locking_as: Option<SessionId>,
     jobs: BTreeMap<JobId, Job>,
     last_job: u64,

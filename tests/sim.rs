@@ -151,6 +151,19 @@ fn one_full_disk_after_another_is_no_full_cluster() {
     }
 }
 
+/// The entry that gave a lock's call its place in the queue and the one that granted the lock came in one snapshot, before
+/// the answer: the call waited for ever.
+#[test]
+fn a_lock_that_a_snapshot_granted_is_answered() {
+    let _ = run(724);
+}
+
+/// A call that waited when its session ended was proposed again before the next session began: no grant was its own.
+#[test]
+fn a_lock_that_is_asked_for_again_is_that_of_the_new_session() {
+    let _ = run(1229);
+}
+
 /// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
 #[test]
 fn a_leader_that_was_replaced_refuses_nobody() {

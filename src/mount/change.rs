@@ -171,7 +171,7 @@ impl Mount {
                 }
             }
             // Its turn comes by an entry of another.
-            (Kind::Lock { .. }, Ok(Reply::Queued)) => self.lock_queued(unique),
+            (Kind::Lock { .. }, Ok(Reply::Queued)) => self.lock_is_queued(now, unique),
             (Kind::Lock { .. }, Ok(_)) => self.answer_lock(now, unique),
             (Kind::Through { length }, Ok(_)) => {
                 let length = *length;

@@ -152,6 +152,24 @@ impl Mount {
         if since(before) != since(self.volume()) {
             self.locks_lost(now, handles_of(before, session));
         }
+        self.look_for_turns(now);
+    }
+
+    /// The answer says that the call has a place in a queue, and the replica is as new. Where a snapshot brought the
+    /// entry, nothing was seen of it, nor of one that has granted the lock since.
+    pub(super) fn lock_is_queued(&mut self, now: Instant, unique: u64) {
+        let waiting = self.waiting.get_mut(unique);
+        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.kind, Kind::Lock { is_queued: true, .. }));
+        self.lock_queued(unique);
+        if !was_seen {
+            self.look_for_turns(now);
+        }
+    }
+
+    /// What entries did to queued calls was not seen: those that were granted are answered, those without a place get
+    /// another.
+    fn look_for_turns(&mut self, now: Instant) {
+        let Some(session) = self.locking_as else { return };
         let granted: Vec<Sequence> = self
             .queued()
             .into_iter()
@@ -182,7 +200,6 @@ impl Mount {
     }
 
     fn propose_lock(&mut self, now: Instant, unique: u64, (ino, claim, waits): (Ino, LockClaim, bool)) {
-        self.locking_as = self.client.session().or(self.locking_as);
         let lock = Operation::Lock { ino, claim, waits };
         self.enqueue(now, vec![ino], lock, Vec::new(), Overlay::default(), Some(unique));
     }

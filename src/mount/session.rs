@@ -16,6 +16,7 @@ impl Mount {
             Event::Send { connection, message } => self.outputs.push_back(Output::Send { connection, message }),
             Event::Attached(welcome) => {
                 self.catch_up = Some(welcome.caught_up_at);
+                self.locking_as = self.client.session();
                 self.ask_again(now);
                 self.client.set_in_debt(true);
                 // Stores may be known now that were not before.

@@ -160,7 +160,7 @@ impl Options {
             options.faults.push(Fault::PauseMount);
         }
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
-        let mut dice = Dice::new(seed ^ 0x6c6f_636b_73);
+        let mut dice = Dice::new(seed ^ 0x006c_6f63_6b73);
         options.counts = dice.roll(3).min(1) * (50 + dice.roll(400));
         options
     }

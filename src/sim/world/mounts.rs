@@ -105,7 +105,8 @@ impl World {
             | Event::Answer { mount, .. }
             | Event::Notify { mount, .. }
             | Event::Notified { mount, .. }
-            | Event::NextCall { mount, .. } => *mount,
+            | Event::NextCall { mount, .. }
+            | Event::Killed { mount, .. } => *mount,
             Event::DialAnswered { link } | Event::ToMount { link, .. } => self.links.get(link)?.mount,
             _ => return None,
         };
