@@ -66,10 +66,28 @@ pub(super) struct Written {
     pub(super) ino: Ino,
     pub(super) offset: u64,
     pub(super) data: Bytes,
-    /// Delegations that the mount had lost by then.
+    /// The mount's session, and delegations that the mount had lost by then.
+    pub(super) session: Option<SessionId>,
     pub(super) lost: u64,
     /// Something was written over them, or cut away, before anybody looked.
     pub(super) is_doubtful: bool,
+}
+
+/// A request to change the bytes of this range.
+#[derive(Debug)]
+struct Rewrite {
+    at: Instant,
+    ino: Ino,
+    from: u64,
+    to: u64,
+    data: Bytes,
+}
+
+impl Rewrite {
+    fn overlaps(&self, written: &Written) -> bool {
+        let end = written.offset + written.data.len() as u64;
+        self.ino == written.ino && self.from < end && written.offset < self.to
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +111,8 @@ pub(super) struct Oracle {
     /// By mount and object: up to which version it had certainly come, and when that was seen.
     progress: BTreeMap<(usize, Object), Vec<(Instant, LogIndex)>>,
     written: Vec<Written>,
+    /// Requests that change content: when they were made, of what and where, and what a write brings.
+    rewrites: Vec<Rewrite>,
     /// The last entry that took locks and all from the session.
     holds_ended: BTreeMap<SessionId, LogIndex>,
     pub(super) checked: u64,
@@ -117,6 +137,7 @@ impl Oracle {
             made_up: BTreeMap::new(),
             progress: BTreeMap::new(),
             written: Vec::new(),
+            rewrites: Vec::new(),
             holds_ended: BTreeMap::new(),
             checked: 0,
             sessions_ended: 0,
@@ -478,26 +499,32 @@ impl Oracle {
         }
     }
 
-    /// A write() has returned: from now on all mounts show it.
-    pub(super) fn wrote(&mut self, written: Written) {
+    /// A write() that began then has returned: from now on all mounts show it, unless another change of the range was asked
+    /// for meanwhile, which may come to lie over it.
+    pub(super) fn wrote(&mut self, began: Instant, mut written: Written) {
         // The call's code runs again with every step.
         let is_known = |known: &Written| known.ino == written.ino && known.data == written.data;
         if !self.written.iter().any(is_known) {
+            let is_other =
+                |other: &Rewrite| other.at >= began && other.data != written.data && other.overlaps(&written);
+            written.is_doubtful |= self.rewrites.iter().any(is_other);
             self.written.push(written);
         }
     }
 
     /// A request that changes content: what was written there before may never be in the log for itself.
-    pub(super) fn doubt(&mut self, request: &Request) {
-        let (ino, from, to) = match request {
-            Request::Write { ino, offset, data, .. } => (*ino, *offset, offset + data.len() as u64),
-            Request::Setattr { ino, changes } if changes.size.is_some() => (*ino, 0, u64::MAX),
-            Request::Open { ino, flags } if flags.truncate => (*ino, 0, u64::MAX),
+    pub(super) fn doubt(&mut self, now: Instant, request: &Request) {
+        let (ino, from, to, data) = match request {
+            Request::Write { ino, offset, data, .. } => (*ino, *offset, offset + data.len() as u64, data.clone()),
+            Request::Setattr { ino, changes } if changes.size.is_some() => (*ino, 0, u64::MAX, Bytes::new()),
+            Request::Open { ino, flags } if flags.truncate => (*ino, 0, u64::MAX, Bytes::new()),
             _ => return,
         };
-        for written in self.written.iter_mut().filter(|written| written.ino == ino) {
-            written.is_doubtful |= from < written.offset + written.data.len() as u64 && written.offset < to;
+        let rewrite = Rewrite { at: now, ino, from, to, data };
+        for written in &mut self.written {
+            written.is_doubtful |= rewrite.overlaps(written);
         }
+        self.rewrites.push(rewrite);
     }
 
     /// PROTOCOL R11: who reads on another mount after a write() returned sees its bytes, closed or not. `lost`: how often
@@ -507,7 +534,11 @@ impl Oracle {
         if glance.without_lease {
             return;
         }
-        for written in self.written.iter().filter(|written| written.ino == *ino && !written.is_doubtful) {
+        // What the log took from the session is gone before the mount hears of it.
+        let has_holds =
+            |written: &&Written| written.session.is_none_or(|session| !self.holds_ended.contains_key(&session));
+        let judged = self.written.iter().filter(|written| written.ino == *ino && !written.is_doubtful);
+        for written in judged.filter(has_holds) {
             if written.mount == glance.mount || written.at >= glance.start || lost[written.mount] != written.lost {
                 continue;
             }

@@ -25,7 +25,7 @@ impl World {
 
     /// The process believes that it holds a lock: nobody else does whose lock the log did not take.
     pub(super) fn check_lock(&self, number: usize, process: usize, running: &Running) {
-        let Some((ino, claim)) = running.lock.filter(|_| !self.has_lost_locks(number, process)) else { return };
+        let Some((ino, claim)) = running.lock.filter(|_| !self.has_lost_holds(number, process)) else { return };
         for (other_mount, host) in self.mounts.iter().enumerate() {
             for (other, at) in host.processes.iter().enumerate() {
                 let Some((_, held)) = at.running.as_ref().and_then(|other| other.lock.filter(|(of, _)| *of == ino))
@@ -34,7 +34,7 @@ impl World {
                 };
                 let is_other = (other_mount, other) != (number, process);
                 assert!(
-                    !(is_other && held.excludes(&claim)) || self.has_lost_locks(other_mount, other),
+                    !(is_other && held.excludes(&claim)) || self.has_lost_holds(other_mount, other),
                     "mutual exclusion: process {process} of mount {number} has {claim:?} of {ino} beside process \
                      {other} of mount {other_mount} with {held:?}"
                 );
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Since its call began, the log took from the process's mount what it held.
-    fn has_lost_locks(&self, number: usize, process: usize) -> bool {
+    pub(super) fn has_lost_holds(&self, number: usize, process: usize) -> bool {
         let host = &self.mounts[number];
         let (session, applied) = host.processes[process].began_as;
         let is_same = session.is_some() && host.core.status().session == session;

@@ -463,7 +463,7 @@ impl World {
             self.tell(|| format!("mount {number} is asked {unique} {request:?}"));
             let caller = Caller { uid: 33, gid: 33, pid: 1 };
             self.report.upcalls += 1;
-            self.oracle.doubt(&request);
+            self.oracle.doubt(self.now, &request);
             self.tell_mount(number, Input::Request { unique, caller, request });
         }
     }
@@ -475,7 +475,7 @@ impl World {
         if let Some(ino) = running.writes {
             host.written.insert(ino, self.now);
         }
-        let lost = host.core.status().counters.delegations_lost;
+        let (lost, session) = (host.core.status().counters.delegations_lost, host.core.status().session);
         if let Some((ino, offset, data)) = running.wrote.take() {
             // What others have under way may come to lie over it, and is not to be told apart from here.
             let changes = |other: &Process| {
@@ -483,7 +483,9 @@ impl World {
                 matches!(call, Some(Call::Create { .. } | Call::Overwrite { .. } | Call::Truncate { .. }))
             };
             let is_doubtful = self.mounts.iter().flat_map(|host| &host.processes).any(changes);
-            self.oracle.wrote(Written { mount: number, at: self.now, ino, offset, data, lost, is_doubtful });
+            let began = self.mounts[number].processes[process].started;
+            self.oracle
+                .wrote(began, Written { mount: number, at: self.now, ino, offset, data, session, lost, is_doubtful });
         }
         if let Some(until) = running.sleeps_until.take() {
             let life = self.mounts[number].life;
@@ -511,7 +513,7 @@ impl World {
             |at: Instant| at.after(2 * self.options.timing.flush_age) >= self.mounts[number].processes[process].started;
         let is_honest = match outcome {
             Ok(()) | Err(Errno::ENOENT | Errno::EEXIST | Errno::ESTALE) => true,
-            Err(Errno::EIO) => self.mounts[number].expired.is_some_and(pardon),
+            Err(Errno::EIO) => self.mounts[number].expired.is_some_and(pardon) || self.has_lost_holds(number, process),
             Err(_) => false,
         };
         let is_honest = is_honest || running.is_killed || self.is_honest_of_locks(number, &running, outcome);
