@@ -24,8 +24,9 @@ fn start(program: &str, arguments: &[&str], path: &Path) -> Child {
     command.spawn().expect("the program is installed")
 }
 
-fn unanswered(mount: &Mount) -> u64 {
-    mount.report()["requests_unanswered"].as_u64().expect("a number")
+/// Requests of this kind that the kernel has made so far.
+fn upcalls(mount: &Mount, kind: &str) -> u64 {
+    mount.report()["fuse"]["upcalls"][kind].as_u64().expect("a number")
 }
 
 /// The code it exits with, or minus the signal that ended it.
@@ -38,12 +39,12 @@ fn ended(mut child: Child) -> i32 {
     status.code().unwrap_or_else(|| -status.signal().expect("a code or a signal"))
 }
 
-/// Starts the program, which must come to wait, and ends it.
-fn killed(mount: &Mount, program: &str, arguments: &[&str], path: &Path) {
-    // The kernel may still be waiting by itself for what a process closed as it died.
-    let before = unanswered(mount);
+/// Starts the program and ends it in its first call of this kind, which nobody answers. Only arrivals are counted: what
+/// processes before it left behind may be answered at any moment.
+fn killed_in(kind: &str, mount: &Mount, program: &str, arguments: &[&str], path: &Path) {
+    let before = upcalls(mount, kind);
     let child = start(program, arguments, path);
-    wait_for("the call to wait", || (unanswered(mount) > before).then_some(()));
+    wait_for("the call to arrive", || (upcalls(mount, kind) > before).then_some(()));
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL).expect("it runs");
     assert_eq!(ended(child), -libc::SIGKILL);
 }
@@ -54,10 +55,10 @@ fn a_process_that_waits_for_a_silent_cluster_can_be_killed() {
     let mount = cluster.mount();
     fs::write(mount.path.join("f"), "before").expect("write");
     cluster.pause_node();
-    killed(&mount, "mkdir", &[], &mount.path.join("d"));
+    killed_in("mkdir", &mount, "mkdir", &[], &mount.path.join("d"));
     let write = "exec dd if=/dev/zero bs=4k count=1 conv=notrunc,fsync of=\"$0\"";
-    killed(&mount, "sh", &["-c", write], &mount.path.join("f"));
-    killed(&mount, "rm", &[], &mount.path.join("f"));
+    killed_in("write", &mount, "sh", &["-c", write], &mount.path.join("f"));
+    killed_in("unlink", &mount, "rm", &[], &mount.path.join("f"));
     cluster.resume_node();
     wait_for("changes to go on", || fs::create_dir(mount.path.join("again")).ok());
     // What was proposed may have happened, once, and what is there is what the cluster has.
@@ -79,8 +80,8 @@ fn a_process_that_waits_for_a_cluster_which_is_gone_can_be_killed() {
     let cluster = Cluster::found();
     let mount = cluster.mount();
     cluster.kill_node();
-    killed(&mount, "mkdir", &[], &mount.path.join("d"));
-    killed(&mount, "touch", &[], &mount.path.join("f"));
+    killed_in("mkdir", &mount, "mkdir", &[], &mount.path.join("d"));
+    killed_in("create", &mount, "touch", &[], &mount.path.join("f"));
     cluster.start_node();
     wait_for("changes to go on", || fs::create_dir(mount.path.join("again")).ok());
 }
