@@ -1,5 +1,7 @@
 //! `manyfs serve --mount`: a storage node and a mount in one process, and the small one that holds the mount.
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod support;
@@ -15,7 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use support::{free_ports, manyfs, path, succeed, wait_for};
+use support::{free_addresses, manyfs, path, succeed, wait_for};
 
 /// The process that was started; takes the mount away if a test fails.
 struct Both<'a> {
@@ -41,7 +43,7 @@ fn one_process_stores_and_mounts() {
     succeed(&["cluster", "authority", "--out", path(&authority)]);
     let (data, directory, log) = (dir.path().join("data"), dir.path().join("mount"), dir.path().join("log"));
     fs::create_dir(&directory).expect("made");
-    let listen: Vec<_> = free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let listen = free_addresses();
     let start = || {
         let log = fs::File::options().create(true).append(true).open(&log).expect("a log");
         let arguments = [

@@ -1,6 +1,8 @@
 //! Bad input to the command line: each time a sentence that says what to do, an exit code that is not 0, and nothing
 //! changed. What needs a mount is tested with the mounts.
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod support;
@@ -14,7 +16,7 @@ use std::{
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use support::{free_ports, listing, manyfs, path, refuse, run, succeed, text};
+use support::{free_addresses, listing, manyfs, path, refuse, run, succeed, text};
 
 /// A directory with an authority in it.
 fn with_authority() -> (tempfile::TempDir, PathBuf) {
@@ -28,7 +30,7 @@ fn with_authority() -> (tempfile::TempDir, PathBuf) {
 fn with_credential() -> (tempfile::TempDir, PathBuf) {
     let (dir, authority) = with_authority();
     let credential = dir.path().join("credential.toml");
-    let server = format!("127.0.0.1:{}", free_ports(1)[0]);
+    let [server, ..] = free_addresses();
     let create = ["credential", "create", "--authority", path(&authority), "--servers", &server, "--out"];
     succeed(&[create.as_slice(), &[path(&credential)]].concat());
     (dir, credential)
@@ -41,7 +43,7 @@ fn no_text() -> &'static OsStr {
 
 /// What `serve` on free ports says when it is refused.
 fn refuse_serve(authority: &Path, data: &Path) -> String {
-    let ports: Vec<_> = free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let listen = free_addresses();
     refuse(&[
         "serve",
         "--authority",
@@ -49,11 +51,11 @@ fn refuse_serve(authority: &Path, data: &Path) -> String {
         "--data",
         path(data),
         "--listen-client",
-        &ports[0],
+        &listen[0],
         "--listen-peer",
-        &ports[1],
+        &listen[1],
         "--listen-http",
-        &ports[2],
+        &listen[2],
     ])
 }
 
@@ -133,15 +135,15 @@ fn a_flag_goes_over_the_environment_over_the_file_over_the_default() {
         used
     };
     let (file, environment, flag) = (used("by-file"), used("by-environment"), used("by-flag"));
-    let ports: Vec<_> = free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let listen = free_addresses();
     let config = dir.path().join("manyfs.toml");
     let settings = format!(
         "[serve]\nauthority = {:?}\ndata = {:?}\nlisten-client = {:?}\nlisten-peer = {:?}\nlisten-http = {:?}\n",
         path(&authority),
         path(&file),
-        ports[0],
-        ports[1],
-        ports[2]
+        listen[0],
+        listen[1],
+        listen[2]
     );
     fs::write(&config, settings).expect("written");
     let serve = |flags: &[&str], variable: Option<&Path>| {
@@ -304,8 +306,7 @@ fn a_command_without_a_cluster_asks_which() {
 #[test]
 fn nodes_that_cannot_be_reached_are_named() {
     let (_dir, authority) = with_authority();
-    let port = free_ports(1)[0];
-    let server = format!("127.0.0.1:{port}");
+    let [server, ..] = free_addresses();
     let sentence = refuse(&["status", "--authority", path(&authority), "--servers", &server]);
     assert!(sentence.contains(&format!("nothing listens at {server}")), "{sentence}");
     let sentence = refuse(&["cluster", "init", "--authority", path(&authority), "--nodes", &server]);

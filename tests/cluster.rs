@@ -1,5 +1,7 @@
 //! Clusters of real processes: founded, killed, restarted and steered through the command line alone.
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "cluster/failing.rs"]
 mod failing;
 #[path = "cluster/full.rs"]
@@ -179,7 +181,7 @@ fn volumes_are_made_once_and_deleted_for_good() {
 fn a_data_directory_belongs_to_one_process_one_node_and_one_cluster() {
     let mut cluster = Cluster::founded(1);
     let data = cluster.nodes[0].data.clone();
-    let ports: Vec<_> = support::free_ports(3).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let listen = support::free_addresses();
     let serve = |authority: &str, more: &[&str]| {
         let arguments = [
             "serve",
@@ -188,11 +190,11 @@ fn a_data_directory_belongs_to_one_process_one_node_and_one_cluster() {
             "--data",
             path(&data),
             "--listen-client",
-            &ports[0],
+            &listen[0],
             "--listen-peer",
-            &ports[1],
+            &listen[1],
             "--listen-http",
-            &ports[2],
+            &listen[2],
         ];
         refuse(&[&arguments[..], more].concat())
     };

@@ -3,6 +3,8 @@
 //!
 //! `MANYFS_COHERENCE_SECONDS` is how long each run lasts (15).
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod cluster;

@@ -1,6 +1,8 @@
 //! `manyfs demo` for real: storage nodes and mounts as processes, killed and started again, found by `status`, and all of
 //! them gone when the demo ends.
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod support;

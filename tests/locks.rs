@@ -1,5 +1,7 @@
 //! Locks of a real cluster: three storage nodes, two mounts, and leaders, holders and mounts that are killed (P4).
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod cluster;

@@ -3,6 +3,8 @@
 //!
 //! Needs root and /dev/fuse. `MANYFS_KERNEL_MASK=inc_epoch` runs all of it as on an older kernel.
 
+#[path = "cluster/address.rs"]
+mod address;
 mod mount {
     pub(crate) mod support;
 

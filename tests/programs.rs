@@ -3,6 +3,8 @@
 //!
 //! A program that is missing fails its test with what installs it; `.ci/run` installs all of them.
 
+#[path = "cluster/address.rs"]
+mod address;
 #[path = "mount/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of mounts")]
 mod support;

@@ -7,6 +7,8 @@
 //! Needs root, /dev/fuse and Debian packages, and says which when one is missing. One test is one whole site: steps
 //! build on each other, and the machine has two cores.
 
+#[path = "cluster/address.rs"]
+mod address;
 mod wordpress {
     pub(crate) mod admin;
     pub(crate) mod balancer;

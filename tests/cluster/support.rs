@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -11,6 +11,8 @@ use std::{
 };
 
 use serde_json::Value;
+
+use crate::address::own_address;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_manyfs");
 /// What anything may take; far above what it takes.
@@ -78,10 +80,11 @@ pub(crate) fn get(address: &str, path: &str) -> Option<String> {
     Some(answer)
 }
 
-/// Ports that are free now.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")).collect();
-    held.iter().map(|listener| listener.local_addr().expect("bound").port()).collect()
+/// Where a node may listen: for clients, for its peers and for HTTP.
+pub(crate) fn free_addresses() -> [String; 3] {
+    let ports = [7440, 7441, 7442];
+    let address = own_address(&ports);
+    ports.map(|port| format!("{address}:{port}"))
 }
 
 /// One storage node.
@@ -96,8 +99,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(dir: &Path, name: &str, authority: &Path) -> Self {
-        let ports = free_ports(3);
-        let listen = |port: u16| format!("127.0.0.1:{port}");
+        let [client, peer, http] = free_addresses();
         let data = dir.join(name);
         let arguments = [
             "serve",
@@ -106,20 +108,14 @@ impl Node {
             "--data",
             path(&data),
             "--listen-client",
-            &listen(ports[0]),
+            &client,
             "--listen-peer",
-            &listen(ports[1]),
+            &peer,
             "--listen-http",
-            &listen(ports[2]),
-        ];
-        Self {
-            client: listen(ports[0]),
-            http: listen(ports[2]),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-            log: dir.join(format!("{name}.log")),
-            data,
-            child: None,
-        }
+            &http,
+        ]
+        .map(str::to_owned);
+        Self { client, http, arguments: arguments.into(), log: dir.join(format!("{name}.log")), data, child: None }
     }
 
     pub(crate) fn start(&mut self) {
@@ -208,6 +204,9 @@ impl Cluster {
             node.start();
         }
         wait_for("all nodes to listen", || {
+            for node in &mut cluster.nodes {
+                assert!(!node.has_ended(), "a node ended at once: {}", node.log());
+            }
             let status = cluster.status()?;
             let nodes = status["nodes"].as_array()?;
             nodes.iter().all(|node| node["state"] == "blank").then_some(())

@@ -8,7 +8,6 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU8, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -20,6 +19,8 @@ use nix::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::address::own_address;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_manyfs");
 /// Nothing here takes longer, even on a busy machine.
@@ -36,7 +37,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn found() -> Self {
         let directory = tempfile::Builder::new().prefix("manyfs-").tempdir().expect("a temporary directory");
-        let address = own_address();
+        let address = own_address(&[7440]);
         let authority = directory.path().join("authority.toml");
         succeed(manyfs(["cluster", "authority", "--out"]).arg(&authority));
         let cluster = Self { directory, address, node: RefCell::new(None), mounts: Cell::new(0) };
@@ -306,18 +307,6 @@ pub(crate) fn errno<T>(result: std::io::Result<T>) -> i32 {
         Ok(_) => panic!("the call succeeded"),
         Err(error) => error.raw_os_error().expect("an error of the system"),
     }
-}
-
-/// A loopback address of this test alone: nodes listen at their usual ports.
-/// Looks whether anyone listens rather than binding: a child that another test forks at that moment would inherit the
-/// bound socket until it executes, and the node would find its port taken.
-fn own_address() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let pid = std::process::id();
-    std::iter::repeat_with(|| Ipv4Addr::new(127, (pid >> 8) as u8 | 0x80, pid as u8, NEXT.fetch_add(1, Relaxed)))
-        .take(250)
-        .find(|address| TcpStream::connect((*address, 7440)).is_err())
-        .expect("a free address")
 }
 
 fn log(directory: &TempDir, name: &str) -> File {

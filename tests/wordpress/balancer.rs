@@ -5,7 +5,7 @@ use super::deadline::wait_for;
 use super::pod::launch_nginx;
 use super::process::Process;
 use super::requirements::Requirements;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,12 +19,18 @@ pub(crate) struct Balancer {
 }
 
 impl Balancer {
-    pub(crate) fn start(requirements: &Requirements, dir: &Path, logs: &Path, port: u16, pods: &[SocketAddr]) -> Self {
+    pub(crate) fn start(
+        requirements: &Requirements,
+        dir: &Path,
+        logs: &Path,
+        server: SocketAddr,
+        pods: &[SocketAddr],
+    ) -> Self {
         let upstream: String = pods.iter().map(|pod| format!("server {pod} max_fails=0;\n")).collect();
         let servers = format!(
             "upstream pods {{\n{upstream}}}\n\
              server {{\n\
-               listen 127.0.0.1:{port};\n\
+               listen {server};\n\
                location / {{\n\
                  proxy_pass http://pods;\n\
                  proxy_next_upstream off;\n\
@@ -37,7 +43,6 @@ impl Balancer {
         );
         let log = logs.join("nginx-balancer.log");
         let mut nginx = launch_nginx(requirements, "nginx of the balancer", dir, &servers, &log);
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         wait_for("the balancer to listen", START_LIMIT, || {
             nginx.assert_running(&log);
             TcpStream::connect(server).ok()
@@ -48,11 +53,4 @@ impl Balancer {
     pub(crate) fn server(&self) -> SocketAddr {
         self.server
     }
-}
-
-/// Ports that were free a moment ago, all different.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"));
-    listeners.map(|listener| listener.local_addr().expect("a bound socket has an address").port())
 }

@@ -7,7 +7,7 @@ use super::http::Client;
 use super::process::{Launch, Process, run};
 use super::requirements::Requirements;
 use nix::sys::signal::Signal;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) struct Recipe<'a> {
     /// Mount that holds wp-content.
     pub(crate) content: &'a Path,
     pub(crate) database_socket: &'a Path,
-    pub(crate) port: u16,
+    pub(crate) server: SocketAddr,
     /// `host:port` of the site, the balancer's.
     pub(crate) site: &'a str,
 }
@@ -58,7 +58,7 @@ impl Pod {
         let nginx_log = recipe.logs.join(format!("nginx-{}.log", recipe.name));
         let nginx = start_nginx(requirements, recipe, &core, &socket, &nginx_log);
 
-        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, recipe.port));
+        let server = recipe.server;
         let mut pod = Self { name: recipe.name, server, _nginx: nginx, _php: php };
         wait_for(&format!("pod {} to answer", recipe.name), START_LIMIT, || {
             pod._php.assert_running(&php_log);
@@ -198,7 +198,7 @@ fn start_nginx(requirements: &Requirements, recipe: &Recipe<'_>, core: &Path, so
     .collect();
     let server = format!(
         "server {{\n\
-           listen 127.0.0.1:{port};\n\
+           listen {server};\n\
            root {core};\n\
            index index.php;\n\
            add_header X-Pod {name} always;\n\
@@ -212,7 +212,7 @@ fn start_nginx(requirements: &Requirements, recipe: &Recipe<'_>, core: &Path, so
              fastcgi_read_timeout 300s;\n\
            }}\n\
          }}\n",
-        port = recipe.port,
+        server = recipe.server,
         core = core.display(),
         name = recipe.name,
         socket = socket.display(),

@@ -1,7 +1,7 @@
 //! The whole site: a database, two pods on two mounts of one wp-content, a balancer in front.
 
 use super::admin::Admin;
-use super::balancer::{Balancer, free_ports};
+use super::balancer::Balancer;
 use super::cluster::is_mounted;
 use super::database::Database;
 use super::http::Client;
@@ -10,6 +10,7 @@ use super::pod::{Pod, Recipe, WWW_DATA, copy_core};
 use super::process::{run, tail};
 use super::requirements::Requirements;
 use super::theme::Theme;
+use crate::address::own_address;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -45,9 +46,11 @@ impl Site {
         copy_core(requirements, &folders[1]);
         Theme::FIRST.write(&seed.join("themes"));
         fill(&seed, mounts[0]);
-        let ports: [u16; 3] = free_ports();
-        let address = format!("127.0.0.1:{}", ports[2]);
-        let pod = |name: &'static str, index: usize| {
+        let ports = [8080, 8081, 8082];
+        let host = own_address(&ports);
+        let [server, pod_a, pod_b] = ports.map(|port| SocketAddr::from((host, port)));
+        let address = server.to_string();
+        let pod = |name: &'static str, index: usize, server: SocketAddr| {
             Pod::start(
                 requirements,
                 &Recipe {
@@ -56,14 +59,13 @@ impl Site {
                     logs: &logs,
                     content: mounts[index],
                     database_socket: database.socket(),
-                    port: ports[index],
+                    server,
                     site: &address,
                 },
             )
         };
-        let pods = [pod("A", 0), pod("B", 1)];
-        let servers = [pods[0].server(), pods[1].server()];
-        let balancer = Balancer::start(requirements, &workshop.folder("balancer"), &logs, ports[2], &servers);
+        let pods = [pod("A", 0, pod_a), pod("B", 1, pod_b)];
+        let balancer = Balancer::start(requirements, &workshop.folder("balancer"), &logs, server, &[pod_a, pod_b]);
         Self { balancer, pods, _database: database, address }
     }
 
