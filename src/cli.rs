@@ -15,6 +15,8 @@ mod inspect;
 mod mount;
 mod mount_helper;
 mod mount_options;
+mod mount_settings;
+mod mount_state;
 mod mountpoint;
 mod report;
 mod runfile;
@@ -182,6 +184,7 @@ mod tests {
                 listen_peer: Some("x".to_owned()),
                 listen_http: Some("x".to_owned()),
                 advertise: Some("x".to_owned()),
+                node: Some(1),
             },
             mount: crate::config::MountSection {
                 credential: Some("x".into()),
@@ -192,6 +195,8 @@ mod tests {
                 threads: Some(1),
                 kernel_mask: Some(vec!["x".to_owned()]),
                 listen_http: Some("x".to_owned()),
+                acl: Some(true),
+                options: Some("ro".to_owned()),
             },
             admin: crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) },
         };

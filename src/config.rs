@@ -48,9 +48,11 @@ pub struct ServeSection {
     pub listen_http: Option<String>,
     /// The host by which others reach this node. Default: as `cluster init` names it.
     pub advertise: Option<String>,
+    /// The number of the node that the data directory must be of. Default: any.
+    pub node: Option<u64>,
 }
 
-/// `manyfs mount`.
+/// `manyfs mount`, and the mount of `manyfs serve --mount`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct MountSection {
@@ -69,7 +71,12 @@ pub struct MountSection {
     /// Features of newer kernels that are not to be used. Default: none.
     pub kernel_mask: Option<Vec<String>>,
     /// Where metrics and health are served over HTTP. Default: nowhere.
+    /// Only of `manyfs mount`.
     pub listen_http: Option<String>,
+    /// Store POSIX access control lists and have the kernel enforce them. Default: no.
+    pub acl: Option<bool>,
+    /// Options of mount(8), separated by commas. Default: nosuid,nodev.
+    pub options: Option<String>,
 }
 
 /// Commands that administer a cluster.
@@ -105,15 +112,20 @@ impl Config {
         put(&["serve"], "listen_peer", serve.listen_peer.clone());
         put(&["serve"], "listen_http", serve.listen_http.clone());
         put(&["serve"], "advertise", serve.advertise.clone());
+        put(&["serve"], "node", serve.node.map(|node| node.to_string()));
         let mount = &self.mount;
         put(&["mount"], "credential", path(&mount.credential));
-        put(&["mount"], "content_cache", number(mount.content_cache));
-        put(&["mount"], "squash", mount.squash.clone());
-        put(&["mount"], "write_timeout", number(mount.write_timeout));
-        put(&["mount"], "when_disconnected", mount.when_disconnected.clone());
-        put(&["mount"], "threads", number(mount.threads.map(u32::from)));
         put(&["mount"], "listen_http", mount.listen_http.clone());
-        put(&["mount"], "kernel_mask", mount.kernel_mask.as_ref().map(|features| features.join(",")));
+        for command in [&["mount"], &["serve"]] {
+            put(command, "content_cache", number(mount.content_cache));
+            put(command, "squash", mount.squash.clone());
+            put(command, "write_timeout", number(mount.write_timeout));
+            put(command, "when_disconnected", mount.when_disconnected.clone());
+            put(command, "threads", number(mount.threads.map(u32::from)));
+            put(command, "kernel_mask", mount.kernel_mask.as_ref().map(|features| features.join(",")));
+            put(command, "acl", mount.acl.map(|acl| acl.to_string()));
+            put(command, "options", mount.options.clone());
+        }
         const ADMINISTRATION: [&[&str]; 7] = [
             &["status"],
             &["cluster", "status"],

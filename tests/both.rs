@@ -8,6 +8,7 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Stdio},
 };
@@ -44,7 +45,7 @@ fn one_process_stores_and_mounts() {
     let (data, directory, log) = (dir.path().join("data"), dir.path().join("mount"), dir.path().join("log"));
     fs::create_dir(&directory).expect("made");
     let listen = free_addresses();
-    let start = || {
+    let start = |more: &[&str]| {
         let log = fs::File::options().create(true).append(true).open(&log).expect("a log");
         let arguments = [
             "serve",
@@ -61,7 +62,7 @@ fn one_process_stores_and_mounts() {
             "--mount",
             path(&directory),
         ];
-        let mut command = manyfs(&arguments);
+        let mut command = manyfs(&[&arguments[..], more].concat());
         command.stdout(Stdio::null()).stderr(log);
         Both { child: command.spawn().expect("the program starts"), directory: &directory }
     };
@@ -77,7 +78,7 @@ fn one_process_stores_and_mounts() {
         assert!(succeed(&["check", path(&data)]).trim_end().ends_with("\nwhole"));
     };
 
-    let both = start();
+    let both = start(&[]);
     let init = ["cluster", "init", "--authority", path(&authority), "--nodes", &listen[0]];
     wait_for("the node to be founded", || support::run(&init).status.success().then_some(()));
     wait_for("the mount", || is_mounted().then_some(()));
@@ -87,8 +88,12 @@ fn one_process_stores_and_mounts() {
     assert!(fs::read(directory.join("file")).expect("readable") == content);
     stop(both);
 
-    let both = start();
+    // With what `manyfs mount` can be told.
+    let both = start(&["--squash", "33:33", "--acl", "--when-disconnected", "block", "--options", "noexec"]);
     wait_for("the mount", || is_mounted().then_some(()));
+    assert_eq!(fs::metadata(directory.join("file")).expect("there").uid(), 33);
+    let options = table().lines().find(|line| line.contains(path(&directory))).expect("mounted").to_owned();
+    assert!(options.contains("noexec"), "{options}");
     assert!(fs::read(directory.join("file")).expect("readable") == content);
     // They came from the disk, not through the service.
     let page = support::get(&listen[2], "/metrics").expect("answers");

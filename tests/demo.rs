@@ -217,6 +217,14 @@ fn what_a_killed_demo_leaves_behind_is_ended_by_the_next() {
 
     let fresh = Demo::start(&dir, &["--fresh", "--nodes", "1", "--mounts", "1"]);
     assert!(!fresh.mount(0).join("file").exists());
+    // A mount says itself that it has lost its cluster.
+    let status = fresh.status();
+    assert!(status["mounts"][0]["cut_off"] == false && status["mounts"][0]["kernel"]["abi"].is_string(), "{status}");
+    let node = status["nodes"][0]["pid"].as_u64().expect("a pid");
+    send(u32::try_from(node).expect("a pid"), Signal::SIGKILL);
+    wait_for("the mount to miss its cluster", || (fresh.status()["mounts"][0]["cut_off"] == true).then_some(()));
+    let table = succeed(&["status", "--dir", path(&dir)]);
+    assert!(table.contains("cut off from the cluster") && table.contains("dead"), "{table}");
     assert_eq!(fresh.stop(Signal::SIGTERM), Some(0));
 }
 

@@ -13,19 +13,19 @@ use std::{
 
 use super::{
     Failure,
-    mount_options::MountOptions,
+    mount_settings::MountSettings,
     mountpoint,
     runfile::{self, RunFile},
     socket,
 };
 use crate::{
     client::transport::Transport,
-    fuse::{self, KernelFeature, WorkerConfig},
+    fuse::{self, WorkerConfig},
     holder::{self, Link, Place, Report, Workers},
-    limits::{self, Timing},
-    mount::{Config, WhenDisconnected},
+    limits::Timing,
+    mount::Config,
     pki::Credential,
-    types::{Access, MountId},
+    types::MountId,
 };
 
 /// Threads of the runtime that carries the network.
@@ -52,37 +52,8 @@ pub(super) struct Mount {
     /// Serve a mount that `manyfs hold` makes: the socket of that holder.
     #[arg(long, env = "MANYFS_HOLDER", value_name = "PATH", conflicts_with = "directory")]
     holder: Option<PathBuf>,
-    /// Refuse every change, whatever the credential allows.
-    #[arg(long)]
-    read_only: bool,
-    /// File content kept in memory, in MiB.
-    #[arg(long, env = "MANYFS_CONTENT_CACHE", value_name = "MIB", default_value_t = cache_mib(),
-          value_parser = clap::value_parser!(u32).range(1..=1024 * 1024))]
-    content_cache: u32,
-    /// Show every file as owned by this user and group, such as 33:33.
-    #[arg(long, env = "MANYFS_SQUASH", value_name = "UID:GID", value_parser = parse_squash)]
-    squash: Option<(u32, u32)>,
-    /// Store POSIX access control lists and have the kernel enforce them; all mounts of a volume that uses them need
-    /// this. Costs a request for each path through the mount by another than its root's owner.
-    #[arg(long, env = "MANYFS_ACL")]
-    acl: bool,
-    /// Seconds after which a change that finds no majority of storage nodes fails with EIO.
-    #[arg(long, env = "MANYFS_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
-          value_parser = clap::value_parser!(u32).range(1..=30))]
-    write_timeout: u32,
-    /// What reads do while no storage node that leads can be reached: `serve` answers them from what this mount has, `block`
-    /// lets them wait, so that nothing old is ever seen.
-    #[arg(long, env = "MANYFS_WHEN_DISCONNECTED", value_name = "POLICY", default_value = "serve")]
-    when_disconnected: WhenDisconnected,
-    /// Options of mount(8), separated by commas: ro, noexec, suid, dev. Without any: nosuid,nodev.
-    #[arg(short, long, env = "MANYFS_OPTIONS", value_name = "LIST", default_value = "")]
-    options: MountOptions,
-    /// Threads that read the kernel's requests.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    threads: u8,
-    /// Features of newer kernels that are not to be used, separated by commas: inc_epoch.
-    #[arg(long, env = "MANYFS_KERNEL_MASK", value_name = "FEATURES", value_delimiter = ',')]
-    kernel_mask: Vec<KernelFeature>,
+    #[command(flatten)]
+    settings: MountSettings,
     /// Write what was mounted, and by which processes, to this file as JSON, once the mount answers.
     #[arg(long, value_name = "FILE")]
     run_file: Option<PathBuf>,
@@ -153,7 +124,7 @@ impl Mount {
         }
         let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
         let mut announcement = Announcement::new(directory.clone(), self.run_file, control, self.json);
-        let place = Place { directory, source: self.source, flags: self.options.0 };
+        let place = Place { directory, source: self.source, flags: self.settings.options.0 };
         Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
     }
 
@@ -168,19 +139,14 @@ impl Mount {
         );
         mount.seed = seed.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         mount.timing = Timing::DEFAULT.scaled(self.time_scale);
-        mount.when_disconnected = self.when_disconnected;
-        mount.timing.write_timeout = Duration::from_secs(self.write_timeout.into());
-        mount.content_cache_bytes = self.content_cache as usize * 1024 * 1024;
-        mount.read_only = self.read_only || credential.access == Access::ReadOnly;
-        mount.squash = self.squash;
-        mount.kernel = fuse::kernel_features(&self.kernel_mask);
+        self.settings.apply(credential.access, &mut mount);
         let control = self.control().map(std::path::absolute).transpose()?;
         let volume = credential.volume.clone();
         let config = WorkerConfig {
             mount,
             volume,
-            threads: self.threads.into(),
-            acl: self.acl,
+            threads: self.settings.threads.into(),
+            acl: self.settings.acl,
             link,
             control,
             http: self.listen_http,
@@ -304,26 +270,5 @@ fn connect(socket: &Path) -> Result<Link, Failure> {
                 return Err(format!("cannot reach the holder at {place}: {error}; is `manyfs hold` running?").into());
             }
         }
-    }
-}
-
-const fn cache_mib() -> u32 {
-    (limits::CONTENT_CACHE_BYTES / (1024 * 1024)) as u32
-}
-
-fn parse_squash(text: &str) -> Result<(u32, u32), String> {
-    let numbers = text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
-    numbers.ok_or_else(|| "a user and a group as numbers, such as 33:33".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn squash_is_two_numbers() {
-        assert_eq!(parse_squash("33:34"), Ok((33, 34)));
-        assert!(parse_squash("www-data").is_err());
-        assert!(parse_squash("33:-1").is_err());
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::{
     Failure,
+    mount_settings::MountSettings,
     runfile::{self, NodeRun},
     runtime,
 };
@@ -53,6 +54,8 @@ pub(super) struct Serve {
     /// The volume that --mount mounts.
     #[arg(long, value_name = "NAME", default_value = "main", requires = "mount")]
     volume: String,
+    #[command(flatten, next_help_heading = "With --mount")]
+    settings: MountSettings,
     /// This process is a holder's child; the link is its standard input.
     #[arg(long, hide = true)]
     worker: bool,
@@ -71,7 +74,7 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         match &self.mount {
-            Some(directory) if !self.worker => both::hold(directory),
+            Some(directory) if !self.worker => both::hold(directory, self.settings.options),
             Some(_) => self.serve_and_mount(),
             None => {
                 let config = self.config()?;

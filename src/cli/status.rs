@@ -8,6 +8,7 @@ use super::{
     Failure,
     admin::{Administrator, Answer, Target},
     demo::Layout,
+    mount_state::MountReport,
     report::{Format, table},
     runtime,
     volume::volumes,
@@ -98,6 +99,9 @@ pub(super) struct MountView {
     pub(super) worker_pid: Option<u32>,
     /// The arguments that start it again.
     pub(super) start: Vec<String>,
+    /// What it says of itself, where it was asked and answered.
+    #[serde(flatten)]
+    pub(super) report: Option<MountReport>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -180,7 +184,7 @@ impl ClusterView {
             quorum: leading.is_some_and(reaches_majority),
             leader: leading.map(|status| status.id.to_string()),
             term: running().map(|status| status.term.0).max().unwrap_or(0),
-            mounts: layout.map(Layout::mounts).unwrap_or_default(),
+            mounts: layout.map(Layout::mounts_asked).unwrap_or_default(),
             nodes,
             volumes: furthest.map(volumes_of).unwrap_or_default(),
             sessions: leading.map(sessions_of).unwrap_or_default(),
@@ -336,10 +340,12 @@ fn text(view: &ClusterView) -> String {
     }
     if !view.mounts.is_empty() {
         parts.push(table(
-            ["MOUNT", "PID", "WORKER"],
+            ["MOUNT", "STATE", "KERNEL", "PID", "WORKER"],
             view.mounts.iter().map(|mount| {
                 [
                     mount.path.display().to_string(),
+                    mount_word(mount).to_owned(),
+                    kernel_word(mount),
                     number(mount.pid.map(u64::from)),
                     number(mount.worker_pid.map(u64::from)),
                 ]
@@ -358,6 +364,22 @@ fn state_word(node: &NodeView) -> String {
         NodeState::Blank => "blank, waits to be founded".to_owned(),
         NodeState::Silent => node.problem.clone().unwrap_or_else(|| "dead".to_owned()),
     }
+}
+
+fn mount_word(mount: &MountView) -> &'static str {
+    match (&mount.report, mount.worker_pid) {
+        (Some(report), _) if report.cut_off => "cut off from the cluster",
+        (Some(_), _) => "connected",
+        (None, Some(_)) => "does not answer",
+        (None, None) => "dead",
+    }
+}
+
+/// The kernel's FUSE, as far as it decides how names are invalidated.
+fn kernel_word(mount: &MountView) -> String {
+    let Some(report) = &mount.report else { return "-".to_owned() };
+    let abi = report.kernel.abi.as_deref().unwrap_or("?");
+    format!("FUSE {abi}, {} inc_epoch", if report.kernel.inc_epoch { "with" } else { "without" })
 }
 
 fn yes(is_so: bool) -> String {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cli::{
         Failure,
+        mount_state::MountReport,
         runfile::{self, NodeRun, RunFile},
         status::{MountView, NodeState, NodeView},
     },
@@ -245,9 +246,19 @@ impl Layout {
     pub(in crate::cli) fn mounts(&self) -> Vec<MountView> {
         let view = |mount| {
             let (pid, worker_pid) = self.mount_pids(mount);
-            MountView { path: self.mount_point(mount), pid, worker_pid, start: self.mount_start(mount) }
+            MountView { path: self.mount_point(mount), pid, worker_pid, start: self.mount_start(mount), report: None }
         };
         (1..=self.mount_count()).map(view).collect()
+    }
+
+    /// The mounts, with what those that live say of themselves.
+    pub(in crate::cli) fn mounts_asked(&self) -> Vec<MountView> {
+        let report = |mount| MountReport::ask(&runfile::control_beside(&self.run_file(&mount_name(mount)))?).ok();
+        let mut mounts = self.mounts();
+        for (number, mount) in (1..).zip(&mut mounts) {
+            mount.report = mount.worker_pid.and_then(|_| report(number));
+        }
+        mounts
     }
 
     /// Adds what the directory knows of nodes that do not answer.

@@ -32,16 +32,13 @@ use crate::{
     types::{Access, MountId},
 };
 
-/// Threads that read the kernel's requests.
-const THREADS: usize = 2;
-
 /// The process that the user started: holds the mount, and has a child do the rest.
-pub(super) fn hold(directory: &Path) -> Result<(), Failure> {
+pub(super) fn hold(directory: &Path, options: MountOptions) -> Result<(), Failure> {
     let directory = mountpoint::prepare(directory)?;
     holder::device::open()?;
     let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
     let mut announcement = Announcement::new(directory.clone(), None, None, false);
-    let place = Place { directory, source: None, flags: MountOptions::default().0 };
+    let place = Place { directory, source: None, flags: options.0 };
     Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
 }
 
@@ -58,12 +55,12 @@ impl Serve {
         let mut mount = Config::new(credential.cluster, vec![address], MountId(pki::random()?));
         mount.seed = pki::random()? as u64;
         mount.timing = config.timing;
-        mount.kernel = fuse::kernel_features(&[]);
+        self.settings.apply(credential.access, &mut mount);
         let worker = WorkerConfig {
             mount,
             volume: self.volume.clone(),
-            threads: THREADS,
-            acl: false,
+            threads: self.settings.threads.into(),
+            acl: self.settings.acl,
             link,
             control: None,
             http: None,
