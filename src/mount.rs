@@ -320,6 +320,7 @@ impl Mount {
             dirty_bytes: (self.dirty_bytes + self.flushing_bytes) as u64,
             cached_bytes: self.content.bytes() as u64,
             calls_unanswered: self.client.calls_unanswered() as u64,
+            locks_queued: self.queued().len() as u64,
             handles: self.handles.len() as u64,
             inodes_looked_up: self.lookups.len() as u64,
             invalidations_running: self.invalidations.running() as u64,

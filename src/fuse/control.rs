@@ -89,6 +89,7 @@ impl Reporter {
             "cached_bytes": status.cached_bytes,
             "calls_unanswered": status.calls_unanswered,
             "requests_unanswered": self.worker.unanswered(),
+            "locks_queued": status.locks_queued,
             "handles": status.handles,
             "inodes_looked_up": status.inodes_looked_up,
             "invalidations_running": status.invalidations_running,

@@ -70,6 +70,7 @@ impl Collector for MountCollector {
             ("mount_cached_bytes", "Bytes of file content in memory", status.cached_bytes),
             ("mount_calls_unanswered", "Changes sent and not yet answered", status.calls_unanswered),
             ("mount_requests_unanswered", "Requests the kernel waits for", self.0.unanswered() as u64),
+            ("mount_locks_queued", "Requests for locks that wait for their turn", status.locks_queued),
             ("mount_handles", "Open file handles", status.handles),
         ] {
             let gauge = ConstGauge::new(value);

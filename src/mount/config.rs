@@ -99,6 +99,8 @@ pub struct MountStatus {
     pub cached_bytes: u64,
     /// Changes sent and not answered, and those that wait for their turn.
     pub calls_unanswered: u64,
+    /// Requests for locks that have a place in a queue.
+    pub locks_queued: u64,
     /// Open file handles.
     pub handles: u64,
     /// Inodes the kernel holds references to.

@@ -68,6 +68,11 @@ impl Mount {
         }
     }
 
+    /// Processes of this mount have fcntl locks of the file: any close of it ends those of whoever closes.
+    pub(super) fn has_fcntl_locks(&self, ino: Ino) -> bool {
+        self.has_lock(ino, |held| held.claim.family == LockFamily::Fcntl)
+    }
+
     /// Since when this mount has what it holds, where it holds a lock of the file: what is written now names it.
     pub(super) fn fence(&self, ino: Ino) -> Option<LogIndex> {
         let session = self.client.session()?;
@@ -205,7 +210,7 @@ impl Mount {
     }
 
     /// Requests that have a place in a queue and are not answered yet.
-    fn queued(&self) -> Vec<(u64, Sequence, (Ino, LockClaim, bool))> {
+    pub(super) fn queued(&self) -> Vec<(u64, Sequence, (Ino, LockClaim, bool))> {
         let queued = self.waiting.iter().filter_map(|(unique, waiting)| match waiting.kind {
             Kind::Lock { ino, claim, waits, is_queued: true } if waiting.verdict.is_none() => {
                 waiting.sequence.map(|call| (unique, call, (ino, claim, waits)))

@@ -106,7 +106,7 @@ impl Mount {
             // Pages are in step with the replica but for those whose invalidation is under way (PROTOCOL R3).
             keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino) && !self.is_delegated_elsewhere(ino),
             direct_io: flags.append,
-            no_flush: !flags.write,
+            no_flush: !flags.write && !self.has_fcntl_locks(ino),
             cache_dir: false,
         }
     }

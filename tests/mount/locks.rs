@@ -19,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::support::everywhere;
+use super::support::{Cluster, everywhere, wait_for};
 
 /// Longer than anything takes that is to happen at all.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,36 +113,131 @@ fn who_waits_is_woken_and_sees_what_was_written() {
     });
 }
 
-/// What one asks for while the other holds; the same for both kinds of locks.
+/// The two kinds of locks, as an open file has them.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Flock,
+    Fcntl,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Flock, Self::Fcntl];
+
+    /// Given at once (true) or not at all.
+    fn ask(self, file: &File, is_exclusive: bool) -> bool {
+        match self {
+            Self::Flock if is_exclusive => flock_of(file, libc::LOCK_EX),
+            Self::Flock => flock_of(file, libc::LOCK_SH),
+            Self::Fcntl => set(file, range_kind(is_exclusive), 10, 10).is_ok(),
+        }
+    }
+
+    #[allow(deprecated, reason = "what replaces it wants to own the file")]
+    fn wait(self, file: &File, is_exclusive: bool) {
+        match self {
+            Self::Flock => {
+                let how = if is_exclusive { FlockArg::LockExclusive } else { FlockArg::LockShared };
+                nix::fcntl::flock(file.as_raw_fd(), how).expect("its turn");
+            }
+            Self::Fcntl => {
+                let lock = range(range_kind(is_exclusive), 10, 10);
+                fcntl(file, FcntlArg::F_OFD_SETLKW(&lock)).expect("its turn");
+            }
+        }
+    }
+
+    fn unlock(self, file: &File) {
+        match self {
+            Self::Flock => assert!(flock_of(file, libc::LOCK_UN)),
+            Self::Fcntl => set(file, libc::F_UNLCK, 0, 0).expect("always allowed"),
+        }
+    }
+}
+
+const fn range_kind(is_exclusive: bool) -> i32 {
+    if is_exclusive { libc::F_WRLCK } else { libc::F_RDLCK }
+}
+
+/// What one holds while the other asks: exclusive or not.
+const COMBINATIONS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
 #[test]
 fn every_combination_is_as_on_one_machine() {
-    /// An open file that asks for an exclusive lock or a shared one: given at once (true) or not at all.
-    type Ask = fn(&File, bool) -> bool;
-    let flock_now: Ask = |file, is_exclusive| {
-        let how = if is_exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
-        flock_of(file, how | libc::LOCK_NB)
-    };
-    let range_now: Ask =
-        |file, is_exclusive| set(file, if is_exclusive { libc::F_WRLCK } else { libc::F_RDLCK }, 10, 10).is_ok();
-    let unlock: fn(&File) = |file| {
-        assert!(flock_of(file, libc::LOCK_UN));
-        set(file, libc::F_UNLCK, 0, 0).expect("always allowed");
-    };
     everywhere(|here, there| {
-        for (kind, ask) in [("flock", flock_now), ("fcntl", range_now)] {
-            for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+        for kind in Kind::ALL {
+            let ask = |file: &File, is_exclusive: bool| kind.ask(file, is_exclusive);
+            for (first, second) in COMBINATIONS {
                 let (one, other) = (open(here), open(there));
-                assert!(ask(&one, first), "{kind}: free");
+                assert!(ask(&one, first), "{kind:?}: free");
                 let stand_together = !first && !second;
-                assert_eq!(ask(&other, second), stand_together, "{kind}: {second} beside {first}");
-                unlock(&one);
-                assert!(ask(&other, second), "{kind}: given back");
-                assert!(!ask(&one, true), "{kind}: exclusive beside {second}");
-                unlock(&other);
-                assert!(ask(&one, true), "{kind}: free again");
+                assert_eq!(ask(&other, second), stand_together, "{kind:?}: {second} beside {first}");
+                kind.unlock(&one);
+                assert!(ask(&other, second), "{kind:?}: given back");
+                assert!(!ask(&one, true), "{kind:?}: exclusive beside {second}");
+                kind.unlock(&other);
+                assert!(ask(&one, true), "{kind:?}: free again");
             }
         }
     });
+}
+
+#[test]
+fn who_blocks_waits_only_for_what_excludes_it() {
+    let cluster = Cluster::found();
+    let mounts = [cluster.mount(), cluster.mount()];
+    for asks in &mounts {
+        for kind in Kind::ALL {
+            for (first, second) in COMBINATIONS {
+                let (one, other) = (open(&mounts[0].path), open(&asks.path));
+                assert!(kind.ask(&one, first), "{kind:?}: free");
+                let (sender, receiver) = mpsc::channel();
+                let waiter = thread::spawn(move || {
+                    kind.wait(&other, second);
+                    sender.send(()).expect("somebody listens");
+                    other
+                });
+                if first || second {
+                    asks.wait_for_queued(1);
+                    assert!(!waiter.is_finished(), "{kind:?}: {second} beside {first}");
+                    kind.unlock(&one);
+                }
+                receiver.recv_timeout(PATIENCE).expect("its turn");
+                let other = waiter.join().expect("no panic");
+                assert!(!kind.ask(&one, true), "{kind:?}: exclusive beside {second}");
+                kind.unlock(&other);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_asked_first_is_served_first_whichever_mount_it_asked_at() {
+    let cluster = Cluster::found();
+    let mounts = [cluster.mount(), cluster.mount()];
+    for kind in Kind::ALL {
+        let held = open(&mounts[0].path);
+        assert!(kind.ask(&held, true), "free");
+        let (sender, receiver) = mpsc::channel();
+        let waiters: Vec<_> = (0..6)
+            .map(|number: usize| {
+                let mount = &mounts[number % 2];
+                let (file, sender) = (open(&mount.path), sender.clone());
+                let waiter = thread::spawn(move || {
+                    kind.wait(&file, true);
+                    sender.send(number).expect("somebody listens");
+                    kind.unlock(&file);
+                });
+                mount.wait_for_queued(number as u64 / 2 + 1);
+                waiter
+            })
+            .collect();
+        kind.unlock(&held);
+        let served: Vec<usize> = (0..6).map(|_| receiver.recv_timeout(PATIENCE).expect("its turn")).collect();
+        assert_eq!(served, [0, 1, 2, 3, 4, 5], "{kind:?}");
+        for waiter in waiters {
+            waiter.join().expect("no panic");
+        }
+    }
 }
 
 #[test]
@@ -171,7 +266,7 @@ fn a_shared_lock_becomes_exclusive_when_nobody_shares_it() {
 /// a lock that the process owns and gives 0 or the error's name, `say` tells us.
 fn perl(directory: &Path, script: &str) -> std::process::Child {
     let prelude = r#"
-        use Fcntl; use Errno; $| = 1;
+        use Fcntl ':DEFAULT', ':flock'; use Errno; $| = 1;
         open(my $f, "+>>", "lock") or die $!;
         sub lock_byte { my ($type, $byte) = @_;
             my $lock = pack("s s x4 q q l x4", $type, 0, $byte, 1, 0);
@@ -245,12 +340,67 @@ fn a_signal_that_is_handled_interrupts_who_waits() {
     });
 }
 
-/// flock(1): `-o` keeps the lock from the command that it runs.
+#[test]
+fn locks_end_with_close_and_with_their_process() {
+    everywhere(|here, there| {
+        let fcntl = "say lock_byte(F_WRLCK, 10);";
+        let reader = "open($f, '<', 'lock') or die; say lock_byte(F_RDLCK, 10);";
+        for (kind, take, end) in [
+            (Kind::Flock, "flock($f, LOCK_EX); say 'ok';", "close($f); say 'closed';"),
+            (Kind::Flock, "flock($f, LOCK_EX); say 'ok';", "exit"),
+            (Kind::Flock, "flock($f, LOCK_EX); say 'ok';", "kill 9, $$;"),
+            (Kind::Fcntl, fcntl, "close($f); say 'closed';"),
+            (Kind::Fcntl, fcntl, "open(my $g, '<', 'lock') or die; close($g); say 'closed';"),
+            (Kind::Fcntl, reader, "close($f); say 'closed';"),
+            (Kind::Fcntl, fcntl, "exit"),
+            (Kind::Fcntl, fcntl, "kill 9, $$;"),
+        ] {
+            eprintln!("{kind:?}: {end}");
+            let mut holder = perl(here, &format!("{take} <STDIN>; {end} <STDIN>;"));
+            assert_eq!(line(&mut holder), "ok");
+            let other = open(there);
+            assert!(!kind.ask(&other, true), "{kind:?}: taken");
+            std::io::Write::write_all(holder.stdin.as_mut().expect("piped"), b"\n").expect("it reads");
+            if end.contains("closed") {
+                assert_eq!(line(&mut holder), "closed");
+            } else {
+                holder.wait().expect("it ended");
+            }
+            // close() waits for the end of fcntl's locks where the descriptor can write; all else is told a moment later.
+            if take == fcntl && !end.contains("kill") {
+                assert!(kind.ask(&other, true), "{kind:?}: free after {end}");
+            } else {
+                wait_for("the lock to be free", || kind.ask(&other, true).then_some(()));
+            }
+            drop(holder.stdin.take());
+            holder.wait().expect("it ended");
+        }
+    });
+}
+
+/// A number of another machine's process would mean a stranger here, or nobody.
+#[test]
+fn the_process_of_a_lock_is_named_on_its_own_mount() {
+    everywhere(|here, there| {
+        let mut holder = perl(here, "say lock_byte(F_WRLCK, 0); <STDIN>;");
+        assert_eq!(line(&mut holder), "ok");
+        let mut found = range(libc::F_WRLCK, 0, 0);
+        fcntl(&open(there), FcntlArg::F_GETLK(&mut found)).expect("asked");
+        assert_eq!((i32::from(found.l_type), found.l_start, found.l_len), (libc::F_WRLCK, 0, 1));
+        let own = holder.id().cast_signed();
+        assert_eq!(found.l_pid, if here == there { own } else { 0 });
+        drop(holder.stdin.take());
+        holder.wait().expect("it ended");
+    });
+}
+
+/// flock(1): `-o` keeps the lock from the command that it runs, which ends when nobody writes to it any more.
 fn holder(directory: &Path) -> std::process::Child {
     let mut child = Command::new("flock")
         .args(["-o"])
         .arg(directory.join("lock"))
-        .args(["sh", "-c", "echo held; exec sleep 1000"])
+        .args(["sh", "-c", "echo held; exec cat"])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("util-linux is installed");

@@ -204,6 +204,11 @@ impl Mount {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// Waits until so many requests of this mount stand in queues for locks.
+    pub(crate) fn wait_for_queued(&self, count: u64) {
+        wait_for("requests for locks to queue", || (self.report()["locks_queued"] == count).then_some(()));
+    }
+
     /// Waits until the kernel may answer from its caches; a new mount answers everything by itself for a moment.
     pub(crate) fn wait_for_lease(&self) {
         wait_for("the lease", || (self.report()["lease_held"] == true).then_some(()));

@@ -48,6 +48,19 @@ fn a_lock_of_one_mount_excludes_on_the_other() {
 }
 
 #[test]
+fn who_opens_a_file_that_has_locks_tells_its_close() {
+    let (mut scene, ino, here, _) = opened();
+    let claim = fcntl(here, 5, LockKind::Shared, 0, 10);
+    scene.call(0, lock(ino, claim, false)).expect("free");
+    let other = scene.open(0, ino, OpenFlags::default());
+    assert!(!other.no_flush);
+    assert!(scene.open(1, ino, OpenFlags::default()).no_flush, "no process there has any");
+    scene.call(0, Request::Flush { ino, fh: other.fh, owner: 5 }).expect("closed");
+    assert_eq!(scene.call(1, Request::GetLock { ino, claim }), Ok(Response::Lock(None)));
+    assert!(scene.open(0, ino, OpenFlags::default()).no_flush, "none is left");
+}
+
+#[test]
 fn who_waits_gets_the_lock_with_all_that_was_written_under_it() {
     let (mut scene, ino, here, there) = opened();
     scene.call(0, lock(ino, flock(here, LockKind::Exclusive), true)).expect("free");
