@@ -69,6 +69,9 @@ pub struct Coordinator {
     confirmation: Confirmation,
     reads: reads::Reads,
     space: Space,
+    handing_over: Option<HandingOver>,
+    /// The sessions that may have a lease of the leader of this term, who grants none any more.
+    inherited: Option<(Term, BTreeSet<Key>)>,
     /// Nothing is proposed meanwhile.
     held: bool,
     /// When sessions and orphans are looked through next.
@@ -89,7 +92,18 @@ enum Role {
     },
     Leading {
         term: Term,
+        /// Leadership was given away: no lease is granted any more (PROTOCOL R6, R27).
+        has_ceded: bool,
     },
+}
+
+/// Leadership is to be given away.
+#[derive(Clone, Copy, Debug)]
+struct HandingOver {
+    to: Option<NodeId>,
+    since: Instant,
+    /// When to look again whether nothing speaks against it.
+    look_at: Instant,
 }
 
 /// Rounds of heartbeats that renewals and refusals wait for: one at a time.
@@ -146,6 +160,8 @@ impl Coordinator {
             confirmation: Confirmation::default(),
             reads: reads::Reads::default(),
             space: Space::default(),
+            handing_over: None,
+            inherited: None,
             held: false,
             sweep_at: None,
             outputs: VecDeque::new(),
@@ -173,6 +189,8 @@ impl Coordinator {
             Input::Dropped { token } => self.take_back(now, token),
             Input::LeaseConfirmed { ticket } => self.lease_confirmed(now, state, ticket),
             Input::Command { ticket, command } => self.command(ticket, command),
+            Input::HandOver { to } => self.hand_over(now, to),
+            Input::Inherited { term, leased } => self.inherited = Some((term, leased)),
             Input::Hold(held) => self.held = held,
             Input::Clock(nanoseconds) => self.proposals.set_clock(nanoseconds),
             Input::Space(space) => self.space = space,
@@ -196,7 +214,8 @@ impl Coordinator {
             Role::Following { .. } => self.connections.values().map(|connection| connection.patience_until).min(),
             _ => None,
         };
-        [self.sweep_at, offer, lapse, patience].into_iter().flatten().min()
+        let handing_over = self.handing_over.map(|handing_over| handing_over.look_at);
+        [self.sweep_at, offer, lapse, patience, handing_over].into_iter().flatten().min()
     }
 
     /// Whether this node leads and has applied everything its predecessors committed.
@@ -223,6 +242,7 @@ impl Coordinator {
             return;
         }
         self.let_lapse(now);
+        self.go_on_handing_over(now);
         if self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep(now, state);
         }

@@ -291,6 +291,16 @@ impl Node {
             coordinator::Output::Close { connection } => self.outputs.push_back(Output::CloseMount { connection }),
             coordinator::Output::Carried { ticket, outcome } => self.command_carried(ticket, outcome),
             coordinator::Output::Lost { ticket } => self.command_lost(ticket),
+            coordinator::Output::HandOver { to, leased } => {
+                if let Some((term, leased)) = leased {
+                    let leased: Vec<_> = leased.into_iter().collect();
+                    for peer in self.replica.status().peers.iter().filter(|peer| peer.id != self.config.id) {
+                        let message = PeerMessage::HandOver { term, leased: leased.clone() };
+                        self.outputs.push_back(Output::Peer { to: peer.id, message });
+                    }
+                }
+                self.tell_replica(replica::Input::Transfer { to });
+            }
         }
     }
 
@@ -308,6 +318,9 @@ impl Node {
                 self.take_piece(from, index, term, membership, rows, last);
             }
             PeerMessage::Report { node, space, content_bytes } => self.take_report(from, node, space, content_bytes),
+            PeerMessage::HandOver { term, leased } => {
+                self.tell_coordinator(coordinator::Input::Inherited { term, leased: leased.into_iter().collect() });
+            }
         }
     }
 
@@ -384,8 +397,8 @@ impl Node {
     fn stop(&mut self) {
         let others = self.replica.status().peers.iter().any(|peer| peer.voter && peer.id != self.config.id);
         if self.leading && others {
-            self.tell_replica(replica::Input::Transfer { to: None });
-            self.stopping = Some(self.now.after(2 * self.config.timing.election));
+            self.tell_coordinator(coordinator::Input::HandOver { to: None });
+            self.stopping = Some(self.now.after(2 * self.config.timing.lease));
         } else {
             self.stopped();
         }

@@ -1,6 +1,6 @@
 //! What goes into the coordinator and what comes out of it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 
@@ -80,6 +80,16 @@ pub enum Input {
         ticket: Option<u64>,
         command: Command,
     },
+    /// Hand leadership over as soon as no lease stands that the successor would wait for in vain: `Output::HandOver`
+    /// follows, at the latest when all leases of today have ended, or leadership is lost before.
+    HandOver {
+        to: Option<NodeId>,
+    },
+    /// The leader of this term grants none any more: no session but these may have a lease of its or before.
+    Inherited {
+        term: Term,
+        leased: BTreeSet<(VolumeId, SessionId)>,
+    },
     /// Whether calls have to wait: the state store is too far behind.
     Hold(bool),
     /// Wall clock, nanoseconds since 1970.
@@ -117,6 +127,12 @@ pub enum Output {
     /// Leadership was lost: whether the command of this ticket takes effect is open.
     Lost {
         ticket: u64,
+    },
+    /// Leadership goes to another now, to the most advanced where none is named. In this term no lease is granted any
+    /// more, and no session but these may have one; `None` where this leader did not get to know them.
+    HandOver {
+        to: Option<NodeId>,
+        leased: Option<(Term, BTreeSet<(VolumeId, SessionId)>)>,
     },
 }
 

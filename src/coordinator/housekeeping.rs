@@ -204,6 +204,9 @@ impl Coordinator {
 
     /// Answers the session's renewal if it may be answered now.
     pub(super) fn grant(&mut self, now: Instant, state: &State, key: Key) {
+        if matches!(self.role, Role::Leading { has_ceded: true, .. }) {
+            return;
+        }
         let Some(member) = self.members.get_mut(&key) else { return };
         let Some(connection) = member.connection else { return };
         if let Some(number) = member.grant(now, &self.config.timing) {

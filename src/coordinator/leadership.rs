@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Connection, Coordinator, Output, Phase, Role, member::Member, proposals::Origin};
+use super::{Connection, Coordinator, HandingOver, Output, Phase, Role, member::Member, proposals::Origin};
 use crate::{
     namespace::{Command, State},
     types::{Access, ConnectionId, Instant, NodeId, Term, VolumeId, message::ToMount},
@@ -36,7 +36,9 @@ impl Coordinator {
     ) {
         match (self.role, leading) {
             // Said twice: nothing has changed.
-            (Role::Elected { term: own, .. } | Role::Leading { term: own }, Some((term, _))) if own == term => return,
+            (Role::Elected { term: own, .. } | Role::Leading { term: own, .. }, Some((term, _))) if own == term => {
+                return;
+            }
             _ => self.cede(now),
         }
         if let Some((term, attach_grace)) = leading {
@@ -72,6 +74,7 @@ impl Coordinator {
         self.ending_holds.clear();
         self.confirmation.under_way = false;
         self.reads.clear();
+        self.handing_over = None;
         self.sweep_at = None;
         for ticket in self.proposals.abandon() {
             self.outputs.push_back(Output::Lost { ticket });
@@ -80,17 +83,48 @@ impl Coordinator {
 
     /// An entry of this term is applied: everything that predecessors committed is in the state (PROTOCOL R4).
     pub(super) fn become_ready(&mut self, now: Instant, state: &State, term: Term, predecessor_until: Instant) {
-        self.role = Role::Leading { term };
+        self.role = Role::Leading { term, has_ceded: false };
         self.proposals.stamp_behind(state.last_stamp());
+        let inherited = self.inherited.take().filter(|(of, _)| of.0 + 1 == term.0);
         for volume in state.volumes() {
             for (session, _) in volume.sessions() {
-                self.members.insert((volume.id(), session), Member::new(now, predecessor_until));
+                let key = (volume.id(), session);
+                let is_free = inherited.as_ref().is_some_and(|(_, leased)| !leased.contains(&key));
+                self.members.insert(key, Member::new(now, if is_free { Instant(0) } else { predecessor_until }));
             }
         }
         self.sweep_at = Some(now.after(self.sweep_interval()));
         for connection in self.connections_where(|phase| matches!(phase, Phase::Waiting(_))) {
             self.greet(now, state, connection);
         }
+    }
+
+    /// Leadership is to go elsewhere. Sessions that a successor would wait for in vain are waited for here, where changes
+    /// go on meanwhile: whoever says nothing from now on does not renew its lease either.
+    pub(super) fn hand_over(&mut self, now: Instant, to: Option<NodeId>) {
+        match self.role {
+            Role::Following { .. } => {}
+            Role::Elected { .. } => self.outputs.push_back(Output::HandOver { to, leased: None }),
+            Role::Leading { .. } => self.handing_over = Some(HandingOver { to, since: now, look_at: now }),
+        }
+    }
+
+    pub(super) fn go_on_handing_over(&mut self, now: Instant) {
+        let (Some(HandingOver { to, since, .. }), Role::Leading { term, .. }) = (self.handing_over, self.role) else {
+            return;
+        };
+        let timing = &self.config.timing;
+        let bound = || self.members.iter().filter(|(_, member)| member.is_bound(now));
+        let is_awaited = |member: &Member| member.heard <= since || !member.is_prompt(now, timing);
+        if bound().any(|(_, member)| is_awaited(member)) && now < since.after(timing.lease + timing.drift_margin()) {
+            let look_at = now.after(timing.heartbeat / 4);
+            self.handing_over = Some(HandingOver { to, since, look_at });
+            return;
+        }
+        let leased = bound().map(|(key, _)| *key).collect();
+        self.handing_over = None;
+        self.role = Role::Leading { term, has_ceded: true };
+        self.outputs.push_back(Output::HandOver { to, leased: Some((term, leased)) });
     }
 
     /// The state was replaced by a peer's: entries in between are not at hand. Only a follower installs snapshots.

@@ -250,7 +250,8 @@ impl Member {
         Some(renewal.number)
     }
 
-    fn is_prompt(&self, now: Instant, timing: &Timing) -> bool {
+    /// It is caught up, and keeps nobody waiting for half a lease.
+    pub(super) fn is_prompt(&self, now: Instant, timing: &Timing) -> bool {
         let late = self.unacknowledged.first_key_value().is_some_and(|(_, at)| now.since(*at) >= timing.lease / 2);
         self.progress == Progress::Current && !self.closing && !late
     }

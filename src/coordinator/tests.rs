@@ -4,6 +4,7 @@
 mod attaching;
 mod completing;
 mod failing_over;
+mod handing_over;
 mod holding;
 mod keeping_house;
 mod reading;
@@ -65,6 +66,7 @@ struct Bench {
     tickets: Vec<u64>,
     carried: Vec<(u64, Result<Reply, Errno>)>,
     lost: Vec<u64>,
+    handed_over: Vec<(Option<NodeId>, Option<(Term, BTreeSet<Key>)>)>,
     /// Whether proposals are taken.
     takes: bool,
     /// Whether heartbeat rounds are confirmed at once.
@@ -101,6 +103,7 @@ impl Bench {
             tickets: Vec::new(),
             carried: Vec::new(),
             lost: Vec::new(),
+            handed_over: Vec::new(),
             takes: true,
             confirms: true,
             connections: 0,
@@ -134,6 +137,7 @@ impl Bench {
                 Output::Close { connection } => assert!(self.closed.insert(connection), "{connection} closed twice"),
                 Output::Carried { ticket, outcome } => self.carried.push((ticket, outcome)),
                 Output::Lost { ticket } => self.lost.push(ticket),
+                Output::HandOver { to, leased } => self.handed_over.push((to, leased)),
             }
         }
     }

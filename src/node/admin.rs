@@ -6,7 +6,6 @@ use super::{AdminAnswer, AdminError, AdminRequest, Node, Output};
 use crate::{
     coordinator,
     namespace::{Command, Reply},
-    replica,
     types::{Errno, Instant, NodeId},
 };
 
@@ -80,9 +79,9 @@ impl Node {
                 self.answer(ticket, Err(AdminError::Refused(reason)));
             }
             _ => {
-                let until = self.now.after(4 * self.config.timing.election);
+                let until = self.now.after(4 * self.config.timing.lease);
                 self.admin.waiting.insert(ticket, Waiting { what: What::Transfer, until });
-                self.tell_replica(replica::Input::Transfer { to });
+                self.tell_coordinator(coordinator::Input::HandOver { to });
             }
         }
     }

@@ -119,6 +119,12 @@ pub enum PeerMessage {
         /// Bytes of content that its state names, over all volumes.
         content_bytes: u64,
     },
+    /// PROTOCOL R27: the leader of this term grants no lease any more, and no session but these may have one. Whoever leads
+    /// in the next term waits for no other.
+    HandOver {
+        term: Term,
+        leased: Vec<(VolumeId, SessionId)>,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

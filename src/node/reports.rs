@@ -185,10 +185,10 @@ impl Node {
         };
         if let Some(successor) = peers.iter().filter(can).max_by_key(|peer| peer.matched) {
             // Should it fail, this node leads on for as long as it takes to find out.
-            self.reports.hand_over_at = self.now.after(4 * self.config.timing.election);
+            self.reports.hand_over_at = self.now.after(4 * self.config.timing.lease);
             let sentence = format!("short of space: leadership goes to node {}", successor.id);
             self.outputs.push_back(Output::Notice(sentence));
-            self.tell_replica(replica::Input::Transfer { to: Some(successor.id) });
+            self.tell_coordinator(coordinator::Input::HandOver { to: Some(successor.id) });
         }
     }
 

@@ -80,14 +80,12 @@ impl Replica {
         };
         let others = membership.get_voters().iter().copied().filter(|voter| *voter != id);
         let target = to.map_or_else(|| others.max_by_key(advanced), |to| Some(to.0));
-        let Some(target) = target.filter(|target| *target != id && membership.get_voters().contains(target)) else {
-            return;
-        };
-        self.raw.transfer_leader(target);
-        // From the moment the other may be told to campaign, voters may break the promise that leases rest on.
-        if self.raw.raft.lead_transferee.is_some() {
-            self.rounds.revoke();
+        if let Some(target) = target.filter(|target| *target != id && membership.get_voters().contains(target)) {
+            self.raw.transfer_leader(target);
         }
+        // From the moment the other may be told to campaign, voters may break the promise that leases rest on. Where nobody
+        // is told, those who asked for this have given leases up all the same: the next tick begins a new term.
+        self.rounds.revoke();
     }
 
     pub(super) fn confirm_lease(&mut self, ticket: u64) {

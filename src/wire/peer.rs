@@ -3,7 +3,7 @@
 use super::{WireError, cluster_from, node_from, proto, protocol_from, required, rows_from, rows_to, wide_to_bytes};
 use crate::{
     node::PeerMessage,
-    types::{ClusterId, LogIndex, NodeId, Term, message::ProtocolRange},
+    types::{ClusterId, LogIndex, NodeId, SessionId, Term, VolumeId, message::ProtocolRange},
 };
 
 /// The first message of a peer stream: who sends, and whom it takes the receiver for.
@@ -56,6 +56,12 @@ impl From<PeerFrame> for proto::PeerMessage {
                 let (node, space) = (node.map(Into::into), space.map(Into::into));
                 Message::Report(proto::NodeReport { node, space, content_bytes })
             }
+            PeerFrame::Message(PeerMessage::HandOver { term, leased }) => {
+                let leased = leased.into_iter();
+                let leased =
+                    leased.map(|(volume, session)| proto::LeasedSession { volume: volume.0, session: session.0 });
+                Message::HandOver(proto::HandOver { term: term.0, leased: leased.collect() })
+            }
         };
         Self { message: Some(message) }
     }
@@ -94,6 +100,14 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
                 node: report.node.map(TryInto::try_into).transpose()?,
                 space: report.space.map(Into::into),
                 content_bytes: report.content_bytes,
+            },
+            Message::HandOver(hand_over) => PeerMessage::HandOver {
+                term: Term(hand_over.term),
+                leased: hand_over
+                    .leased
+                    .into_iter()
+                    .map(|leased| (VolumeId(leased.volume), SessionId(leased.session)))
+                    .collect(),
             },
         };
         Ok(Self::Message(message))

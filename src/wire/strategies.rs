@@ -103,6 +103,8 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
         (index(), bytes()).prop_map(|(index, after)| PeerMessage::SnapshotRequest { index, after }),
         (option::of(node_info()), option::of(space()), any::<u64>())
             .prop_map(|(node, space, content_bytes)| PeerMessage::Report { node, space, content_bytes }),
+        (term(), vec((any::<u32>().prop_map(VolumeId), any::<u64>().prop_map(SessionId)), 0..4))
+            .prop_map(|(term, leased)| PeerMessage::HandOver { term, leased }),
         (index(), term(), bytes(), rows(), any::<bool>()).prop_map(|(index, term, membership, rows, last)| {
             PeerMessage::SnapshotPiece { index, term, membership, rows, last }
         }),

@@ -138,6 +138,43 @@ fn leadership_goes_where_it_is_told_to() {
     world.agree();
 }
 
+/// P6: "handed over in an orderly way: writes pause for at most 200 ms"; a session that says nothing any more, and was
+/// waited for before, is not waited for again by each new leader.
+#[test]
+fn a_stopped_mount_delays_nobody_at_a_transfer() {
+    let mut world = World::elected(3);
+    let (a, b) = (world.mount(1), world.mount(2));
+    world.clients[b].is_stopped = true;
+    world.change(a, 1, mkdir("waits for the lease of b"));
+    for sequence in 2..5 {
+        let leader = world.leader().expect("elected");
+        world.ask(leader, sequence, AdminRequest::TransferLeader { to: None });
+        world.run_until("the transfer", |world| world.admin.contains_key(&sequence));
+        assert_eq!(world.admin[&sequence], Ok(AdminAnswer::Done));
+        let begun = world.now;
+        world.change(a, sequence, mkdir(&format!("d{sequence}")));
+        assert!(world.now.since(begun) < Duration::from_millis(200), "{:?}", world.now.since(begun));
+    }
+    world.agree();
+}
+
+#[test]
+fn a_lease_that_nobody_renews_ends_before_leadership_goes_elsewhere() {
+    let mut world = World::elected(3);
+    let (a, b) = (world.mount(1), world.mount(2));
+    let leader = world.leader().expect("elected");
+    world.clients[b].is_stopped = true;
+    let begun = world.now;
+    world.ask(leader, 1, AdminRequest::TransferLeader { to: None });
+    world.run_until("the transfer", |world| world.admin.contains_key(&1));
+    assert_eq!(world.admin[&1], Ok(AdminAnswer::Done));
+    assert!(world.clients[b].lease_until <= world.now, "the successor need not wait for it");
+    assert!(world.now.since(begun) < T.lease + T.election, "{:?}", world.now.since(begun));
+    let begun = world.now;
+    world.change(a, 1, mkdir("d"));
+    assert!(world.now.since(begun) < Duration::from_millis(200), "{:?}", world.now.since(begun));
+}
+
 #[test]
 fn a_transfer_to_a_dead_node_is_told_to_have_failed_and_leases_come_back() {
     let mut world = World::elected(3);
