@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod allocator;
 mod bench;
 mod check;
 mod cluster;
@@ -73,6 +74,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    allocator::return_freed_memory();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if mount_helper::is_asked_for(&arguments) {
         return mount_helper::run(&arguments);
