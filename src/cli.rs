@@ -194,6 +194,7 @@ mod tests {
                 squash: Some("1:1".to_owned()),
                 write_timeout: Some(1),
                 when_disconnected: Some("block".to_owned()),
+                opens: Some("untracked".to_owned()),
                 threads: Some(1),
                 kernel_mask: Some(vec!["x".to_owned()]),
                 listen_http: Some("x".to_owned()),

@@ -66,6 +66,8 @@ pub struct MountSection {
     pub write_timeout: Option<u32>,
     /// What reads do while no leader answers: `serve` (from what the mount has) or `block` (wait). Default: serve.
     pub when_disconnected: Option<String>,
+    /// Whether the kernel tells of opens and closes of files: `tracked` or `untracked`. Default: tracked.
+    pub opens: Option<String>,
     /// Threads that read the kernel's requests. Default: 2.
     pub threads: Option<u8>,
     /// Features of newer kernels that are not to be used. Default: none.
@@ -121,6 +123,7 @@ impl Config {
             put(command, "squash", mount.squash.clone());
             put(command, "write_timeout", number(mount.write_timeout));
             put(command, "when_disconnected", mount.when_disconnected.clone());
+            put(command, "opens", mount.opens.clone());
             put(command, "threads", number(mount.threads.map(u32::from)));
             put(command, "kernel_mask", mount.kernel_mask.as_ref().map(|features| features.join(",")));
             put(command, "acl", mount.acl.map(|acl| acl.to_string()));
@@ -184,7 +187,7 @@ mod tests {
              [serve]\nauthority = 'a'\ndata = 'd'\nlisten-client = 'c:1'\nlisten-peer = 'p:2'\nlisten-http = 'h:3'\n\
              advertise = 'host'\n\
              [mount]\ncredential = 'm'\nlisten-http = 'h:4'\ncontent-cache = 32\nsquash = '1:2'\nthreads = 3\n\
-             write-timeout = 9\nwhen-disconnected = 'block'\nkernel-mask = ['inc_epoch']\n\
+             write-timeout = 9\nwhen-disconnected = 'block'\nopens = 'untracked'\nkernel-mask = ['inc_epoch']\n\
              [admin]\nauthority = 'b'\nservers = ['x', 'y:1']\n",
         )
         .expect("valid");

@@ -34,15 +34,16 @@ use nix::sys::{
     utsname::uname,
 };
 
-pub use self::{counters::Counters, worker::Network};
 use self::{
+    abi::init::Terms,
     session::Session,
     worker::{Milestone, Worker},
 };
+pub use self::{counters::Counters, worker::Network};
 use crate::{
     client::transport::Deliver,
     holder::{Link, Table, ToHolder, ToWorker},
-    mount::{Config, Input, KernelFeatures},
+    mount::{Config, Input, KernelFeatures, Opens},
     telemetry,
 };
 
@@ -169,6 +170,7 @@ fn live(
     watch_holder(config.link.try_clone()?, events.clone());
     let read_only = config.mount.read_only;
     let features = config.mount.kernel;
+    let terms = Terms { with_acl: config.acl, opens_are_told: config.mount.opens == Opens::Tracked };
     let (worker, milestones) = Worker::start(config.mount, network)?;
     watch_core(milestones, events.clone());
     let abi = Arc::new(OnceLock::new());
@@ -198,7 +200,7 @@ fn live(
                 worker.watch(table);
             }
             Ok(Event::Holder(ToWorker::Device { .. }, Some(device))) => {
-                serve(device, (config.threads, config.acl), &worker, &abi, &events)?;
+                serve(device, (config.threads, terms), &worker, &abi, &events)?;
                 config.link.send(&ToHolder::Serving { pid: std::process::id() }, None)?;
             }
             Ok(Event::Holder(ToWorker::Device { .. } | ToWorker::Table, None)) => {
@@ -229,12 +231,12 @@ fn live(
 /// Begins to answer the kernel, in threads of its own.
 fn serve(
     device: OwnedFd,
-    (threads, with_acl): (usize, bool),
+    (threads, terms): (usize, Terms),
     worker: &Arc<Worker>,
     abi: &Arc<OnceLock<(u32, u32)>>,
     events: &Sender<Event>,
 ) -> Result<(), WorkerError> {
-    let session = Session::begin(device, Arc::clone(worker), Arc::clone(&worker.counters), with_acl);
+    let session = Session::begin(device, Arc::clone(worker), Arc::clone(&worker.counters), terms);
     let session = Arc::new(session.map_err(WorkerError::Session)?);
     worker.attach(session.device()?);
     abi.get_or_init(|| session.version());

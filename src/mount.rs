@@ -40,7 +40,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use config::{Config, KernelFeatures, MountCounters, MountStatus, WhenDisconnected};
+pub use config::{Config, KernelFeatures, MountCounters, MountStatus, Opens, WhenDisconnected};
 pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
@@ -200,7 +200,7 @@ impl Mount {
             reads: Reads::default(),
             lookups: Lookups::new(),
             missing: Missing::default(),
-            handles: Handles::new(),
+            handles: Handles::new(config.opens),
             unnamed: BTreeSet::new(),
             reopening: Reopening::default(),
             invalidations: Invalidations::default(),
@@ -346,6 +346,10 @@ impl Mount {
     }
 
     fn dispatch(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
+        if self.config.opens == Opens::Untracked && matches!(request, Request::Open { .. } | Request::Flush { .. }) {
+            // The kernel never asks again.
+            return self.respond(unique, Err(Errno::ENOSYS));
+        }
         if let Some(ino) = self.must_recall(&request) {
             return self.park(now, unique, caller, ino, request);
         }

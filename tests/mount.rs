@@ -26,6 +26,7 @@ mod mount {
     mod mmap;
     mod mount_command;
     mod names;
+    mod opens;
     mod permissions;
     mod readdir;
     mod refusals;

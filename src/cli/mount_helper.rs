@@ -22,8 +22,8 @@ const EXIT_USAGE: u8 = 1;
 const LOG_FILE: &str = "/var/log/manyfs.log";
 
 /// Settings of `manyfs mount` that may stand in -o as NAME=VALUE.
-const SETTINGS: [&str; 7] =
-    ["content_cache", "kernel_mask", "listen_http", "squash", "threads", "when_disconnected", "write_timeout"];
+const SETTINGS: [&str; 8] =
+    ["content_cache", "kernel_mask", "listen_http", "opens", "squash", "threads", "when_disconnected", "write_timeout"];
 
 /// True when the process was started under the name that mount(8) gives a helper.
 pub(super) fn is_asked_for(arguments: &[OsString]) -> bool {
@@ -237,12 +237,14 @@ mod tests {
 
     #[test]
     fn the_line_that_mount_gives_is_understood() {
-        let line =
-            "/etc/manyfs/main.toml /srv/wp -n -o rw,noexec,_netdev,x-systemd.automount,squash=33:33,threads=4,acl";
+        let line = "/etc/manyfs/main.toml /srv/wp -n -o rw,noexec,_netdev,x-systemd.automount,squash=33:33,threads=4,acl,opens=untracked";
         let Ok(Task::Mount(request)) = parsed(line) else { panic!("a mount") };
         assert_eq!(request.credential, Path::new("/etc/manyfs/main.toml"));
         assert_eq!(request.directory, Path::new("/srv/wp"));
-        assert_eq!(request.arguments, ["--squash=33:33", "--threads=4", "--acl", "--options=rw,nosuid,nodev,noexec"]);
+        assert_eq!(
+            request.arguments,
+            ["--squash=33:33", "--threads=4", "--acl", "--opens=untracked", "--options=rw,nosuid,nodev,noexec"]
+        );
     }
 
     #[test]

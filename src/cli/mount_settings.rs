@@ -6,7 +6,7 @@ use super::mount_options::MountOptions;
 use crate::{
     fuse::{self, KernelFeature},
     limits,
-    mount::{Config, WhenDisconnected},
+    mount::{Config, Opens, WhenDisconnected},
     types::Access,
 };
 
@@ -35,6 +35,10 @@ pub(super) struct MountSettings {
     /// lets them wait, so that nothing old is ever seen.
     #[arg(long, env = "MANYFS_WHEN_DISCONNECTED", value_name = "POLICY", default_value = "serve")]
     when_disconnected: WhenDisconnected,
+    /// Whether the kernel tells of opens and closes of files. `untracked` saves the requests they cost; then close() does
+    /// not wait for what was written (fsync does), and locks exclude on this mount only.
+    #[arg(long, env = "MANYFS_OPENS", value_name = "HOW", default_value = "tracked")]
+    opens: Opens,
     /// Options of mount(8), separated by commas: ro, noexec, suid, dev. Without any: nosuid,nodev.
     #[arg(short, long, env = "MANYFS_OPTIONS", value_name = "LIST", default_value = "")]
     pub(super) options: MountOptions,
@@ -50,6 +54,7 @@ impl MountSettings {
     /// Puts them into a mount's configuration, whose times are set already.
     pub(super) fn apply(&self, access: Access, mount: &mut Config) {
         mount.when_disconnected = self.when_disconnected;
+        mount.opens = self.opens;
         mount.timing.write_timeout = Duration::from_secs(self.write_timeout.into());
         mount.content_cache_bytes = self.content_cache as usize * 1024 * 1024;
         mount.read_only = self.read_only || access == Access::ReadOnly;

@@ -15,7 +15,7 @@ use super::{
         Header,
         decode::{self, Fault, Message},
         encode::Encoded,
-        init::{self, Agreement},
+        init::{self, Agreement, Terms},
     },
     counters::Counters,
 };
@@ -73,15 +73,14 @@ pub(super) struct Session<A> {
 }
 
 impl<A: Ask> Session<A> {
-    /// Waits for the kernel's INIT and answers it; `with_acl`: access control lists are stored, and the kernel is to
-    /// check them.
+    /// Waits for the kernel's INIT and answers it.
     ///
     /// # Errors
     /// As read(2) and write(2) of the device; `Unsupported` for a kernel that is too old; `InvalidData` for a first
     /// request that is not INIT.
-    pub(super) fn begin(device: OwnedFd, asked: Arc<A>, counters: Arc<Counters>, with_acl: bool) -> io::Result<Self> {
+    pub(super) fn begin(device: OwnedFd, asked: Arc<A>, counters: Arc<Counters>, terms: Terms) -> io::Result<Self> {
         let device = Arc::new(File::from(device));
-        let agreement = negotiate(&device, with_acl)?;
+        let agreement = negotiate(&device, terms)?;
         Ok(Self { device, agreement, asked, counters })
     }
 
@@ -141,7 +140,7 @@ impl<A: Ask> Session<A> {
     }
 }
 
-fn negotiate(device: &File, with_acl: bool) -> io::Result<Agreement> {
+fn negotiate(device: &File, terms: Terms) -> io::Result<Agreement> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let message = receive(device, &mut buffer)?.ok_or(io::ErrorKind::NotConnected)?;
@@ -167,7 +166,7 @@ fn negotiate(device: &File, with_acl: bool) -> io::Result<Agreement> {
             );
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
-        let agreement = Agreement::with(offer, with_acl);
+        let agreement = Agreement::with(offer, terms);
         send(device, &Encoded::with_body(unique, &agreement.encode()))?;
         return Ok(agreement);
     }

@@ -340,7 +340,7 @@ impl Mount {
         // Removed again by another mount already: it was there, and the kernel will ask again at once.
         let attributes = self.attributes(ino).or(made).ok_or(Errno::ENOENT)?;
         let entry_ttl = self.ttl_of_entry(parent, name, ino);
-        self.lookups.replied(ino);
+        self.hand_out(&attributes);
         Ok(Response::Entry { attributes, entry_ttl, attributes_ttl: Duration::ZERO })
     }
 
@@ -363,7 +363,7 @@ impl Mount {
         if result.is_err() {
             self.release(now, fh);
         } else if flags.write {
-            self.take_right(ino);
+            self.take_right(now, ino);
         }
         self.answer(now, unique, result);
     }
@@ -374,7 +374,7 @@ impl Mount {
         let Some((attributes, fh)) = made else { return self.answer(now, unique, Err(Errno::EIO)) };
         let opened = self.opened_as(attributes.ino, fh, flags);
         self.unnamed.insert(attributes.ino);
-        self.lookups.replied(attributes.ino);
+        self.hand_out(&attributes);
         let (entry_ttl, attributes_ttl) = (Duration::ZERO, Duration::ZERO);
         self.answer(now, unique, Ok(Response::Created { attributes, entry_ttl, attributes_ttl, opened }));
     }
@@ -390,7 +390,7 @@ impl Mount {
         let attributes = self.attributes(ino).or(made).ok_or(Errno::ESTALE)?;
         let entry_ttl = self.ttl_of_entry(parent, name, ino);
         let opened = self.opened_as(ino, fh, flags);
-        self.lookups.replied(ino);
+        self.hand_out(&attributes);
         Ok(Response::Created { attributes, entry_ttl, attributes_ttl: Duration::ZERO, opened })
     }
 

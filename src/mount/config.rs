@@ -25,6 +25,7 @@ pub struct Config {
     pub squash: Option<(u32, u32)>,
     pub kernel: KernelFeatures,
     pub when_disconnected: WhenDisconnected,
+    pub opens: Opens,
 }
 
 impl Config {
@@ -42,6 +43,7 @@ impl Config {
             squash: None,
             kernel: KernelFeatures::default(),
             when_disconnected: WhenDisconnected::default(),
+            opens: Opens::default(),
         }
     }
 }
@@ -64,6 +66,28 @@ impl std::str::FromStr for WhenDisconnected {
             "serve" => Ok(Self::Serve),
             "block" => Ok(Self::Block),
             _ => Err("reads of a mount that is cut off are answered (serve) or wait (block)".to_owned()),
+        }
+    }
+}
+
+/// Whether the kernel tells of opens and closes of files (DESIGN 8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Opens {
+    /// It does: an open costs a request.
+    #[default]
+    Tracked,
+    /// It does not: any file that it knows may be open, close() is not seen, and locks are the kernel's own.
+    Untracked,
+}
+
+impl std::str::FromStr for Opens {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "tracked" => Ok(Self::Tracked),
+            "untracked" => Ok(Self::Untracked),
+            _ => Err("the kernel tells of opens and closes (tracked) or does not (untracked)".to_owned()),
         }
     }
 }

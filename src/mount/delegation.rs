@@ -74,11 +74,14 @@ impl Mount {
     }
 
     /// The create that brought the delegation is answered: from now on it is used.
-    pub(super) fn take_right(&mut self, ino: Ino) {
+    pub(super) fn take_right(&mut self, now: Instant, ino: Ino) {
         if let Some(grant) = self.own_delegation(ino) {
             let file = self.files.entry(ino).or_default();
             if file.right == Right::None {
                 file.right = Right::Held(grant);
+            }
+            if !self.handles.ends_are_told() {
+                self.flush_in_time(now, ino);
             }
         }
     }
@@ -108,7 +111,9 @@ impl Mount {
             None => {
                 self.retry_writers(now, ino);
                 // Nobody is left who would give it back.
-                if self.handles.writers(ino) == 0 {
+                if !self.handles.ends_are_told() {
+                    self.flush_in_time(now, ino);
+                } else if self.handles.writers(ino) == 0 {
                     self.send_on(now, ino, true);
                 }
             }

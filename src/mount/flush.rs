@@ -171,6 +171,9 @@ impl Mount {
             };
             self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, changes }, None);
         }
+        if grant.is_some() && !gives_back && !self.handles.ends_are_told() {
+            self.flush_in_time(now, ino);
+        }
     }
 
     /// FLUSH: close(2) of one descriptor. The last that may write gives the delegation back with what is dirty; where
@@ -558,7 +561,8 @@ impl Mount {
         let Some(file) = self.files.get_mut(&ino) else { return };
         file.due = None;
         if file.queue.len() < QUEUED_BY_AGE_MAX {
-            return self.flush(now, ino);
+            // Where no close is told, this is all that gives a delegation back.
+            return self.send_on(now, ino, !self.handles.ends_are_told());
         }
         // Nothing gets through at present: more and smaller jobs would not help.
         let due = now.after(self.config.timing.flush_age);

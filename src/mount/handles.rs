@@ -1,8 +1,12 @@
 //! Open files. A handle is only a number with an inode behind it: every request carries what its answer needs, so that a
 //! successor process can answer the requests of this one.
+//!
+//! Where the kernel does not tell of opens (`--opens=untracked`), every file that it knows counts as open until it forgets
+//! it. Handles are then those that creates made; whether their end is told depends on the kernel's version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::Opens;
 use crate::types::Ino;
 
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +30,47 @@ pub(crate) struct Handles {
     changed: Vec<Ino>,
     /// Those of them that were opened for writing.
     writers: BTreeMap<Ino, u32>,
+    /// Files that may be open without our knowing.
+    unseen: Option<BTreeSet<Ino>>,
 }
 
 impl Handles {
-    pub(crate) const fn new() -> Self {
-        Self { last: 0, open: BTreeMap::new(), counts: BTreeMap::new(), changed: Vec::new(), writers: BTreeMap::new() }
+    pub(crate) fn new(opens: Opens) -> Self {
+        Self {
+            last: 0,
+            open: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            changed: Vec::new(),
+            writers: BTreeMap::new(),
+            unseen: (opens == Opens::Untracked).then(BTreeSet::new),
+        }
+    }
+
+    /// Whether the last close of a file is told.
+    pub(crate) const fn ends_are_told(&self) -> bool {
+        self.unseen.is_none()
+    }
+
+    /// The kernel has the file from now on, and may open it.
+    pub(crate) fn file_known(&mut self, ino: Ino) {
+        if let Some(unseen) = &mut self.unseen
+            && unseen.insert(ino)
+        {
+            self.changed.push(ino);
+        }
+    }
+
+    /// The kernel has forgotten the file: it is not open any more. Whether that is news.
+    pub(crate) fn file_forgotten(&mut self, ino: Ino) -> bool {
+        if !self.unseen.as_mut().is_some_and(|unseen| unseen.remove(&ino)) {
+            return false;
+        }
+        self.changed.push(ino);
+        if self.counts.remove(&ino).is_some() {
+            self.writers.remove(&ino);
+            self.open.retain(|_, handle| handle.ino != ino);
+        }
+        true
     }
 
     /// A number never given before.
@@ -62,7 +102,8 @@ impl Handles {
     }
 
     pub(crate) fn inodes(&self) -> Vec<Ino> {
-        self.counts.keys().copied().collect()
+        let unseen = self.unseen.iter().flatten().filter(|ino| !self.counts.contains_key(ino));
+        self.counts.keys().chain(unseen).copied().collect()
     }
 
     /// A lock of the handle was taken away; whether that is news.
@@ -84,7 +125,7 @@ impl Handles {
     }
 
     pub(crate) fn is_open(&self, ino: Ino) -> bool {
-        self.counts.contains_key(&ino)
+        self.counts.contains_key(&ino) || self.unseen.as_ref().is_some_and(|unseen| unseen.contains(&ino))
     }
 
     /// Requests through this handle lock no pages in the kernel. One that is unknown here may.
@@ -112,7 +153,7 @@ mod tests {
 
     #[test]
     fn handles_are_counted_by_inode_and_those_that_write_apart() {
-        let mut handles = Handles::new();
+        let mut handles = Handles::new(Opens::Tracked);
         let (first, second) = (handles.open(Ino(3), false, false), handles.open(Ino(3), true, true));
         assert_ne!(first, second);
         assert!(!handles.is_direct(first) && handles.is_direct(second) && !handles.is_direct(99));
@@ -123,5 +164,21 @@ mod tests {
         assert_eq!(handles.release(second), Some(Ino(3)));
         assert!(!handles.is_open(Ino(3)));
         assert_eq!(handles.writers(Ino(3)), 0);
+    }
+
+    #[test]
+    fn where_opens_are_not_told_a_file_is_open_until_it_is_forgotten() {
+        let mut handles = Handles::new(Opens::Untracked);
+        handles.file_known(Ino(3));
+        assert!(handles.is_open(Ino(3)) && !handles.is_open(Ino(4)));
+        let created = handles.open(Ino(4), false, true);
+        handles.file_known(Ino(4));
+        assert_eq!((handles.inodes(), handles.take_changed()), (vec![Ino(4), Ino(3)], vec![Ino(3), Ino(4), Ino(4)]));
+        assert_eq!(handles.release(created), Some(Ino(4)));
+        assert!(handles.is_open(Ino(4)), "it may have been opened since");
+        handles.open(Ino(4), false, true);
+        assert!(handles.file_forgotten(Ino(4)) && !handles.file_forgotten(Ino(4)));
+        assert!(!handles.is_open(Ino(4)) && handles.writers(Ino(4)) == 0 && handles.len() == 0);
+        assert!(!Handles::new(Opens::Tracked).file_forgotten(Ino(3)));
     }
 }

@@ -156,12 +156,23 @@ impl Mount {
         Ok(if parts.len() > PARTS_MAX { vec![joined(&parts)] } else { parts })
     }
 
+    /// The file was read to its end.
+    fn tidy_read(&mut self, ino: Ino) {
+        if self.files.get(&ino).is_some_and(super::file::File::is_idle) {
+            self.files.remove(&ino);
+        }
+    }
+
     /// Fetches what a sequential reader will ask for next.
     fn read_ahead(&mut self, now: Instant, ino: Ino, offset: u64, length: u32) {
         let end = offset.saturating_add(u64::from(length));
         // Without a handle nobody would clear this away.
         if !self.handles.is_open(ino) {
             return;
+        }
+        if !self.handles.ends_are_told() && end >= self.size(ino) {
+            // Nor does anybody when no close is told; nothing follows the end.
+            return self.tidy_read(ino);
         }
         let file = self.files.entry(ino).or_default();
         let is_sequential = file.read_end == offset;

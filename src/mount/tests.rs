@@ -8,6 +8,7 @@ mod leader;
 mod lease;
 mod locks;
 mod model;
+mod opens;
 mod scene;
 mod session;
 mod tree;

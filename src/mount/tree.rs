@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     namespace::{Operation, Reply},
-    types::{AttributeChanges, Errno, FileKind, Ino, Instant, Name, XattrName},
+    types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name, XattrName},
 };
 
 impl Mount {
@@ -100,13 +100,21 @@ impl Mount {
         );
     }
 
+    /// A reply gives the kernel the inode.
+    pub(super) fn hand_out(&mut self, attributes: &Attributes) {
+        self.lookups.replied(attributes.ino);
+        if attributes.kind == FileKind::File {
+            self.handles.file_known(attributes.ino);
+        }
+    }
+
     pub(super) fn opened_as(&self, ino: Ino, fh: u64, flags: OpenFlags) -> OpenedAs {
         OpenedAs {
             fh,
             // Pages are in step with the replica but for those whose invalidation is under way (PROTOCOL R3).
             keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino) && !self.is_delegated_elsewhere(ino),
             direct_io: flags.append,
-            no_flush: !flags.write && !self.has_fcntl_locks(ino),
+            no_flush: !flags.write && !self.has_fcntl_locks(ino) || !self.handles.ends_are_told(),
             cache_dir: false,
         }
     }
@@ -115,6 +123,9 @@ impl Mount {
         for (ino, count) in inodes {
             if self.lookups.forget(*ino, *count) {
                 self.missing.forget_directory(*ino);
+                if self.handles.file_forgotten(*ino) {
+                    self.closed(self.now, *ino);
+                }
                 self.release_orphan(*ino);
             }
         }
@@ -154,7 +165,7 @@ impl Mount {
             return Ok(Response::Missing { ttl: if is_remembered { entry_ttl } else { Duration::ZERO } });
         };
         let attributes_ttl = self.attributes_ttl(attributes.ino);
-        self.lookups.replied(attributes.ino);
+        self.hand_out(&attributes);
         if attributes.kind == FileKind::File {
             self.file_found(attributes.ino);
         }

@@ -123,15 +123,19 @@ impl Mount {
         if self.handles.writers(ino) == 0 {
             self.send_on(now, ino, true);
         }
-        if self.handles.is_open(ino) {
-            return;
+        if !self.handles.is_open(ino) {
+            self.closed(now, ino);
+            self.release_orphan(ino);
         }
+    }
+
+    /// Nobody here has the file open any more.
+    pub(super) fn closed(&mut self, now: Instant, ino: Ino) {
         self.abandon_late_jobs(now, ino);
         if let Some(file) = self.files.get_mut(&ino) {
             file.error = None;
         }
         self.tidy(ino);
-        self.release_orphan(ino);
     }
 
     fn has_room(&self, bytes: usize) -> bool {

@@ -37,6 +37,17 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // O_APPEND files are opened for direct I/O (PROTOCOL R13), and some programs map them.
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
 
+/// What makes sense only where opens and closes are told.
+const OF_OPENS: InitFlags =
+    InitFlags::FUSE_ATOMIC_O_TRUNC.union(InitFlags::FUSE_POSIX_LOCKS).union(InitFlags::FUSE_FLOCK_LOCKS);
+
+/// What this side makes of the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::fuse) struct Terms {
+    pub(in crate::fuse) with_acl: bool,
+    pub(in crate::fuse) opens_are_told: bool,
+}
+
 /// What the kernel says in INIT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::fuse) struct Offer {
@@ -72,12 +83,16 @@ impl Agreement {
     /// Before INIT, whose own form depends on nothing.
     pub(in crate::fuse) const NONE: Self = Self { minor: 0, readahead: 0, flags: InitFlags::empty() };
 
+    /// `opens_are_told`: otherwise the kernel is answered ENOSYS to OPEN and FLUSH. It then sends no truncation with an open
+    /// that nobody gets, and locks, whose end it would not tell, stay its own (DESIGN 8).
+    ///
     /// `with_acl`: the kernel is to check access control lists. Then it asks about the lists of the mount's root at
     /// every step through it by another than its owner: it makes the root before it hears of FUSE_POSIX_ACL, and marks
     /// it as one whose lists are not to be kept (fs/fuse/inode.c, fuse_init_inode; for good since
     /// __forget_cached_acl heeds the mark). So this is for those who use such lists.
-    pub(in crate::fuse) const fn with(offer: Offer, with_acl: bool) -> Self {
-        let wanted = if with_acl { WANTED.union(InitFlags::FUSE_POSIX_ACL) } else { WANTED };
+    pub(in crate::fuse) const fn with(offer: Offer, terms: Terms) -> Self {
+        let wanted = if terms.with_acl { WANTED.union(InitFlags::FUSE_POSIX_ACL) } else { WANTED };
+        let wanted = if terms.opens_are_told { wanted } else { wanted.difference(OF_OPENS) };
         let mut flags = offer.flags.intersection(wanted);
         // Before Linux 5.11 there is only this one.
         if !flags.contains(InitFlags::FUSE_HANDLE_KILLPRIV_V2) {
@@ -128,6 +143,9 @@ pub(in crate::fuse) fn our_version() -> Vec<u8> {
 mod tests {
     use super::*;
 
+    const TERMS: Terms = Terms { with_acl: false, opens_are_told: true };
+    const WITH_ACL: Terms = Terms { with_acl: true, ..TERMS };
+
     fn offer(minor: u32, flags: InitFlags) -> Offer {
         Offer { major: MAJOR, minor, readahead: 128 * 1024, flags }
     }
@@ -138,9 +156,9 @@ mod tests {
 
     #[test]
     fn all_that_is_wanted_is_taken_and_nothing_else() {
-        let all = Agreement::with(everything(), false);
+        let all = Agreement::with(everything(), TERMS);
         assert_eq!((all.minor, all.flags), (MINOR, WANTED));
-        let with_acl = Agreement::with(everything(), true);
+        let with_acl = Agreement::with(everything(), WITH_ACL);
         assert_eq!(with_acl.flags, WANTED | InitFlags::FUSE_POSIX_ACL);
         for unwanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
@@ -153,14 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn where_opens_are_not_told_nothing_rests_on_them() {
+        let silent = Agreement::with(everything(), Terms { opens_are_told: false, ..TERMS });
+        assert_eq!(silent.flags, WANTED.difference(OF_OPENS));
+        assert!(!silent.has(InitFlags::FUSE_ATOMIC_O_TRUNC) && !silent.has(InitFlags::FUSE_FLOCK_LOCKS));
+    }
+
+    #[test]
     fn an_old_kernel_is_asked_for_what_it_has() {
-        let old = Agreement::with(offer(31, InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_HANDLE_KILLPRIV), true);
+        let old = Agreement::with(offer(31, InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_HANDLE_KILLPRIV), WITH_ACL);
         assert_eq!((old.minor, old.flags), (31, InitFlags::FUSE_ASYNC_READ | InitFlags::FUSE_HANDLE_KILLPRIV));
     }
 
     #[test]
     fn the_reply_is_the_kernels_struct() {
-        let body = Agreement::with(everything(), false).encode();
+        let body = Agreement::with(everything(), TERMS).encode();
         assert_eq!(body.len(), 64);
         let word = |at: usize| u32::from_ne_bytes(body[at..at + 4].try_into().expect("four bytes"));
         let half = |at: usize| u16::from_ne_bytes(body[at..at + 2].try_into().expect("two bytes"));
