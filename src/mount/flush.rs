@@ -496,14 +496,16 @@ impl Mount {
     }
 
     /// A flush has been tried for the write timeout. While the file is open it is tried on, and the next who asks is
-    /// told (DESIGN P7); of a closed file nobody can be told more than close() was.
+    /// told (DESIGN P7); of a closed file nobody can be told more than close() was. Where no close is told nobody was told
+    /// anything yet, and it is tried for as long as this mount lives.
     pub(super) fn job_is_late(&mut self, now: Instant, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         // A lock is given back however long it takes, or ends with the session.
         if job.operation.is_locking() {
             return;
         }
-        if is_auxiliary(&job.operation) || !job.inodes.iter().any(|ino| self.handles.is_open(*ino)) {
+        let is_closed = !job.inodes.iter().any(|ino| self.handles.is_open(*ino));
+        if is_auxiliary(&job.operation) || is_closed && self.handles.ends_are_told() {
             return self.abandon_job(now, id, Errno::EIO);
         }
         // Who waited for it was told by its own timeout.

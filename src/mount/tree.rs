@@ -124,7 +124,7 @@ impl Mount {
             if self.lookups.forget(*ino, *count) {
                 self.missing.forget_directory(*ino);
                 if self.handles.file_forgotten(*ino) {
-                    self.closed(self.now, *ino);
+                    self.closed(*ino);
                 }
                 self.release_orphan(*ino);
             }

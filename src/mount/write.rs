@@ -124,14 +124,14 @@ impl Mount {
             self.send_on(now, ino, true);
         }
         if !self.handles.is_open(ino) {
-            self.closed(now, ino);
+            self.abandon_late_jobs(now, ino);
+            self.closed(ino);
             self.release_orphan(ino);
         }
     }
 
     /// Nobody here has the file open any more.
-    pub(super) fn closed(&mut self, now: Instant, ino: Ino) {
-        self.abandon_late_jobs(now, ino);
+    pub(super) fn closed(&mut self, ino: Ino) {
         if let Some(file) = self.files.get_mut(&ino) {
             file.error = None;
         }

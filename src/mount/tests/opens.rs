@@ -67,6 +67,21 @@ fn a_write_is_seen_elsewhere_before_any_close() {
     assert_eq!(scene.read(1, file, 0, 7), b"twotent");
 }
 
+/// Nobody was told by a close that the bytes are not safe: they are not given up, not even when the kernel forgets.
+#[test]
+fn what_was_written_is_kept_through_any_outage() {
+    let mut scene = scene();
+    let (file, fh) = scene.create(0, "f");
+    scene.write(0, file, fh, 0, b"content");
+    scene.cut_off(0);
+    scene.pass(2 * T.write_timeout);
+    scene.forget(0, file, 1);
+    scene.pass(T.lease);
+    assert_eq!(scene.lookup(0, Ino::ROOT, "f"), Some(file));
+    assert_eq!(scene.read(0, file, 0, 7), b"content");
+    assert_eq!(scene.sides[0].mount.status().dirty_bytes, 7);
+}
+
 #[test]
 fn any_file_that_the_kernel_knows_may_be_open() {
     let mut scene = scene();
