@@ -66,13 +66,16 @@ struct Bench {
     tickets: Vec<u64>,
     carried: Vec<(u64, Result<Reply, Errno>)>,
     lost: Vec<u64>,
-    handed_over: Vec<(Option<NodeId>, Option<(Term, BTreeSet<Key>)>)>,
+    handed_over: Vec<HandedOver>,
     /// Whether proposals are taken.
     takes: bool,
     /// Whether heartbeat rounds are confirmed at once.
     confirms: bool,
     connections: u64,
 }
+
+/// To whom, and the term and keys that went with it.
+type HandedOver = (Option<NodeId>, Option<(Term, BTreeSet<Key>)>);
 
 /// An attached mount of the script.
 #[derive(Clone, Copy, Debug)]

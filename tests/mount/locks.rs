@@ -385,7 +385,7 @@ fn the_process_of_a_lock_is_named_on_its_own_mount() {
         let mut holder = perl(here, "say lock_byte(F_WRLCK, 0); <STDIN>;");
         assert_eq!(line(&mut holder), "ok");
         let mut found = range(libc::F_WRLCK, 0, 0);
-        fcntl(&open(there), FcntlArg::F_GETLK(&mut found)).expect("asked");
+        fcntl(open(there), FcntlArg::F_GETLK(&mut found)).expect("asked");
         assert_eq!((i32::from(found.l_type), found.l_start, found.l_len), (libc::F_WRLCK, 0, 1));
         let own = holder.id().cast_signed();
         assert_eq!(found.l_pid, if here == there { own } else { 0 });
