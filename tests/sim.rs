@@ -228,6 +228,26 @@ fn replies_that_the_kernel_keeps_while_a_change_is_under_way_are_seen() {
     is_seen(Breach::Fences, &["stale read", "a mount went back", "between write and close"]);
 }
 
+/// Leadership goes from one node to the next all the time, and mounts follow as fast as they can.
+fn handed_over_often(seed: u64) -> Options {
+    Options {
+        nodes: 3,
+        mounts: 3,
+        lookers: 2,
+        faults: vec![Fault::Transfer, Fault::BreakMount],
+        fault_pause: (100_000, 800_000),
+        ..Options::from_seed(seed)
+    }
+}
+
+#[test]
+fn a_successor_that_is_not_told_of_leases_is_seen() {
+    for seed in SEEDS_TO_SEE {
+        sim::run(seed, handed_over_often(seed), None);
+    }
+    is_seen_under(Breach::Leases, &["stale read", "a mount went back"], handed_over_often);
+}
+
 #[test]
 fn calls_that_are_carried_out_again_are_seen() {
     is_seen(Breach::Retries, &["exactly once"]);

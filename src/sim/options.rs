@@ -73,6 +73,8 @@ pub enum Breach {
     Queue,
     /// P5: locks of mounts that nobody hears of never end.
     Holds,
+    /// R27: a leader that gives leadership away says that no mount has a lease.
+    Leases,
 }
 
 /// What may go wrong.

@@ -97,8 +97,11 @@ fn a_line_of_fstab_is_mounted_once() {
     let cluster = Cluster::found();
     let directory = cluster.mount_point();
     let credential = cluster.path().join("main.toml");
-    let line =
-        format!("{} {} fuse.manyfs _netdev,nofail,noatime,threads=3 0 0\n", credential.display(), directory.display());
+    let line = format!(
+        "{} {} fuse.manyfs _netdev,nofail,noatime,threads=3,opens=untracked 0 0\n",
+        credential.display(),
+        directory.display()
+    );
     fs::write(cluster.path().join("fstab"), line).expect("writable");
     let script = r#"
         mount -a -T "$FSTAB"

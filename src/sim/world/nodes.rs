@@ -263,9 +263,12 @@ impl World {
         }
     }
 
-    fn send_peer(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
+    fn send_peer(&mut self, from: NodeId, to: NodeId, mut message: PeerMessage) {
         if !self.nodes.contains_key(&to) {
             return;
+        }
+        if let (Some(Breach::Leases), PeerMessage::HandOver { leased, .. }) = (self.options.breach, &mut message) {
+            leased.clear();
         }
         let generation = self.network.generation(from, to);
         let at = self.network.arrival(self.now, Stream::Peers { from, to });
