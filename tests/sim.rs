@@ -243,7 +243,7 @@ fn handed_over_often(seed: u64) -> Options {
 #[test]
 fn a_successor_that_is_not_told_of_leases_is_seen() {
     for seed in SEEDS_TO_SEE {
-        sim::run(seed, handed_over_often(seed), None);
+        let _ = sim::run(seed, handed_over_often(seed), None);
     }
     is_seen_under(Breach::Leases, &["stale read", "a mount went back"], handed_over_often);
 }
