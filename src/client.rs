@@ -73,6 +73,10 @@ pub enum Event {
         number: u64,
         index: LogIndex,
     },
+    /// Leadership is about to go to this address.
+    Prepare {
+        address: String,
+    },
     /// Another mount wants to see the file whose delegation of this number this mount has.
     Recalled {
         ino: Ino,
@@ -244,6 +248,7 @@ impl Client {
                 self.send_calls();
             }
             ToMount::ReadIndex { number, index } => self.events.push_back(Event::ReadIndex { number, index }),
+            ToMount::Prepare { leader } => self.events.push_back(Event::Prepare { address: leader }),
             ToMount::Recall { ino, grant } => self.events.push_back(Event::Recalled { ino, grant }),
             ToMount::Lease { number, stamp, space, stores } => {
                 self.lease.granted(number);

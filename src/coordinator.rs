@@ -101,6 +101,7 @@ enum Role {
 #[derive(Clone, Copy, Debug)]
 struct HandingOver {
     to: Option<NodeId>,
+    likely: Option<NodeId>,
     since: Instant,
     /// When to look again whether nothing speaks against it.
     look_at: Instant,
@@ -189,7 +190,7 @@ impl Coordinator {
             Input::Dropped { token } => self.take_back(now, token),
             Input::LeaseConfirmed { ticket } => self.lease_confirmed(now, state, ticket),
             Input::Command { ticket, command } => self.command(ticket, command),
-            Input::HandOver { to } => self.hand_over(now, to),
+            Input::HandOver { to, likely } => self.hand_over(now, state, to, likely),
             Input::Inherited { term, leased } => self.inherited = Some((term, leased)),
             Input::Hold(held) => self.held = held,
             Input::Clock(nanoseconds) => self.proposals.set_clock(nanoseconds),

@@ -291,15 +291,18 @@ impl Node {
             coordinator::Output::Close { connection } => self.outputs.push_back(Output::CloseMount { connection }),
             coordinator::Output::Carried { ticket, outcome } => self.command_carried(ticket, outcome),
             coordinator::Output::Lost { ticket } => self.command_lost(ticket),
-            coordinator::Output::HandOver { to, leased } => {
+            coordinator::Output::HandOver { to, likely, leased } => {
+                let peers = self.replica.status().peers;
                 if let Some((term, leased)) = leased {
                     let leased: Vec<_> = leased.into_iter().collect();
-                    for peer in self.replica.status().peers.iter().filter(|peer| peer.id != self.config.id) {
+                    for peer in peers.iter().filter(|peer| peer.id != self.config.id) {
                         let message = PeerMessage::HandOver { term, leased: leased.clone() };
                         self.outputs.push_back(Output::Peer { to: peer.id, message });
                     }
                 }
-                self.tell_replica(replica::Input::Transfer { to });
+                // It may have been lost meanwhile.
+                let can = |id: &NodeId| peers.iter().any(|peer| peer.id == *id && peer.reachable == Some(true));
+                self.tell_replica(replica::Input::Transfer { to: to.or(likely.filter(can)) });
             }
         }
     }
@@ -397,11 +400,19 @@ impl Node {
     fn stop(&mut self) {
         let others = self.replica.status().peers.iter().any(|peer| peer.voter && peer.id != self.config.id);
         if self.leading && others {
-            self.tell_coordinator(coordinator::Input::HandOver { to: None });
+            self.hand_over(None);
             self.stopping = Some(self.now.after(2 * self.config.timing.lease));
         } else {
             self.stopped();
         }
+    }
+
+    /// Gives leadership to this voter, or to the most advanced one.
+    fn hand_over(&mut self, to: Option<NodeId>) {
+        let peers = self.replica.status().peers.into_iter();
+        let others = peers.filter(|peer| peer.voter && peer.reachable == Some(true) && peer.id != self.config.id);
+        let likely = others.max_by_key(|peer| (peer.matched, peer.id)).map(|peer| peer.id);
+        self.tell_coordinator(coordinator::Input::HandOver { to, likely });
     }
 
     fn stopped(&mut self) {

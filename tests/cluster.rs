@@ -14,8 +14,14 @@ mod rotten;
 mod support;
 
 use std::{
-    fs,
-    sync::{Arc, mpsc},
+    fs, io,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -311,6 +317,53 @@ impl Caller {
             }
         }
     }
+}
+
+/// An address that leads to another, and how often it was dialled.
+fn by_way_of_another(address: &str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let own = listener.local_addr().expect("bound").to_string();
+    let (to, dialled) = (address.to_owned(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&dialled);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, Ordering::Relaxed);
+            let (near, far) = (stream.expect("accepted"), TcpStream::connect(&to).expect("it listens"));
+            for (mut from, mut to) in
+                [(near.try_clone().expect("cloned"), far.try_clone().expect("cloned")), (far, near)]
+            {
+                thread::spawn(move || io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    (own, dialled)
+}
+
+#[test]
+fn a_connection_that_was_prepared_is_used() {
+    let cluster = Cluster::founded(1);
+    let address = cluster.nodes[0].client.as_str();
+    let out = cluster.dir.path().join("main.toml");
+    let create = ["credential", "create", "--authority", path(&cluster.authority), "--servers", address];
+    succeed(&[&create[..], &["--out", path(&out)]].concat());
+    let credential = Credential::load(&out).expect("a credential");
+    let cluster_id = Authority::load(&cluster.authority).expect("an authority").cluster();
+    let (prepared, dialled) = by_way_of_another(address);
+    let caller = Caller::new(&credential);
+    caller.execute(Output::Prepare { address: prepared.clone() });
+    wait_for("the other address to be dialled", || (dialled.load(Ordering::Relaxed) == 1).then_some(()));
+    assert!(matches!(caller.attach(1, &prepared, cluster_id), Ok(ToMount::Welcome(_))));
+    assert_eq!(dialled.load(Ordering::Relaxed), 1);
+    // What was prepared in vain is in nobody's way.
+    for in_vain in ["127.0.0.1:1", "no address"] {
+        let caller = Caller::new(&credential);
+        caller.execute(Output::Prepare { address: in_vain.to_owned() });
+        assert!(matches!(caller.attach(1, address, cluster_id), Ok(ToMount::Welcome(_))), "{in_vain}");
+        caller.execute(Output::Prepare { address: in_vain.to_owned() });
+    }
+    let caller = Caller::new(&credential);
+    caller.execute(Output::Prepare { address: "127.0.0.1:1".to_owned() });
+    caller.attach(1, "127.0.0.1:1", cluster_id).expect_err("nobody listens there");
 }
 
 #[test]

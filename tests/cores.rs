@@ -254,6 +254,7 @@ impl World {
                     assert!(earlier.is_none(), "answered twice");
                 }
                 Output::Notify { ticket, .. } => self.after(KERNEL, Event::Mount(number, Input::Notified { ticket })),
+                Output::Prepare { .. } => {}
                 Output::Connect { connection, address } => {
                     if let Some((earlier, node)) = self.sides[number].connection.take() {
                         let closed = node::event::Input::MountClosed { connection: far(number, earlier) };

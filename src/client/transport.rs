@@ -12,6 +12,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
+use tonic::transport::Channel;
 
 pub use endpoint::{CONNECTION_WINDOW_BYTES, DialError, FRAME_BYTES, STREAM_WINDOW_BYTES, endpoint, sentence_of};
 
@@ -36,7 +37,14 @@ pub struct Transport {
     identity: Identity,
     deliver: Deliver,
     open: Mutex<Option<Open>>,
+    /// What will soon be connected to, and is dialled already.
+    prepared: Mutex<Option<Prepared>>,
     blocks: Blocks,
+}
+
+struct Prepared {
+    address: String,
+    dialled: JoinHandle<Result<Channel, String>>,
 }
 
 /// The connection to a server that is tried or stands.
@@ -53,12 +61,13 @@ impl Transport {
     pub fn new(credential: &Credential, runtime: Handle, deliver: Deliver) -> Self {
         let identity = credential.identity.clone();
         let blocks = Blocks::new(identity.clone(), runtime.clone(), deliver.clone());
-        Self { runtime, identity, deliver, open: Mutex::new(None), blocks }
+        Self { runtime, identity, deliver, open: Mutex::new(None), prepared: Mutex::new(None), blocks }
     }
 
     /// Carries out what concerns the network and gives the rest back. Never blocks.
     pub fn execute(&self, output: Output) -> Option<Output> {
         match output {
+            Output::Prepare { address } => self.prepare(address),
             Output::Connect { connection, address } => self.connect(connection, address),
             Output::Send { connection, message } => {
                 // A message for a connection that is gone is lost like one that was on it; the core knows of the end.
@@ -86,11 +95,20 @@ impl Transport {
         }
     }
 
+    fn prepare(&self, address: String) {
+        let (to, identity) = (address.clone(), self.identity.clone());
+        let dialled = self.runtime.spawn(async move { dial(&to, &identity).await });
+        *self.prepared() = Some(Prepared { address, dialled });
+    }
+
     fn connect(&self, connection: ConnectionId, address: String) {
         let (sender, receiver) = mpsc::unbounded_channel();
+        // One that was prepared for elsewhere is of no use any more.
+        let prepared = self.prepared().take().filter(|prepared| prepared.address == address);
         let attempt = Attempt {
             connection,
             address,
+            prepared,
             identity: self.identity.clone(),
             deliver: self.deliver.clone(),
             pinning: self.blocks.pinning(),
@@ -101,6 +119,10 @@ impl Transport {
         }
         let task = self.runtime.spawn(attempt.run(receiver));
         *open = Some(Open { connection, sender, task });
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Prepared>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> MutexGuard<'_, Option<Open>> {
@@ -127,13 +149,14 @@ impl fmt::Debug for Transport {
 struct Attempt {
     connection: ConnectionId,
     address: String,
+    prepared: Option<Prepared>,
     identity: Identity,
     deliver: Deliver,
     pinning: Pinning,
 }
 
 impl Attempt {
-    async fn run(self, receiver: mpsc::UnboundedReceiver<ToLeader>) {
+    async fn run(mut self, receiver: mpsc::UnboundedReceiver<ToLeader>) {
         let reason = match self.converse(receiver).await {
             Ok(()) => format!("{} ended the connection", self.address),
             Err(reason) => reason,
@@ -141,12 +164,15 @@ impl Attempt {
         (self.deliver)(Input::Disconnected { connection: self.connection, reason });
     }
 
-    async fn converse(&self, receiver: mpsc::UnboundedReceiver<ToLeader>) -> Result<(), String> {
-        let channel = endpoint(&self.address, &self.identity)
-            .map_err(|error| error.to_string())?
-            .connect()
-            .await
-            .map_err(|error| sentence_of(&self.address, &error))?;
+    async fn converse(&mut self, receiver: mpsc::UnboundedReceiver<ToLeader>) -> Result<(), String> {
+        let prepared = match self.prepared.take() {
+            Some(prepared) => prepared.dialled.await.ok().and_then(Result::ok),
+            None => None,
+        };
+        let channel = match prepared {
+            Some(channel) => channel,
+            None => dial(&self.address, &self.identity).await?,
+        };
         let mut client = MountClient::new(channel).max_decoding_message_size(2 * MESSAGE_BYTES_MAX);
         let outbound = UnboundedReceiverStream::new(receiver).map(proto::ToLeader::from);
         let failed = |status: tonic::Status| sentence_of(&self.address, &status);
@@ -161,4 +187,9 @@ impl Attempt {
         }
         Ok(())
     }
+}
+
+async fn dial(address: &str, identity: &Identity) -> Result<Channel, String> {
+    let endpoint = endpoint(address, identity).map_err(|error| error.to_string())?;
+    endpoint.connect().await.map_err(|error| sentence_of(address, &error))
 }

@@ -84,6 +84,8 @@ pub enum Input {
     /// follows, at the latest when all leases of today have ended, or leadership is lost before.
     HandOver {
         to: Option<NodeId>,
+        /// The most likely successor, where none is named: mounts connect to it meanwhile.
+        likely: Option<NodeId>,
     },
     /// The leader of this term grants none any more: no session but these may have a lease of its or before.
     Inherited {
@@ -128,10 +130,11 @@ pub enum Output {
     Lost {
         ticket: u64,
     },
-    /// Leadership goes to another now, to the most advanced where none is named. In this term no lease is granted any
+    /// Leadership goes to another now, as `Input::HandOver` said. In this term no lease is granted any
     /// more, and no session but these may have one; `None` where this leader did not get to know them.
     HandOver {
         to: Option<NodeId>,
+        likely: Option<NodeId>,
         leased: Option<(Term, BTreeSet<(VolumeId, SessionId)>)>,
     },
 }

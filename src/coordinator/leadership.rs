@@ -99,18 +99,26 @@ impl Coordinator {
         }
     }
 
-    /// Leadership is to go elsewhere. Sessions that a successor would wait for in vain are waited for here, where changes
+    /// Leadership is to go elsewhere; mounts connect to where it probably goes. Sessions that a successor would wait for in vain are waited for here, where changes
     /// go on meanwhile: whoever says nothing from now on does not renew its lease either.
-    pub(super) fn hand_over(&mut self, now: Instant, to: Option<NodeId>) {
+    pub(super) fn hand_over(&mut self, now: Instant, state: &State, to: Option<NodeId>, likely: Option<NodeId>) {
         match self.role {
             Role::Following { .. } => {}
-            Role::Elected { .. } => self.outputs.push_back(Output::HandOver { to, leased: None }),
-            Role::Leading { .. } => self.handing_over = Some(HandingOver { to, since: now, look_at: now }),
+            Role::Elected { .. } => self.outputs.push_back(Output::HandOver { to, likely, leased: None }),
+            Role::Leading { .. } => {
+                self.handing_over = Some(HandingOver { to, likely, since: now, look_at: now });
+                if let Some(successor) = to.or(likely).and_then(|successor| state.node(successor)) {
+                    for connection in self.connections_where(|phase| matches!(phase, Phase::Attached(_))) {
+                        self.send(connection, ToMount::Prepare { leader: successor.client_address.clone() });
+                    }
+                }
+            }
         }
     }
 
     pub(super) fn go_on_handing_over(&mut self, now: Instant) {
-        let (Some(HandingOver { to, since, .. }), Role::Leading { term, .. }) = (self.handing_over, self.role) else {
+        let (Some(HandingOver { to, likely, since, .. }), Role::Leading { term, .. }) = (self.handing_over, self.role)
+        else {
             return;
         };
         let timing = &self.config.timing;
@@ -118,13 +126,13 @@ impl Coordinator {
         let is_awaited = |member: &Member| member.heard <= since || !member.is_prompt(now, timing);
         if bound().any(|(_, member)| is_awaited(member)) && now < since.after(timing.lease + timing.drift_margin()) {
             let look_at = now.after(timing.heartbeat / 4);
-            self.handing_over = Some(HandingOver { to, since, look_at });
+            self.handing_over = Some(HandingOver { to, likely, since, look_at });
             return;
         }
         let leased = bound().map(|(key, _)| *key).collect();
         self.handing_over = None;
         self.role = Role::Leading { term, has_ceded: true };
-        self.outputs.push_back(Output::HandOver { to, leased: Some((term, leased)) });
+        self.outputs.push_back(Output::HandOver { to, likely, leased: Some((term, leased)) });
     }
 
     /// The state was replaced by a peer's: entries in between are not at hand. Only a follower installs snapshots.

@@ -140,7 +140,7 @@ impl Bench {
                 Output::Close { connection } => assert!(self.closed.insert(connection), "{connection} closed twice"),
                 Output::Carried { ticket, outcome } => self.carried.push((ticket, outcome)),
                 Output::Lost { ticket } => self.lost.push(ticket),
-                Output::HandOver { to, leased } => self.handed_over.push((to, leased)),
+                Output::HandOver { to, leased, .. } => self.handed_over.push((to, leased)),
             }
         }
     }

@@ -176,7 +176,8 @@ impl Worker {
                         write(table, &output);
                     }
                 }
-                Output::Connect { .. }
+                Output::Prepare { .. }
+                | Output::Connect { .. }
                 | Output::Send { .. }
                 | Output::StoreBlock { .. }
                 | Output::FetchBlock { .. } => {

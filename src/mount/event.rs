@@ -99,6 +99,10 @@ pub enum Output {
     },
     /// When the holder must make the kernel forget, should this mount say nothing until then; `None`: no need.
     Deadline(Option<Instant>),
+    /// `Connect` to this address will soon be asked for: it may be dialled already.
+    Prepare {
+        address: String,
+    },
     /// Dial the client service at this address (`host:port`); any earlier connection is given up.
     Connect {
         connection: ConnectionId,

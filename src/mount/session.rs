@@ -34,6 +34,7 @@ impl Mount {
             Event::Expired { unresolved } => self.expired(now, &unresolved),
             Event::Fatal(sentence) => self.outputs.push_back(Output::Fatal(sentence)),
             Event::Notice(sentence) => self.outputs.push_back(Output::Notice(sentence)),
+            Event::Prepare { address } => self.outputs.push_back(Output::Prepare { address }),
             Event::Recalled { ino, grant } => self.recalled(now, ino, grant),
             Event::ReadIndex { number, index } => self.read_index(now, number, index),
         }

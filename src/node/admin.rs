@@ -81,7 +81,7 @@ impl Node {
             _ => {
                 let until = self.now.after(4 * self.config.timing.lease);
                 self.admin.waiting.insert(ticket, Waiting { what: What::Transfer, until });
-                self.tell_coordinator(coordinator::Input::HandOver { to });
+                self.hand_over(to);
             }
         }
     }

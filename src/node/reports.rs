@@ -188,7 +188,7 @@ impl Node {
             self.reports.hand_over_at = self.now.after(4 * self.config.timing.lease);
             let sentence = format!("short of space: leadership goes to node {}", successor.id);
             self.outputs.push_back(Output::Notice(sentence));
-            self.tell_coordinator(coordinator::Input::HandOver { to: Some(successor.id) });
+            self.hand_over(Some(successor.id));
         }
     }
 

@@ -442,7 +442,7 @@ impl World {
                 }
             }
             // No client of these tests has anything delegated, or reads.
-            ToMount::Recall { .. } | ToMount::ReadIndex { .. } => {}
+            ToMount::Recall { .. } | ToMount::ReadIndex { .. } | ToMount::Prepare { .. } => {}
             ToMount::Refused { refusal, .. } => client.refusals.push(refusal),
             ToMount::SnapshotPiece { first, last, rows, .. } => {
                 if first {

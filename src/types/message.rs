@@ -157,6 +157,11 @@ pub enum ToMount {
         number: u64,
         index: LogIndex,
     },
+    /// Leadership is about to go to the node with this client address: whoever connects there now finds it sooner
+    /// (PROTOCOL R27).
+    Prepare {
+        leader: String,
+    },
 }
 
 /// Why a connection was refused, and so what the mount can do.

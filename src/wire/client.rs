@@ -142,6 +142,7 @@ impl From<ToMount> for proto::ToMount {
             }),
             ToMount::Recall { ino, grant } => Message::Recall(proto::Recall { ino: ino.0, grant: grant.0 }),
             ToMount::ReadIndex { number, index } => Message::ReadIndex(proto::ReadIndex { number, index: index.0 }),
+            ToMount::Prepare { leader } => Message::Prepare(proto::Prepare { leader }),
         };
         Self { message: Some(message) }
     }
@@ -192,6 +193,7 @@ impl TryFrom<proto::ToMount> for ToMount {
             },
             Message::Recall(recall) => Self::Recall { ino: Ino(recall.ino), grant: LogIndex(recall.grant) },
             Message::ReadIndex(read) => Self::ReadIndex { number: read.number, index: LogIndex(read.index) },
+            Message::Prepare(prepare) => Self::Prepare { leader: prepare.leader },
         })
     }
 }

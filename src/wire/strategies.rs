@@ -92,6 +92,7 @@ pub(super) fn to_mount() -> impl Strategy<Value = ToMount> {
             stores
         }),
         (any::<u64>(), index()).prop_map(|(number, index)| ToMount::ReadIndex { number, index }),
+        any::<String>().prop_map(|leader| ToMount::Prepare { leader }),
     ]
 }
 

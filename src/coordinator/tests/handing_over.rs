@@ -30,7 +30,7 @@ fn every_mount_is_heard_of_once_more_and_then_gets_no_lease_in_this_term() {
     let mut bench = Bench::leading();
     let (a, b) = two(&mut bench);
     bench.wait(T.heartbeat);
-    bench.input(Input::HandOver { to: Some(NodeId(3)) });
+    bench.input(Input::HandOver { to: Some(NodeId(3)), likely: None });
     bench.wait(T.heartbeat);
     assert_eq!(bench.renewed(a, 2), Some(2));
     assert_eq!(bench.handed_over, [], "nothing was heard of b since");
@@ -47,11 +47,25 @@ fn every_mount_is_heard_of_once_more_and_then_gets_no_lease_in_this_term() {
 }
 
 #[test]
+fn mounts_are_told_where_leadership_will_go() {
+    let mut bench = Bench::leading();
+    let (a, b) = two(&mut bench);
+    for (to, likely, successor) in [(Some(2), Some(3), 2), (None, Some(3), 3)] {
+        bench.input(Input::HandOver { to: to.map(NodeId), likely: likely.map(NodeId) });
+        for mounted in [a, b] {
+            bench.entries(mounted);
+            let leader = format!("n{successor}:7440");
+            assert_eq!(bench.take(mounted.connection), Some(ToMount::Prepare { leader }));
+        }
+    }
+}
+
+#[test]
 fn the_lease_of_a_mount_that_says_nothing_is_waited_out_while_changes_go_on() {
     let mut bench = Bench::leading();
     let (a, b) = two(&mut bench);
     bench.wait(T.heartbeat);
-    bench.input(Input::HandOver { to: None });
+    bench.input(Input::HandOver { to: None, likely: None });
     let mut number = 1;
     while bench.in_roster(b) {
         assert_eq!(bench.handed_over, []);
@@ -70,7 +84,7 @@ fn a_mount_that_keeps_others_waiting_is_waited_out() {
     let (a, b) = two(&mut bench);
     bench.change(a, 1, mkdir("d"));
     bench.wait(T.lease / 2);
-    bench.input(Input::HandOver { to: None });
+    bench.input(Input::HandOver { to: None, likely: None });
     bench.acknowledge(a, bench.index);
     let begun = bench.now;
     while bench.handed_over.is_empty() {
@@ -85,15 +99,15 @@ fn a_mount_that_keeps_others_waiting_is_waited_out() {
 #[test]
 fn who_is_no_leader_hands_nothing_over() {
     let mut bench = Bench::following();
-    bench.input(Input::HandOver { to: None });
+    bench.input(Input::HandOver { to: None, likely: None });
     assert_eq!(bench.handed_over, []);
     bench.elect();
-    bench.input(Input::HandOver { to: None });
+    bench.input(Input::HandOver { to: None, likely: None });
     assert_eq!(bench.handed_over, [(None, None)], "it does not know its mounts yet");
     bench.commit();
     let a = bench.mount(1);
     bench.wait(T.heartbeat);
-    bench.input(Input::HandOver { to: None });
+    bench.input(Input::HandOver { to: None, likely: None });
     bench.depose(Some(2));
     bench.wait(2 * T.lease);
     assert_eq!(bench.handed_over.len(), 1, "{a:?} has another leader by now");

@@ -228,6 +228,7 @@ impl Scene {
             Output::Notify { ticket, notifications } => {
                 side.tickets.insert(ticket, notifications.into());
             }
+            Output::Prepare { .. } => {}
             Output::Connect { connection, .. } => {
                 self.leader.detached(index);
                 let input = if self.leader.is_up && !side.is_cut_off {

@@ -219,6 +219,8 @@ impl World {
                 }
                 self.after(time, Event::Notify { mount: number, life, ticket, notifications });
             }
+            // A connection costs no more here when it was not prepared.
+            Output::Prepare { .. } => {}
             Output::Connect { connection, address } => {
                 if let Some(link) = self.mounts[number].link.take() {
                     self.break_link(link);
