@@ -17,6 +17,7 @@
 
 mod dice;
 mod disk;
+mod holder;
 mod host;
 mod kernel;
 mod network;
@@ -61,6 +62,10 @@ pub struct Report {
     pub counts: u64,
     /// Sessions that lost what they held because nobody heard of them.
     pub holds_ended: u64,
+    /// How often a holder made a kernel forget because its worker had not.
+    pub holders_acted: u64,
+    /// Calls that were told EIO, because what they rested on was taken from their mount.
+    pub calls_lost: u64,
 }
 
 impl Report {
@@ -85,6 +90,8 @@ impl Report {
             reloads: self.reloads + other.reloads,
             counts: self.counts + other.counts,
             holds_ended: self.holds_ended + other.holds_ended,
+            holders_acted: self.holders_acted + other.holders_acted,
+            calls_lost: self.calls_lost + other.calls_lost,
         }
     }
 }

@@ -95,6 +95,7 @@ fn seeds_hold_every_promise_twice_alike() {
     assert!(sum.leases_lost > 0 && sum.sessions_ended > 0 && sum.torn_writes > 0, "{sum:?}");
     assert!(sum.snapshots > 0 && sum.reloads > 0, "{sum:?}");
     assert!(sum.counts > 5 * count && sum.holds_ended > 0, "{sum:?}");
+    assert!(sum.holders_acted > 0 && sum.calls_lost > 0, "{sum:?}");
 }
 
 /// A seed as it was before disks were full, reads waited, logs were cut, sessions ended and mounts only looked.
@@ -104,7 +105,7 @@ fn of_old(seed: u64) -> Options {
         .faults
         .iter()
         .copied()
-        .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount))
+        .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount | Fault::StopWorker))
         .collect();
     let (retention, timing) = (Retention::DEFAULT, Timing::DEFAULT);
     Options { faults, block: false, lookers: 0, counts: 0, retention, timing, ..from_seed }
@@ -143,11 +144,18 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
     }
 }
 
+/// A seed as it was before workers were stopped.
+fn before_stops(seed: u64) -> Options {
+    let from_seed = Options::from_seed(seed);
+    let faults = from_seed.faults.iter().copied().filter(|fault| *fault != Fault::StopWorker).collect();
+    Options { faults, ..from_seed }
+}
+
 /// One disk had space again and another ran full: a leader that heard of the second first answered ENOSPC.
 #[test]
 fn one_full_disk_after_another_is_no_full_cluster() {
     for seed in [215, 241, 639, 1126, 1361] {
-        let _ = sim::run(seed, Options { counts: 0, ..Options::from_seed(seed) }, None);
+        let _ = sim::run(seed, Options { counts: 0, ..before_stops(seed) }, None);
     }
 }
 
@@ -155,13 +163,13 @@ fn one_full_disk_after_another_is_no_full_cluster() {
 /// the answer: the call waited for ever.
 #[test]
 fn a_lock_that_a_snapshot_granted_is_answered() {
-    let _ = run(724);
+    let _ = sim::run(724, before_stops(724), None);
 }
 
 /// A call that waited when its session ended was proposed again before the next session began: no grant was its own.
 #[test]
 fn a_lock_that_is_asked_for_again_is_that_of_the_new_session() {
-    let _ = run(1229);
+    let _ = sim::run(1229, before_stops(1229), None);
 }
 
 /// The checker asked too much: a write that had come and gone while another ran lay over it (3172); what a delegation
@@ -169,7 +177,7 @@ fn a_lock_that_is_asked_for_again_is_that_of_the_new_session() {
 #[test]
 fn what_the_log_takes_from_a_mount_is_no_fault() {
     for seed in [1646, 2858, 3172] {
-        let _ = run(seed);
+        let _ = sim::run(seed, before_stops(seed), None);
     }
 }
 
@@ -287,6 +295,113 @@ fn mounts_that_are_cut_off_for_long_lose_their_locks_and_no_count() {
 #[test]
 fn writes_that_come_after_their_lock_was_lost_are_seen() {
     is_seen_under(Breach::LateWrites, &["mutual exclusion"], cut_off_for_long);
+}
+
+/// The worker of the first mount is stopped, now and then, for longer than its mount may hold anything; what the others
+/// do meanwhile ends when that time is over, and theirs is what counts.
+fn stopped_for_long(seed: u64) -> Options {
+    let timing = Timing { hold: Duration::from_secs(2), session: Duration::from_secs(60), ..Timing::DEFAULT };
+    Options {
+        nodes: 3,
+        mounts: 3,
+        lookers: 1,
+        processes: 3,
+        names: 2,
+        directories: 1,
+        counts: 0,
+        block: true,
+        think: (1000, 20_000),
+        chaos: Duration::from_secs(10),
+        faults: vec![Fault::StopFirst],
+        fault_pause: (9_000_000, 10_000_000),
+        timing,
+        others_wait: Some(timing.hold + 2 * timing.lease),
+        ..Options::from_seed(seed)
+    }
+}
+
+#[test]
+fn nobody_waits_longer_than_the_hold_time_for_a_worker_that_is_stopped() {
+    let runs = 25;
+    let sum = (0..runs).map(|seed| sim::run(seed, stopped_for_long(seed), None)).fold(Report::default(), Report::and);
+    // The stopped mount lost what it held, was told so, and its holder had made its kernel forget.
+    assert!(sum.faults >= runs && sum.holds_ended > runs / 4 && sum.calls_lost > 0, "{sum:?}");
+    assert!(sum.holders_acted >= runs && sum.sights > 100 * runs, "{sum:?}");
+}
+
+#[test]
+fn a_wait_that_only_the_stopped_worker_ends_is_seen() {
+    is_seen_under(Breach::Holds, &["pause"], stopped_for_long);
+}
+
+/// Workers are stopped, and connections cut, for longer than a lease; the other processes look all the time.
+fn out_of_reach(seed: u64, fault: Fault) -> Options {
+    Options {
+        nodes: 3,
+        mounts: 3,
+        lookers: 1,
+        processes: 3,
+        names: 2,
+        directories: 1,
+        counts: 0,
+        block: true,
+        think: (500, 3000),
+        chaos: Duration::from_secs(8),
+        faults: vec![fault],
+        fault_pause: (100_000, 2_000_000),
+        ..Options::from_seed(seed)
+    }
+}
+
+#[test]
+fn a_kernel_that_nobody_makes_forget_while_its_worker_is_stopped_is_seen() {
+    // So many that some have still asked for nothing when the lease is over.
+    let stopped = |seed| Options { processes: 15, think: (1000, 1_500_000), ..out_of_reach(seed, Fault::StopWorker) };
+    let runs = 25;
+    let acted: u64 = (0..runs).map(|seed| sim::run(seed, stopped(seed), None).holders_acted).sum();
+    assert!(acted > runs, "{acted}");
+    is_seen_under(Breach::Holder, &["stale read"], stopped);
+}
+
+#[test]
+fn a_leader_that_does_not_wait_for_leases_is_seen() {
+    is_seen_under(Breach::Waiting, &["stale read"], |seed| out_of_reach(seed, Fault::CutMount));
+}
+
+#[test]
+fn a_lease_that_counts_from_a_renewal_that_nobody_answered_is_seen() {
+    is_seen_under(Breach::Renewals, &["stale read"], |seed| out_of_reach(seed, Fault::CutMount));
+}
+
+/// Leaders are cut off from the other nodes, and mounts from all nodes.
+#[test]
+fn a_lease_that_a_replaced_leader_renews_is_seen() {
+    let replaced = |seed| {
+        let faults = vec![Fault::Partition, Fault::Partition, Fault::CutMount, Fault::BreakMount];
+        Options { faults, fault_pause: (50_000, 700_000), ..out_of_reach(seed, Fault::Partition) }
+    };
+    is_seen_under(Breach::Rounds, &["stale read", "a mount went back"], replaced);
+}
+
+#[test]
+fn a_read_without_a_lease_that_does_not_wait_for_what_it_lacks_is_seen() {
+    is_seen_under(Breach::ReadIndexes, &["stale read", "a mount went back"], |seed| {
+        out_of_reach(seed, Fault::CutMount)
+    });
+}
+
+#[test]
+fn a_store_that_does_not_keep_what_it_says_is_seen() {
+    is_seen_under(Breach::Stores, &["availability", "liveness"], |seed| Options {
+        large: 300,
+        ..Options::from_seed(seed)
+    });
+}
+
+#[test]
+fn names_that_no_epoch_ends_are_seen() {
+    let changed_at_once = |seed| Options { inc_epoch: true, ..Options::from_seed(seed) };
+    is_seen_under(Breach::Epochs, &["stale read", "a mount went back"], changed_at_once);
 }
 
 #[test]

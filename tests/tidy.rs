@@ -2,6 +2,7 @@
 //! ARCHITECTURE.md, "Layers and arrows", says the same in words.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -277,4 +278,51 @@ fn no_module_is_called_mod() {
     let faults: Vec<_> =
         sources().iter().filter(|source| source.path.ends_with("/mod.rs")).map(|source| source.path.clone()).collect();
     report("foo.rs and foo/part.rs, not foo/mod.rs", &faults);
+}
+
+/// docs/protocol-rules.md names, for each rule, what fails without it: tests and breaches that there are.
+#[test]
+fn rules_name_tests_that_there_are() {
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let map = text("docs/protocol-rules.md");
+    let tests: Vec<String> = ["src", "tests"].into_iter().flat_map(texts_below).collect();
+    let tests: BTreeSet<&str> = tests.iter().flat_map(|code| tests_in(code)).collect();
+    let (breaches, simulated) = (text("src/sim/options.rs"), text("tests/sim.rs"));
+    let mut faults = Vec::new();
+    for named in map.split('`').skip(1).step_by(2) {
+        let is_there = match named.strip_prefix("Breach::") {
+            Some("…") => true,
+            Some(breach) => breaches.contains(&format!("    {breach},\n")) && simulated.contains(named),
+            None if named.contains('/') => Path::new(named).exists(),
+            None => tests.contains(named),
+        };
+        if !is_there {
+            faults.push(format!("`{named}` is no test"));
+        }
+    }
+    for rule in 1..=30 {
+        let row = map.lines().find(|line| line.starts_with(&format!("| R{rule} |")));
+        if !row.is_some_and(|row| row.contains('`') || row.contains("no test")) {
+            faults.push(format!("R{rule} names no test and does not say so"));
+        }
+    }
+    report("rules without what they name", &faults);
+}
+
+/// What all files below the folder hold.
+fn texts_below(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path());
+    let read = |path: PathBuf| match path.is_dir() {
+        true => texts_below(path.to_str().expect("a name of ours")),
+        false => vec![fs::read_to_string(&path).unwrap_or_default()],
+    };
+    entries.flat_map(read).collect()
+}
+
+/// Names of the functions that are marked as tests.
+fn tests_in(code: &str) -> impl Iterator<Item = &str> {
+    code.split("test]").skip(1).filter_map(|behind| {
+        let name = behind.split_once("fn ")?.1;
+        Some(name.split(['(', '<']).next().unwrap_or_default().trim())
+    })
 }

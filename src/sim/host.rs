@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     disk::Disk,
+    holder::Holder,
     kernel::Kernel,
     syscalls::{Call, Running},
 };
 use crate::{
-    mount::Mount,
+    mount::{Input, Mount},
     node::{LogEntry, Node},
     types::{ConnectionId, Ino, Instant, LogIndex, Name, SessionId},
 };
@@ -80,6 +81,10 @@ pub(super) struct MountHost {
     pub(super) delegations_lost: u64,
     /// Nothing here runs until then.
     pub(super) paused_until: Option<Instant>,
+    /// The worker does not run until then; what comes for it meanwhile.
+    pub(super) stopped_until: Option<Instant>,
+    pub(super) backlog: Vec<Input>,
+    pub(super) holder: Holder,
     /// Tickets that the core gave out and the kernel is not done with: the names they are about.
     pub(super) tickets: BTreeMap<u64, BTreeSet<(Ino, Name)>>,
     /// Names that renames named, and when they returned.

@@ -44,6 +44,8 @@ pub struct Options {
     pub retention: Retention,
     /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
     pub timing: Timing,
+    /// No call of another mount than the first takes longer.
+    pub others_wait: Option<Duration>,
     /// No seed chooses one.
     pub breach: Option<Breach>,
 }
@@ -73,6 +75,20 @@ pub enum Breach {
     Queue,
     /// P5: locks of mounts that nobody hears of never end.
     Holds,
+    /// R4, R5: leaders wait for silent mounts half as long as these may answer from caches.
+    Waiting,
+    /// R5: a mount takes its lease for granted when it has sent the renewal.
+    Renewals,
+    /// R5: whoever is asked renews a lease, without a round of heartbeats.
+    Rounds,
+    /// R7: a worker that is stopped is all there is to make the kernel forget.
+    Holder,
+    /// R10, R16: a mount without a lease answers reads without the entries that it lacks.
+    ReadIndexes,
+    /// R18: stores say that they have a block, and do not.
+    Stores,
+    /// R22, R23: kernels know no epochs, and their mounts believe that they do.
+    Epochs,
     /// R27: a leader that gives leadership away says that no mount has a lease.
     Leases,
 }
@@ -98,6 +114,10 @@ pub enum Fault {
     CrashMount,
     /// A mount's machine stands still for a while.
     PauseMount,
+    /// A mount's worker is stopped for a while; its kernel and its holder go on.
+    StopWorker,
+    /// The same of the first mount, for longer than it may hold anything.
+    StopFirst,
     /// Leadership is handed over on request.
     Transfer,
     /// A node stops in an orderly way and starts again.
@@ -152,6 +172,7 @@ impl Options {
             counts: 0,
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,
+            others_wait: None,
             breach: None,
         };
         // Rolled last: seeds without it run as they did before there was this fault.
@@ -160,6 +181,9 @@ impl Options {
         }
         if Dice::new(seed ^ 0x0070_6175_7365).chance(150) {
             options.faults.push(Fault::PauseMount);
+        }
+        if Dice::new(seed ^ 0x0073_746f_7070).chance(200) {
+            options.faults.push(Fault::StopWorker);
         }
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
         let mut dice = Dice::new(seed ^ 0x006c_6f63_6b73);

@@ -1,9 +1,11 @@
 //! A cluster with its mounts, kernels and processes, on one queue of events in virtual time.
 
+mod breaches;
 mod faults;
 mod locks;
 mod mounts;
 mod nodes;
+mod stops;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,6 +65,9 @@ enum Event {
     Notified { mount: usize, life: u64, ticket: u64 },
     NextCall { mount: usize, life: u64, process: usize },
     MountResumed { mount: usize, life: u64 },
+    WorkerContinued { mount: usize, life: u64 },
+    HolderDue { mount: usize, life: u64 },
+    Forged { mount: usize, life: u64, connection: ConnectionId, message: Box<ToMount> },
     Killed { mount: usize, life: u64, process: usize, started: Instant },
     Fault,
     Heal,
@@ -251,6 +256,9 @@ impl World {
             Event::Notified { mount, life, ticket } => self.notified(mount, life, ticket),
             Event::NextCall { mount, life, process } => self.next_call(mount, life, process),
             Event::MountResumed { mount, life } => self.mount_resumed(mount, life),
+            Event::WorkerContinued { mount, life } => self.worker_continued(mount, life),
+            Event::HolderDue { mount, life } => self.holder_acts(mount, life),
+            Event::Forged { mount, life, connection, message } => self.forged(mount, life, connection, *message),
             Event::Killed { mount, life, process, started } => self.killed(mount, life, process, started),
             Event::Fault => self.fault(),
             Event::Heal => self.network.heal(),

@@ -72,6 +72,15 @@ impl World {
                 let time = self.dice.micros(100_000, 4_000_000);
                 self.pause_mount(mount, time);
             }
+            Fault::StopWorker => {
+                let time = self.dice.micros(100_000, 4_000_000);
+                self.stop_worker(mount, time);
+            }
+            Fault::StopFirst => {
+                let timing = self.options.timing;
+                let time = timing.hold + 4 * timing.lease + Duration::from_millis(self.dice.roll(1000));
+                self.stop_worker(0, time);
+            }
             Fault::Transfer => {
                 for id in ids {
                     self.tell_node(id, Input::Admin { ticket: 1, request: AdminRequest::TransferLeader { to: None } });

@@ -4,14 +4,17 @@ use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Event, World, node_at, nodes::SENDING_BITS};
+use super::{
+    Event, World, node_at,
+    stops::{is_told, is_workers},
+};
 use crate::{
     limits::Timing,
     mount::{
         Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError, WhenDisconnected,
     },
-    namespace::Reply,
     sim::{
+        holder::Holder,
         host::{MountHost, Process},
         kernel::Kernel,
         network::{Place, Stream},
@@ -41,6 +44,9 @@ impl World {
             expired: None,
             delegations_lost: 0,
             paused_until: None,
+            stopped_until: None,
+            backlog: Vec::new(),
+            holder: Holder::default(),
             tickets: BTreeMap::new(),
             renamed: Vec::new(),
             written: BTreeMap::new(),
@@ -62,57 +68,6 @@ impl World {
         }
     }
 
-    /// The machine stands still for a while: worker, kernel and processes.
-    pub(super) fn pause_mount(&mut self, number: usize, time: Duration) {
-        let host = &mut self.mounts[number];
-        if host.paused_until.is_none() {
-            let (life, until) = (host.life, self.now.after(time));
-            host.paused_until = Some(until);
-            if time + self.options.timing.lease >= self.options.timing.hold {
-                self.oracle.doubt_written_by(number);
-            }
-            self.at(until, Event::MountResumed { mount: number, life });
-        }
-    }
-
-    /// The lease has ended meanwhile: the holder, which runs first, makes the kernel forget what the worker could not.
-    pub(super) fn mount_resumed(&mut self, number: usize, life: u64) {
-        if !self.is_current(number, life) {
-            return;
-        }
-        let host = &mut self.mounts[number];
-        (host.paused_until, host.wake) = (None, None);
-        if host.core.caches_until().is_none_or(|until| until <= self.now) {
-            let mut all = vec![Notification::AllNames];
-            for ino in host.kernel.inodes_known() {
-                all.extend([Notification::Attributes { ino }, Notification::Pages { ino, offset: 0, length: 0 }]);
-            }
-            host.kernel.now = self.now;
-            host.kernel.notify(u64::MAX, all);
-            self.run_kernel(number, None);
-        }
-        self.tell_mount(number, Input::Tick);
-    }
-
-    /// Until when the event has to wait.
-    pub(super) fn is_paused(&self, event: &Event) -> Option<Instant> {
-        let number = match event {
-            Event::Dialled { mount, .. }
-            | Event::ClosedAtMount { mount, .. }
-            | Event::Stored { mount, .. }
-            | Event::Fetched { mount, .. }
-            | Event::MountWake { mount, .. }
-            | Event::Answer { mount, .. }
-            | Event::Notify { mount, .. }
-            | Event::Notified { mount, .. }
-            | Event::NextCall { mount, .. }
-            | Event::Killed { mount, .. } => *mount,
-            Event::DialAnswered { link } | Event::ToMount { link, .. } => self.links.get(link)?.mount,
-            _ => return None,
-        };
-        self.mounts.get(number)?.paused_until
-    }
-
     /// The process and its kernel end; whoever made a call is told nothing.
     pub(super) fn crash_mount(&mut self, number: usize) {
         let host = &mut self.mounts[number];
@@ -121,7 +76,8 @@ impl World {
         host.kernel = Kernel::default();
         (host.wake, host.written, host.tickets) = (None, BTreeMap::new(), BTreeMap::new());
         (host.is_fresh, host.expired) = (false, None);
-        (host.delegations_lost, host.paused_until) = (0, None);
+        (host.delegations_lost, host.paused_until, host.stopped_until) = (0, None, None);
+        (host.backlog, host.holder) = (Vec::new(), Holder::default());
         for process in &mut host.processes {
             if let Some(running) = process.running.take() {
                 self.workload.returned(&running.call, None);
@@ -159,7 +115,11 @@ impl World {
 
     pub(super) fn tell_mount(&mut self, number: usize, input: Input) {
         let now = self.now;
-        self.mounts[number].core.handle(now, input);
+        let host = &mut self.mounts[number];
+        if host.stopped_until.is_some() {
+            return host.backlog.push(input);
+        }
+        host.core.handle(now, input);
         self.drain_mount(number);
     }
 
@@ -235,6 +195,7 @@ impl World {
                     self.links.get(link).is_some_and(|link| link.mount_connection == connection && link.is_open)
                 });
                 if let Some(link) = link {
+                    self.break_at_sending(link, &message);
                     let at = self.network.arrival(self.now, Stream::ToNode { connection: link });
                     self.at(at, Event::ToNode { link, message: Box::new(message) });
                 }
@@ -248,7 +209,14 @@ impl World {
                 let at = self.network.arrival(self.now, Stream::Block);
                 self.at(at, Event::Fetch { mount: number, life, ticket, node: store, hash });
             }
-            Output::Ready | Output::Notice(_) | Output::Stopped | Output::Watch { .. } | Output::Deadline(_) => {}
+            Output::Watch { slot, inode } => self.mounts[number].holder.watch(slot, inode),
+            Output::Deadline(deadline) => {
+                self.mounts[number].holder.set_deadline(deadline);
+                if let Some(deadline) = deadline {
+                    self.at(deadline, Event::HolderDue { mount: number, life });
+                }
+            }
+            Output::Ready | Output::Notice(_) | Output::Stopped => {}
             Output::Fatal(reason) => panic!("mount {number} cannot go on: {reason}"),
         }
     }
@@ -308,20 +276,20 @@ impl World {
         if let ToMount::Answer { sequence, index, outcome } = &message {
             self.call_answered(link.mount, *sequence, *index, *outcome);
         }
-        if let (Some(Breach::Queue), ToMount::Answer { outcome, .. }) = (self.options.breach, &mut message)
-            && *outcome == Ok(Reply::Queued)
-        {
-            *outcome = Ok(Reply::Locked);
-        }
-        if let (Some(Breach::Retries), ToMount::Answer { sequence, .. }) = (self.options.breach, &mut message) {
-            sequence.0 &= (1 << SENDING_BITS) - 1;
-        }
+        self.break_for_mount(&mut message);
         if matches!(&message, ToMount::Refused { refusal: Refusal::SessionExpired, .. }) {
             self.mounts[link.mount].expired = Some(self.now);
         }
         let is_reload = matches!(&message, ToMount::SnapshotPiece { first: true, .. });
         self.report.reloads += u64::from(is_reload && self.mounts[link.mount].core.status().applied.0 > 0);
         self.tell_mount(link.mount, Input::Message { connection: link.mount_connection, message });
+    }
+
+    /// A message that nobody sent.
+    pub(super) fn forged(&mut self, number: usize, life: u64, connection: ConnectionId, message: ToMount) {
+        if self.is_current(number, life) {
+            self.tell_mount(number, Input::Message { connection, message });
+        }
     }
 
     fn call_answered(
@@ -355,7 +323,9 @@ impl World {
         let reaches = self.network.reaches(Place::Mount(number), Place::Node(id));
         let result = match self.nodes.get_mut(&id).filter(|host| host.core.is_some() && reaches) {
             Some(host) => {
-                host.disk.put_block(hash, bytes);
+                if self.options.breach != Some(Breach::Stores) {
+                    host.disk.put_block(hash, bytes);
+                }
                 Ok(())
             }
             None => Err(StoreError::Unreachable("nobody answers".to_owned())),
@@ -417,12 +387,7 @@ impl World {
     pub(super) fn notify(&mut self, number: usize, life: u64, ticket: u64, mut notifications: Vec<Notification>) {
         if self.is_current(number, life) {
             let breach = self.options.breach;
-            notifications.retain(|notification| match notification {
-                Notification::Name { .. } => breach != Some(Breach::Names),
-                Notification::Attributes { .. } => breach != Some(Breach::Attributes),
-                Notification::Pages { .. } => breach != Some(Breach::Pages),
-                Notification::AllNames => true,
-            });
+            notifications.retain(|notification| is_told(notification, breach));
             self.report.notifications += notifications.len() as u64;
             self.mounts[number].kernel.now = self.now;
             self.mounts[number].kernel.notify(ticket, notifications);
@@ -447,7 +412,7 @@ impl World {
             host.kernel.now = self.now;
             let is_stirred = std::mem::take(&mut host.kernel.stirred);
             let done = host.kernel.run_tickets();
-            for ticket in done {
+            for ticket in done.into_iter().filter(|ticket| is_workers(*ticket)) {
                 self.mounts[number].tickets.remove(&ticket);
                 let time = self.dice.micros(5, 200);
                 self.after(time, Event::Notified { mount: number, life, ticket });
@@ -509,6 +474,11 @@ impl World {
         });
         outcome.is_ok().hash(&mut self.trace);
         self.report.calls += 1;
+        self.report.calls_lost += u64::from(outcome == Err(Errno::EIO));
+        if let Some(bound) = self.options.others_wait.filter(|_| number != 0) {
+            let waited = self.now.since(self.mounts[number].processes[process].started);
+            assert!(waited <= bound, "pause: {:?} of mount {number} took {waited:?}", running.call);
+        }
         // P6: no fault within these runs may make a call fail; what is left are honest refusals.
         // A session that ended takes with it what was not answered (PROTOCOL R17), and bytes that were not yet flushed.
         let pardon =

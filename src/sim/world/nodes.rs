@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
 use super::{EPOCH, Event, World};
 use crate::{
-    namespace::Operation,
     node::{Input, LogBatch, Node, NodeConfig, Output, PeerMessage, StateBatch},
     replica::{self, Replica},
     sim::{
@@ -19,8 +18,6 @@ use crate::{
     },
 };
 
-/// Where a sequence says which sending of a call it was, if those are to be taken for different calls.
-pub(super) const SENDING_BITS: u32 = 40;
 /// The volume that every mount shows.
 const VOLUME: &str = "main";
 
@@ -64,6 +61,9 @@ impl World {
         let (mut timing, retention) = (self.options.timing, self.options.retention);
         if self.options.breach == Some(Breach::Holds) {
             (timing.hold, timing.session) = (Duration::from_secs(3600), Duration::from_secs(3600));
+        }
+        if self.options.breach == Some(Breach::Waiting) {
+            timing.lease = timing.election + timing.heartbeat;
         }
         let config = NodeConfig { id, cluster, timing, retention, seed: 7 + id.0, address };
         host.core = Some(Node::open(now, config, recovered).expect("what a store wrote can be opened"));
@@ -205,14 +205,6 @@ impl World {
         }
     }
 
-    fn make_up_acknowledgement(&mut self, link: u64, message: &ToMount) {
-        if let (Some(Breach::Completion), ToMount::Entries { entries }) = (self.options.breach, message) {
-            let entries = entries.iter().map(|(index, _)| *index).collect();
-            let message = Box::new(ToLeader::Acknowledge { entries, referenced: Vec::new() });
-            self.after(Duration::ZERO, Event::ToNode { link, message });
-        }
-    }
-
     pub(super) fn log_synced(&mut self, id: NodeId, life: u64, number: u64) {
         let Some(host) = self.nodes.get_mut(&id).filter(|host| host.life == life) else { return };
         if let Some(number) = host.disk.sync_log(number) {
@@ -342,18 +334,7 @@ impl World {
             return;
         }
         std::mem::discriminant(&message).hash(&mut self.trace);
-        if let (Some(Breach::LateWrites), ToLeader::Operation { operation, .. }) = (self.options.breach, &mut message) {
-            match operation {
-                Operation::Write { fence, .. } => *fence = None,
-                Operation::Flush(flush) => flush.fence = None,
-                _ => {}
-            }
-        }
-        if let (Some(Breach::Retries), ToLeader::Operation { sequence, .. }) = (self.options.breach, &mut message) {
-            let sendings = self.sendings.entry((link.mount, link.mount_life, *sequence)).or_insert(0);
-            sequence.0 |= *sendings << SENDING_BITS;
-            *sendings += 1;
-        }
+        self.break_for_node(number, link, &mut message);
         self.tell_node(link.node, Input::Mount { connection: link.node_connection, message });
     }
 

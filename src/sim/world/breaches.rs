@@ -1,0 +1,77 @@
+//! What breaks a rule on purpose on the way between mounts and nodes.
+
+use std::time::Duration;
+
+use super::{Event, World};
+use crate::{
+    namespace::{Operation, Reply},
+    sim::{host::Link, options::Breach},
+    types::{
+        LogIndex, Stamp,
+        message::{Space, ToLeader, ToMount},
+    },
+};
+
+/// Where a sequence says which sending of a call it was, if those are to be taken for different calls.
+const SENDING_BITS: u32 = 40;
+
+impl World {
+    /// The mount has sent this, whether it will arrive or not.
+    pub(super) fn break_at_sending(&mut self, link: u64, message: &ToLeader) {
+        if let (Some(Breach::Renewals), ToLeader::Renew { number }) = (self.options.breach, message)
+            && let Some(Link { mount, mount_life: life, mount_connection: connection, .. }) =
+                self.links.get(&link).copied()
+        {
+            let message = Box::new(granted(*number));
+            self.after(Duration::ZERO, Event::Forged { mount, life, connection, message });
+        }
+    }
+
+    /// The message arrives at a node.
+    pub(super) fn break_for_node(&mut self, number: u64, link: Link, message: &mut ToLeader) {
+        match (self.options.breach, message) {
+            (Some(Breach::LateWrites), ToLeader::Operation { operation, .. }) => match operation {
+                Operation::Write { fence, .. } => *fence = None,
+                Operation::Flush(flush) => flush.fence = None,
+                _ => {}
+            },
+            (Some(Breach::Retries), ToLeader::Operation { sequence, .. }) => {
+                let sendings = self.sendings.entry((link.mount, link.mount_life, *sequence)).or_insert(0);
+                sequence.0 |= *sendings << SENDING_BITS;
+                *sendings += 1;
+            }
+            (Some(Breach::Rounds), ToLeader::Renew { number: renewal }) => {
+                let message = Box::new(granted(*renewal));
+                self.after(Duration::ZERO, Event::ToMount { link: number, message });
+            }
+            _ => {}
+        }
+    }
+
+    /// The message arrives at a mount.
+    pub(super) fn break_for_mount(&self, message: &mut ToMount) {
+        match (self.options.breach, message) {
+            (Some(Breach::Queue), ToMount::Answer { outcome, .. }) if *outcome == Ok(Reply::Queued) => {
+                *outcome = Ok(Reply::Locked);
+            }
+            (Some(Breach::Retries), ToMount::Answer { sequence, .. }) => sequence.0 &= (1 << SENDING_BITS) - 1,
+            (Some(Breach::ReadIndexes), ToMount::ReadIndex { index, .. }) => *index = LogIndex(0),
+            _ => {}
+        }
+    }
+
+    /// The leader has sent the mount this: without waiting for anybody it is told that all of it is acknowledged.
+    pub(super) fn make_up_acknowledgement(&mut self, link: u64, message: &ToMount) {
+        if let (Some(Breach::Completion), ToMount::Entries { entries }) = (self.options.breach, message) {
+            let entries = entries.iter().map(|(index, _)| *index).collect();
+            let message = Box::new(ToLeader::Acknowledge { entries, referenced: Vec::new() });
+            self.after(Duration::ZERO, Event::ToNode { link, message });
+        }
+    }
+}
+
+/// The answer to a renewal.
+fn granted(number: u64) -> ToMount {
+    let space = Space { total: 1 << 40, available: 1 << 39 };
+    ToMount::Lease { number, stamp: Stamp(0), space, stores: Vec::new() }
+}
