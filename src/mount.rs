@@ -365,11 +365,11 @@ impl Mount {
             }
             Request::SetLock { ino, claim, waits } => self.set_lock(now, unique, caller, (ino, claim, waits)),
             Request::Unlock { ino, claim } => self.unlock(now, unique, caller, ino, &claim),
-            Request::Flush { ino, owner, .. } => {
+            Request::Flush { ino, fh, owner } => {
                 self.release_locks(now, ino, LockHolder::Owner(owner));
-                self.close(now, unique, caller, ino);
+                self.close(now, unique, caller, (ino, fh));
             }
-            Request::Fsync { ino, .. } => self.complete_file(now, unique, caller, ino),
+            Request::Fsync { ino, fh } => self.complete_file(now, unique, caller, (ino, fh)),
             Request::Release { ino, fh } => {
                 self.release_locks(now, ino, LockHolder::Handle(fh));
                 self.release(now, fh);

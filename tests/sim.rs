@@ -181,6 +181,21 @@ fn what_the_log_takes_from_a_mount_is_no_fault() {
     }
 }
 
+/// A mount told its kernel to forget what the kernel did not have: the new size was on its way in an answer, which the
+/// notification overtook, and a read that another mount's flush had answered ended where the file had ended before.
+#[test]
+fn a_read_beside_a_flush_elsewhere_shows_all_of_it() {
+    for seed in [256, 351, 1043, 2881] {
+        let _ = sim::run(seed, Options::from_seed(seed), None);
+    }
+}
+
+/// Bytes were lost with a delegation, another process's close was told, and the writer's own close was not.
+#[test]
+fn lost_bytes_are_told_through_every_open_file() {
+    let _ = sim::run(3782, Options::from_seed(3782), None);
+}
+
 /// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
 #[test]
 fn a_leader_that_was_replaced_refuses_nobody() {

@@ -116,6 +116,14 @@ impl Mount {
             return ticket;
         }
         self.counters.notifications += notifications.len() as u64;
+        for notification in &notifications {
+            match notification {
+                Notification::Attributes { ino } => self.lookups.changed(*ino),
+                Notification::Pages { ino, offset: 0, length: 0 } => self.lookups.forgotten(*ino),
+                Notification::Pages { ino, .. } => self.lookups.changed(*ino),
+                Notification::Name { .. } | Notification::AllNames => {}
+            }
+        }
         let ticket = self.invalidations.issue(notifications.clone(), entries);
         self.outputs.push_back(Output::Notify { ticket, notifications });
         ticket
@@ -305,9 +313,9 @@ impl Mount {
             _ => return,
         };
         let mut written = pieces.last().map_or(0, |last| last.offset);
-        if let (Reply::Written { offset, size }, true) = (reply, append) {
-            if self.lookups.is_known(ino) {
-                self.issue_pages(ino, vec![(offset, size)], Vec::new());
+        if let (Reply::Written { size, .. }, true) = (reply, append) {
+            if self.has_to_be_told(ino) {
+                self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
             }
             written = size.saturating_sub(1);
         }
@@ -330,17 +338,20 @@ impl Mount {
                         self.gather_name(now, index, *parent, name, gathering);
                     }
                 }
-                Change::Content { ino, offset, length } if self.lookups.is_known(*ino) => {
-                    gathering.pages.entry(*ino).or_default().push((*offset, offset.saturating_add(*length)));
-                    gathering.page_entries.entry(*ino).or_default().push(index);
-                }
-                Change::Content { .. } | Change::LockGranted { .. } | Change::LocksLost { .. } => {}
-                // Its holder buffers from the grant's completion on: nothing of it may stay in a kernel (PROTOCOL R11).
-                Change::Delegated { ino, now: Some(_), .. } if self.lookups.is_known(*ino) => {
+                // Content: all of the file, though only a range changed. The kernel itself drops the rest when it learns
+                // of the new mtime (FUSE_AUTO_INVAL_DATA), and of what it has nothing of it need not be told again.
+                // Delegation: its holder buffers from the grant's completion on; nothing of it may stay in a kernel
+                // (PROTOCOL R11).
+                Change::Content { ino, .. } | Change::Delegated { ino, now: Some(_), .. }
+                    if self.has_to_be_told(*ino) =>
+                {
                     gathering.pages.entry(*ino).or_default().push((0, u64::MAX));
                     gathering.page_entries.entry(*ino).or_default().push(index);
                 }
-                Change::Delegated { .. } => {}
+                Change::Content { .. }
+                | Change::Delegated { .. }
+                | Change::LockGranted { .. }
+                | Change::LocksLost { .. } => {}
                 Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
                     self.gather_inode(*ino, index, gathering);
                 }
@@ -348,8 +359,22 @@ impl Mount {
         }
     }
 
-    fn gather_inode(&self, ino: Ino, index: LogIndex, gathering: &mut Gathering) {
-        if self.lookups.is_known(ino) {
+    /// The inode changed: whether the kernel has to be told.
+    fn has_to_be_told(&mut self, ino: Ino) -> bool {
+        self.lookups.changed(ino);
+        self.may_answer(ino)
+    }
+
+    /// Whether this kernel may answer about the inode by itself, or will have forgotten what it may only in a moment. Told
+    /// to forget what it does not have, it would drop a size that it is being told meanwhile (`Lookups`).
+    pub(super) fn may_answer(&self, ino: Ino) -> bool {
+        let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
+        self.lookups.is_known(ino)
+            && (!is_file || self.lookups.is_cached(ino) || self.invalidations.is_inode_fenced(ino))
+    }
+
+    fn gather_inode(&mut self, ino: Ino, index: LogIndex, gathering: &mut Gathering) {
+        if self.has_to_be_told(ino) {
             gathering.inodes.insert(ino);
             gathering.entries.push(index);
         }

@@ -238,15 +238,13 @@ impl Mount {
         file.dirty.take();
         file.changes = Default::default();
         file.right = Right::None;
-        if is_dropped {
-            file.error = Some(Errno::EIO);
-        }
         if let Some(due) = file.due.take() {
             self.timers.remove(&(due, Timer::Age(ino)));
         }
         self.dirty_bytes -= bytes;
         self.counters.delegations_lost += 1;
         if is_dropped {
+            self.handles.fail(ino, Errno::EIO);
             self.outputs.push_back(Output::Notice(format!(
                 "the delegation of inode {ino} was taken away while this mount was not heard of: {bytes} buffered bytes \
                  are dropped, its next write, fsync or close fails with EIO"

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{changes::Changes, delegation::Right, flush::JobId, runs::Runs};
-use crate::types::{Errno, Instant, LogIndex};
+use crate::types::{Instant, LogIndex};
 
 /// A file that is open or being written here.
 #[derive(Debug, Default)]
@@ -24,8 +24,6 @@ pub(crate) struct File {
     pub(crate) queue: VecDeque<JobId>,
     /// Changes that are not complete yet; those of `queue` among them.
     pub(crate) unanswered: BTreeSet<JobId>,
-    /// What a flush met that nobody waited for; told once (DESIGN P3).
-    pub(crate) error: Option<Errno>,
     /// Where the last read ended: the next that begins there is a sequential one.
     pub(crate) read_end: u64,
     /// Small writes since the extents were last looked at.
@@ -43,9 +41,9 @@ impl File {
         self.is_dirty() || !self.queue.is_empty()
     }
 
-    /// Nothing is on its way and nothing is to be told.
+    /// Nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         let is_settled = self.right == Right::None && self.writers.is_empty();
-        is_settled && !self.is_ahead() && self.unanswered.is_empty() && self.error.is_none()
+        is_settled && !self.is_ahead() && self.unanswered.is_empty()
     }
 }

@@ -178,12 +178,12 @@ impl Mount {
 
     /// FLUSH: close(2) of one descriptor. The last that may write gives the delegation back with what is dirty; where
     /// nothing is, nobody waits for that.
-    pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino) {
+    pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
         let gives_back = self.handles.writers(ino) <= 1;
         if gives_back && self.files.get(&ino).is_some_and(super::file::File::is_dirty) {
             self.send_on(now, ino, true);
         }
-        self.complete_file(now, unique, caller, ino);
+        self.complete_file(now, unique, caller, (ino, fh));
         if gives_back {
             self.send_on(now, ino, true);
         }
@@ -252,23 +252,22 @@ impl Mount {
     }
 
     /// FLUSH and FSYNC: answered when all changes of the file up to now are complete.
-    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino) {
+    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
         self.flush(now, ino);
         if !self.files.contains_key(&ino) {
-            return self.respond(unique, Ok(Response::Done));
+            let lost = self.handles.take_error(ino, fh);
+            return self.respond(unique, lost.map_or(Ok(Response::Done), Err));
         }
         self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
-        self.watch_file(now, unique, ino, Response::Done);
+        self.watch_file(now, unique, (ino, fh), Response::Done);
     }
 
     /// The waiting request is answered when all changes of the file up to now are complete.
-    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, ino: Ino, response: Response) {
-        let file = self.files.entry(ino).or_default();
-        let error = file.error.take();
-        let jobs = file.unanswered.clone();
+    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, (ino, fh): (Ino, u64), response: Response) {
+        let jobs = self.files.get(&ino).map(|file| file.unanswered.clone()).unwrap_or_default();
         if jobs.is_empty() {
-            self.tidy(ino);
-            return self.answer(now, unique, error.map_or(Ok(response), Err));
+            let lost = self.handles.take_error(ino, fh);
+            return self.answer(now, unique, lost.map_or(Ok(response), Err));
         }
         for job in &jobs {
             if let Some(job) = self.jobs.get_mut(job) {
@@ -276,7 +275,7 @@ impl Mount {
             }
         }
         if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.kind = Kind::Flush { jobs, error, response };
+            waiting.kind = Kind::Flush { jobs, through: Some((ino, fh)), response };
         }
     }
 
@@ -286,7 +285,7 @@ impl Mount {
             job.watchers.push(unique);
         }
         if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.kind = Kind::Flush { jobs: BTreeSet::from([id]), error: None, response: Response::Done };
+            waiting.kind = Kind::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
         }
     }
 
@@ -410,12 +409,11 @@ impl Mount {
         let is_fenced = matches!(job.operation, Operation::Flush(_)) && outcome == Err(Errno::ESTALE);
         let outcome = if is_fenced { Err(Errno::EIO) } else { outcome };
         let is_told = job.request.is_none() && !is_auxiliary(&job.operation) && !job.operation.is_locking();
-        let error = outcome.err().filter(|_| is_told);
-        if let Some(errno) = error {
+        if let Some(errno) = outcome.err().filter(|_| is_told) {
             self.flush_failed(&job, errno);
         }
         for unique in &job.watchers {
-            self.watched_job_ended(now, *unique, id, error);
+            self.watched_job_ended(now, *unique, id);
         }
         if let Some(unique) = job.request {
             self.complete(now, unique, outcome);
@@ -470,13 +468,10 @@ impl Mount {
         })
     }
 
-    /// Bytes are lost: told once, to who waits or who comes next; and the kernel must not show them any longer.
+    /// Bytes are lost: everyone who has the file open is told, and the kernel must not show them any longer.
     fn flush_failed(&mut self, job: &Job, errno: Errno) {
-        let is_told = job.watchers.iter().any(|unique| self.waiting.get(*unique).is_some());
         for ino in &job.inodes {
-            if !is_told && let Some(file) = self.files.get_mut(ino) {
-                file.error = Some(errno);
-            }
+            self.handles.fail(*ino, errno);
             if self.lookups.is_known(*ino) {
                 let pages = Notification::Pages { ino: *ino, offset: 0, length: 0 };
                 self.issue(vec![Notification::Attributes { ino: *ino }, pages], Vec::new());
@@ -484,13 +479,13 @@ impl Mount {
         }
     }
 
-    fn watched_job_ended(&mut self, now: Instant, unique: u64, id: JobId, met: Option<Errno>) {
+    fn watched_job_ended(&mut self, now: Instant, unique: u64, id: JobId) {
         let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        let Kind::Flush { jobs, error, response } = &mut waiting.kind else { return };
+        let Kind::Flush { jobs, through, response } = &mut waiting.kind else { return };
         jobs.remove(&id);
-        *error = error.or(met);
         if jobs.is_empty() {
-            let result = error.map_or_else(|| Ok(response.clone()), Err);
+            let lost = through.and_then(|(ino, fh)| self.handles.take_error(ino, fh));
+            let result = lost.map_or_else(|| Ok(response.clone()), Err);
             self.answer(now, unique, result);
         }
     }
@@ -510,10 +505,8 @@ impl Mount {
         }
         // Who waited for it was told by its own timeout.
         if job.watchers.is_empty() {
-            for ino in job.inodes.clone() {
-                if let Some(file) = self.files.get_mut(&ino) {
-                    file.error = Some(Errno::EIO);
-                }
+            for ino in &job.inodes {
+                self.handles.fail(*ino, Errno::EIO);
             }
         }
     }
@@ -586,9 +579,6 @@ impl Mount {
             if matches!(self.jobs.get(&id).map(|job| job.stage), Some(Stage::Uploading(_) | Stage::Ready(_))) {
                 self.job_answered(now, id, Err(Errno::ESTALE));
             }
-        }
-        if let Some(file) = self.files.get_mut(&ino) {
-            file.error = None;
         }
         self.retry_writers(now, ino);
         self.tidy(ino);

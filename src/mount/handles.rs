@@ -4,10 +4,10 @@
 //! Where the kernel does not tell of opens (`--opens=untracked`), every file that it knows counts as open until it forgets
 //! it. Handles are then those that creates made; whether their end is told depends on the kernel's version.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use super::Opens;
-use crate::types::Ino;
+use crate::types::{Errno, Ino};
 
 #[derive(Clone, Copy, Debug)]
 struct Handle {
@@ -18,6 +18,8 @@ struct Handle {
     lost_lock: bool,
     /// Opened for writing.
     writes: bool,
+    /// What became of bytes of the file, and was not told through this handle yet.
+    error: Option<Errno>,
 }
 
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub(crate) struct Handles {
     changed: Vec<Ino>,
     /// Those of them that were opened for writing.
     writers: BTreeMap<Ino, u32>,
-    /// Files that may be open without our knowing.
-    unseen: Option<BTreeSet<Ino>>,
+    /// Files that may be open without our knowing, and what is to be told to the first who asks of each.
+    unseen: Option<BTreeMap<Ino, Option<Errno>>>,
 }
 
 impl Handles {
@@ -42,7 +44,7 @@ impl Handles {
             counts: BTreeMap::new(),
             changed: Vec::new(),
             writers: BTreeMap::new(),
-            unseen: (opens == Opens::Untracked).then(BTreeSet::new),
+            unseen: (opens == Opens::Untracked).then(BTreeMap::new),
         }
     }
 
@@ -54,15 +56,16 @@ impl Handles {
     /// The kernel has the file from now on, and may open it.
     pub(crate) fn file_known(&mut self, ino: Ino) {
         if let Some(unseen) = &mut self.unseen
-            && unseen.insert(ino)
+            && let Entry::Vacant(entry) = unseen.entry(ino)
         {
+            entry.insert(None);
             self.changed.push(ino);
         }
     }
 
     /// The kernel has forgotten the file: it is not open any more. Whether that is news.
     pub(crate) fn file_forgotten(&mut self, ino: Ino) -> bool {
-        if !self.unseen.as_mut().is_some_and(|unseen| unseen.remove(&ino)) {
+        if !self.unseen.as_mut().is_some_and(|unseen| unseen.remove(&ino).is_some()) {
             return false;
         }
         self.changed.push(ino);
@@ -76,7 +79,7 @@ impl Handles {
     /// A number never given before.
     pub(crate) fn open(&mut self, ino: Ino, is_direct: bool, writes: bool) -> u64 {
         self.last += 1;
-        self.open.insert(self.last, Handle { ino, is_direct, writes, lost_lock: false });
+        self.open.insert(self.last, Handle { ino, is_direct, writes, lost_lock: false, error: None });
         let count = self.counts.entry(ino).or_insert(0);
         if *count == 0 {
             self.changed.push(ino);
@@ -102,7 +105,7 @@ impl Handles {
     }
 
     pub(crate) fn inodes(&self) -> Vec<Ino> {
-        let unseen = self.unseen.iter().flatten().filter(|ino| !self.counts.contains_key(ino));
+        let unseen = self.unseen.iter().flat_map(BTreeMap::keys).filter(|ino| !self.counts.contains_key(ino));
         self.counts.keys().chain(unseen).copied().collect()
     }
 
@@ -115,6 +118,24 @@ impl Handles {
         self.open.get(&fh).is_some_and(|handle| handle.lost_lock)
     }
 
+    /// Bytes of the file are lost: each handle is told once, as by the kernel of its own file systems (lib/errseq.c). Whose
+    /// handles are not known shares one telling.
+    pub(crate) fn fail(&mut self, ino: Ino, errno: Errno) {
+        let known = self.open.values_mut().filter(|handle| handle.ino == ino).map(|handle| &mut handle.error);
+        let unseen = self.unseen.as_mut().and_then(|unseen| unseen.get_mut(&ino));
+        for error in known.chain(unseen) {
+            *error = Some(errno);
+        }
+    }
+
+    /// What is to be told through the handle, once.
+    pub(crate) fn take_error(&mut self, ino: Ino, fh: u64) -> Option<Errno> {
+        match self.open.get_mut(&fh) {
+            Some(handle) => handle.error.take(),
+            None => self.unseen.as_mut()?.get_mut(&ino)?.take(),
+        }
+    }
+
     pub(crate) fn take_changed(&mut self) -> Vec<Ino> {
         std::mem::take(&mut self.changed)
     }
@@ -125,7 +146,7 @@ impl Handles {
     }
 
     pub(crate) fn is_open(&self, ino: Ino) -> bool {
-        self.counts.contains_key(&ino) || self.unseen.as_ref().is_some_and(|unseen| unseen.contains(&ino))
+        self.counts.contains_key(&ino) || self.unseen.as_ref().is_some_and(|unseen| unseen.contains_key(&ino))
     }
 
     /// Requests through this handle lock no pages in the kernel. One that is unknown here may.
@@ -164,6 +185,25 @@ mod tests {
         assert_eq!(handles.release(second), Some(Ino(3)));
         assert!(!handles.is_open(Ino(3)));
         assert_eq!(handles.writers(Ino(3)), 0);
+    }
+
+    #[test]
+    fn what_is_lost_is_told_once_through_each_handle_that_was_open() {
+        let mut handles = Handles::new(Opens::Tracked);
+        let (first, second) = (handles.open(Ino(3), false, true), handles.open(Ino(3), false, true));
+        let other = handles.open(Ino(4), false, true);
+        handles.fail(Ino(3), Errno::EIO);
+        let later = handles.open(Ino(3), false, true);
+        for fh in [first, second] {
+            assert_eq!(handles.take_error(Ino(3), fh), Some(Errno::EIO));
+            assert_eq!(handles.take_error(Ino(3), fh), None);
+        }
+        assert_eq!((handles.take_error(Ino(4), other), handles.take_error(Ino(3), later)), (None, None));
+        let mut untracked = Handles::new(Opens::Untracked);
+        untracked.file_known(Ino(3));
+        untracked.fail(Ino(3), Errno::ENOSPC);
+        assert_eq!(untracked.take_error(Ino(3), 0), Some(Errno::ENOSPC));
+        assert_eq!(untracked.take_error(Ino(3), 0), None);
     }
 
     #[test]

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::Ino;
+use std::time::Duration;
+
+use crate::types::{Ino, Instant};
+
+/// How long after an answer the kernel has surely taken it over: the caller's thread only has to run.
+const TAKEN_OVER: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -10,6 +15,23 @@ struct Known {
     /// The kernel has used the inode since the reply that made it known: it has surely processed that reply, and
     /// compares versions from then on (PROTOCOL R1).
     confirmed: bool,
+    /// Attributes or pages were given that the kernel may answer from, since it was last told to forget all of them.
+    is_cached: bool,
+    size: Size,
+}
+
+/// How well the kernel knows how long a file is. It reads pages up to the size it believes in, asks for the size before,
+/// and drops the answer if an invalidation overtakes it (`fuse_change_attributes_i`, fs/fuse/inode.c): then it believes
+/// what it did before, and the read ends there. So what it believes must not be older than the last complete change
+/// whenever a change may come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Size {
+    /// It was told after the last change elsewhere, and has taken that over.
+    Current,
+    /// The file changed elsewhere, and nobody asked since.
+    Old,
+    /// It was told the first time since then at this moment.
+    Told(Instant),
 }
 
 /// The kernel's references. The root has one that is never forgotten.
@@ -22,7 +44,7 @@ pub(crate) struct Lookups {
 
 impl Lookups {
     pub(crate) fn new() -> Self {
-        let root = Known { count: 1, confirmed: true };
+        let root = Known { count: 1, confirmed: true, is_cached: false, size: Size::Current };
         Self { known: BTreeMap::from([(Ino::ROOT, root)]), changed: vec![Ino::ROOT] }
     }
 
@@ -38,7 +60,12 @@ impl Lookups {
 
     /// A reply hands the inode to the kernel once more.
     pub(crate) fn replied(&mut self, ino: Ino) {
-        let known = self.known.entry(ino).or_insert(Known { count: 0, confirmed: false });
+        let known = self.known.entry(ino).or_insert(Known {
+            count: 0,
+            confirmed: false,
+            is_cached: false,
+            size: Size::Current,
+        });
         if known.count == 0 {
             self.changed.push(ino);
         }
@@ -50,6 +77,47 @@ impl Lookups {
         if let Some(known) = self.known.get_mut(&ino) {
             known.confirmed = true;
         }
+    }
+
+    /// The kernel was given pages, or attributes, of the inode that it may answer from.
+    pub(crate) fn gave(&mut self, ino: Ino) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.is_cached = true;
+        }
+    }
+
+    /// Whether the kernel may answer anything about the inode by itself.
+    pub(crate) fn is_cached(&self, ino: Ino) -> bool {
+        self.known.get(&ino).is_some_and(|known| known.is_cached)
+    }
+
+    /// What the kernel believes of the inode's size may be old now.
+    pub(crate) fn changed(&mut self, ino: Ino) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.size = Size::Old;
+        }
+    }
+
+    /// The kernel is being told to forget attributes and all pages of the inode.
+    pub(crate) fn forgotten(&mut self, ino: Ino) {
+        self.changed(ino);
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.is_cached = false;
+        }
+    }
+
+    /// The kernel is told the inode's attributes now: whether it may keep them. Not if this is the first time since an
+    /// invalidation, nor shortly after it: nothing is told of a change to what it does not keep, so that nothing
+    /// overtakes the answer that makes it believe in a new size.
+    pub(crate) fn may_keep(&mut self, ino: Ino, now: Instant) -> bool {
+        let Some(known) = self.known.get_mut(&ino) else { return false };
+        match known.size {
+            Size::Current => {}
+            Size::Old => known.size = Size::Told(now),
+            Size::Told(at) if now < at.after(TAKEN_OVER) => {}
+            Size::Told(_) => known.size = Size::Current,
+        }
+        known.size == Size::Current
     }
 
     /// The kernel dropped `count` references. True when it holds none any more.

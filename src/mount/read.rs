@@ -153,6 +153,7 @@ impl Mount {
             return Err(Absent::Blocks(missing));
         }
         zeros(&mut parts, end - at);
+        self.lookups.gave(ino);
         Ok(if parts.len() > PARTS_MAX { vec![joined(&parts)] } else { parts })
     }
 

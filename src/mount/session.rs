@@ -145,8 +145,8 @@ impl Mount {
         self.upload_again(now);
     }
 
-    /// The kernel asks again about everything (PROTOCOL R7, R28): every name, and the attributes of every inode. Pages
-    /// stay: they are invalidated by the entries that changed them, when these arrive.
+    /// The kernel asks again about everything (PROTOCOL R7, R28): every name, and the attributes of every inode that it
+    /// may have. Pages stay: they are invalidated by the entries that changed them, when these arrive.
     fn forget_everything(&mut self) {
         if self.config.when_disconnected == WhenDisconnected::Block {
             // What is mapped, or sent without being read, is looked at without a question.
@@ -154,7 +154,8 @@ impl Mount {
                 self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
             }
         }
-        let attributes = self.lookups.iter().map(|ino| Notification::Attributes { ino });
+        let cached = self.lookups.iter().filter(|ino| self.may_answer(*ino));
+        let attributes = cached.map(|ino| Notification::Attributes { ino });
         if self.config.kernel.inc_epoch {
             let all = [Notification::AllNames].into_iter().chain(attributes).collect();
             let ticket = self.issue(all, Vec::new());

@@ -15,13 +15,17 @@ use crate::{
     types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name, XattrName},
 };
 
+/// How the names of POSIX access control lists begin (acl(5)).
+const ACL_PREFIX: &[u8] = b"system.posix_acl_";
+
 impl Mount {
     pub(super) fn look(&mut self, request: Request) -> Result<Response, Errno> {
         match request {
             Request::Lookup { parent, name } => self.lookup(parent, &name),
             Request::Getattr { ino } => {
                 let attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
-                Ok(Response::Attributes { attributes, ttl: self.attributes_ttl(ino) })
+                let ttl = self.attributes_ttl(ino);
+                Ok(Response::Attributes { attributes, ttl })
             }
             Request::Readlink { ino } => {
                 let inode = self.volume().inode(ino).ok_or(Errno::ENOENT)?;
@@ -124,7 +128,7 @@ impl Mount {
             if self.lookups.forget(*ino, *count) {
                 self.missing.forget_directory(*ino);
                 if self.handles.file_forgotten(*ino) {
-                    self.closed(*ino);
+                    self.tidy(*ino);
                 }
                 self.release_orphan(*ino);
             }
@@ -209,7 +213,11 @@ impl Mount {
         Ok(Response::Directory(listed))
     }
 
-    fn getxattr(&self, ino: Ino, name: &XattrName, length: u32) -> Result<Response, Errno> {
+    fn getxattr(&mut self, ino: Ino, name: &XattrName, length: u32) -> Result<Response, Errno> {
+        if name.as_bytes().starts_with(ACL_PREFIX) {
+            // The kernel keeps lists, and that there is none, until it is told to forget attributes.
+            self.lookups.gave(ino);
+        }
         if self.volume().inode(ino).is_none() {
             return Err(Errno::ENOENT);
         }

@@ -63,10 +63,11 @@ pub(crate) enum Kind {
         waits: bool,
         is_queued: bool,
     },
-    /// FLUSH, FSYNC, or a write that is durable before it returns: `response` once these jobs are complete.
+    /// FLUSH, FSYNC, or a write that is durable before it returns: `response` once these jobs are complete. `through`: the
+    /// open file that is told if bytes are lost.
     Flush {
         jobs: BTreeSet<JobId>,
-        error: Option<Errno>,
+        through: Option<(Ino, u64)>,
         response: Response,
     },
     /// A WRITE on its way into the dirty bytes.

@@ -52,6 +52,10 @@ impl Mount {
         if length == 0 {
             return self.respond(unique, Ok(Response::Written { length }));
         }
+        if !self.handles.is_direct(fh) {
+            // The kernel keeps the bytes in its pages.
+            self.lookups.gave(ino);
+        }
         if self.handles.has_lost_lock(fh) {
             return self.respond(unique, Err(Errno::EIO));
         }
@@ -59,8 +63,7 @@ impl Mount {
             self.take_write(now, ino, offset, &data, flags);
             return self.respond(unique, Ok(Response::Written { length }));
         }
-        if let Some(errno) = self.files.get_mut(&ino).and_then(|file| file.error.take()) {
-            self.tidy(ino);
+        if let Some(errno) = self.handles.take_error(ino, fh) {
             return self.respond(unique, Err(errno));
         }
         let is_direct = self.handles.is_direct(fh);
@@ -125,17 +128,9 @@ impl Mount {
         }
         if !self.handles.is_open(ino) {
             self.abandon_late_jobs(now, ino);
-            self.closed(ino);
+            self.tidy(ino);
             self.release_orphan(ino);
         }
-    }
-
-    /// Nobody here has the file open any more.
-    pub(super) fn closed(&mut self, ino: Ino) {
-        if let Some(file) = self.files.get_mut(&ino) {
-            file.error = None;
-        }
-        self.tidy(ino);
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -187,7 +182,7 @@ impl Mount {
         // A mount that may be cut off collects nothing that it may lose.
         if flags.sync || !self.is_fresh {
             self.flush(now, ino);
-            self.watch_file(now, unique, ino, Response::Written { length });
+            self.watch_file(now, unique, (ino, fh), Response::Written { length });
         } else {
             self.answer(now, unique, Ok(Response::Written { length }));
         }

@@ -455,16 +455,23 @@ impl Kernel {
         }
     }
 
+    /// Answers under way count as before (fuse_dir_changed): only a notification of the inode itself overtakes them.
     fn directory_changed(&mut self, directory: Ino) {
-        self.forget_attributes(directory);
         let inode = self.inode(directory);
+        inode.until = Instant(0);
         inode.listing = None;
         inode.listing_version += 1;
     }
 
     fn renamed(&mut self, from: (Ino, Name), to: (Ino, Name), exchange: bool) {
         let (moved, replaced) = (self.dentries.remove(&from), self.dentries.remove(&to));
-        for ino in [&moved, &replaced].into_iter().flatten().filter_map(|dentry| dentry.ino) {
+        let ino_of = |dentry: &Option<Dentry>| dentry.as_ref().and_then(|dentry| dentry.ino);
+        // The change time of what was moved (fuse_update_ctime); the link count of what was replaced, which overtakes
+        // answers (fuse_entry_unlinked).
+        for ino in [ino_of(&moved), ino_of(&replaced)].into_iter().flatten() {
+            self.inode(ino).until = Instant(0);
+        }
+        if let Some(ino) = ino_of(&replaced).filter(|_| !exchange) {
             self.forget_attributes(ino);
         }
         self.directory_changed(from.0);
@@ -544,12 +551,10 @@ impl Kernel {
                 if !self.lock(owner, *parent, Hold::Exclusive) {
                     return false;
                 }
-                // A name that is not cached: nothing else happens (PROTOCOL S1-2a).
-                if let Some(dentry) = self.dentries.remove(&(*parent, name.clone())) {
+                // A name that is not cached: nothing else happens (PROTOCOL S1-2a). What bears the name keeps its
+                // attributes (fuse_reverse_inval_entry).
+                if self.dentries.remove(&(*parent, name.clone())).is_some() {
                     self.directory_changed(*parent);
-                    if let Some(ino) = dentry.ino {
-                        self.forget_attributes(ino);
-                    }
                 }
                 self.unlock(owner, *parent);
                 true

@@ -400,8 +400,14 @@ impl Step<'_> {
     }
 
     fn read_all(&mut self, ino: Ino, opened: OpenedAs) -> Answer<Bytes> {
-        let attributes = try_call!(self.attributes(ino));
-        let size = attributes.size;
+        let asked = try_call!(self.attributes(ino)).size;
+        // Pages are read up to the size that the kernel believes in (i_size), which is not that of the answer where it
+        // dropped the answer because an invalidation overtook it (fuse_change_attributes_i).
+        let believed = self.note(|kernel| Some(Note::Number(kernel.known_size(ino))))?;
+        let size = match believed {
+            Note::Number(size) if !opened.direct_io => size,
+            _ => asked,
+        };
         let fh = opened.fh;
         if size == 0 {
             return Ok(Ok(Bytes::new()));

@@ -33,6 +33,10 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     look();
     look();
     look();
+    // The kernel may reclaim pages and names at any time, and asks again for what it dropped: one call in a hundred at
+    // most. Nobody told it to.
+    let reclaimed = |looks: u64| 6 * looks / 100;
+    let count = |counter: &str| there.report()["core"][counter].as_u64().expect("a number");
     // Without INC_EPOCH names end with the lease, which is what they were told with (PROTOCOL R7): each of these is asked
     // for again once in about a second.
     let is_masked = std::env::var("MANYFS_KERNEL_MASK").is_ok_and(|mask| mask.contains("inc_epoch"));
@@ -41,11 +45,12 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     for _ in 0..100 {
         look();
     }
-    assert!(there.upcalls() - before <= cold(begun), "{:#}", there.report()["fuse"]["upcalls"]);
+    assert!(there.upcalls() - before <= reclaimed(100) + cold(begun), "{:#}", there.report()["fuse"]["upcalls"]);
     // What others do elsewhere does not make these cold, however long they do it.
     let wanted = std::env::var("MANYFS_WARM_SECONDS").ok();
     let seconds = wanted.map_or(3, |text| text.parse().expect("a number"));
-    let (begun, before, mut changes) = (Instant::now(), there.upcalls(), 0);
+    let (told, lost) = (count("notifications"), count("leases_lost"));
+    let (begun, before, mut changes) = (Instant::now(), there.upcalls(), 0_u64);
     while begun.elapsed() < Duration::from_secs(seconds) {
         let path = here.path.join(format!("elsewhere/{}", changes % 50));
         fs::write(&path, changes.to_string()).expect("write");
@@ -55,8 +60,13 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
         changes += 1;
         look();
     }
-    assert!(there.upcalls() - before <= cold(begun), "{:#}", there.report()["fuse"]["upcalls"]);
-    eprintln!("{changes} files changed elsewhere in {:?}, as many looks, no upcall", begun.elapsed());
+    let upcalls = there.upcalls() - before;
+    eprintln!("{changes} files changed elsewhere in {:?}, as many looks, {upcalls} upcalls", begun.elapsed());
+    // A machine that did not let it renew its lease made it forget everything, as it has to.
+    let lost = count("leases_lost") - lost;
+    let allowed = reclaimed(changes) + cold(begun) + 20 * lost;
+    assert!(upcalls <= allowed, "{upcalls}: {:#}", there.report()["fuse"]["upcalls"]);
+    assert!(lost > 0 || count("notifications") == told, "changes elsewhere made it forget something");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use crate::{
 };
 
 const LONG: Duration = Timing::DEFAULT.cache;
+/// After that the kernel has surely taken over what it was told.
+const TAKEN_OVER: Duration = Duration::from_millis(50);
 /// No acknowledgement waits longer for INC_EPOCH.
 const EPOCH_PAUSE: Duration = Timing::DEFAULT.heartbeat.saturating_mul(2);
 
@@ -57,9 +59,12 @@ fn a_foreign_change_tells_the_name_its_directory_and_its_children_in_this_order(
     let mut scene = Scene::new(2);
     let (file, _) = scene.create(0, "a");
     let (victim, _) = scene.create(0, "b");
-    for text in ["a", "b"] {
+    for (text, ino) in [("a", file), ("b", victim)] {
         scene.lookup(1, Ino::ROOT, text);
+        scene.read(1, ino, 0, 1);
     }
+    scene.getattr(1, file);
+    scene.getattr(1, victim);
     scene.forget_notified();
     assert_eq!(scene.call(0, rename_request("a", "b", RenameMode::Replace)), Ok(Response::Done));
     let told = &scene.sides[1].notified;
@@ -111,25 +116,40 @@ fn an_entry_is_acknowledged_when_the_kernel_has_forgotten_and_completes_then() {
 }
 
 #[test]
-fn changed_bytes_are_told_by_range_behind_the_attributes() {
+fn a_kernel_is_told_of_changed_bytes_if_it_was_given_any_since_it_forgot_them() {
     let mut scene = Scene::new(2);
     let file = scene.file(0, "a", &[7; 50_000]);
     scene.lookup(1, Ino::ROOT, "a");
     scene.open(1, file, OpenFlags::default());
     let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
-    scene.write(0, file, fh, 8192, &[1; 100]);
-    scene.write(0, file, fh, 40_000, &[2; 10]);
+    // Written through: no delegation is asked for.
+    let flags = WriteFlags { sync: true, ..WriteFlags::default() };
+    let write = |byte| Request::Write { ino: file, fh, offset: 8192, data: vec![byte; 100].into(), flags };
     scene.forget_notified();
+    assert!(scene.call(0, write(1)).is_ok());
+    assert_eq!(scene.sides[1].notified, [], "it was given nothing");
+    assert_eq!(scene.read(1, file, 8192, 1), [1]);
     scene.sides[1].is_stalled = true;
-    let unique = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
+    let unique = scene.send(0, write(2));
     assert!(!scene.open(1, file, OpenFlags::default()).keep_cache, "its pages are on their way out");
+    assert_eq!(scene.answer(0, unique), None);
     scene.sides[1].is_stalled = false;
     scene.settle();
-    assert_eq!(scene.answer(0, unique), Some(Ok(Response::Done)));
-    let pages = |offset, length| Notification::Pages { ino: file, offset, length };
-    assert_eq!(scene.sides[1].notified, [attributes_of(file), pages(8192, 100), pages(40_000, 10)]);
+    assert!(matches!(scene.answer(0, unique), Some(Ok(Response::Written { .. }))));
+    assert_eq!(scene.sides[1].notified, [attributes_of(file), Notification::Pages { ino: file, offset: 0, length: 0 }]);
     assert!(scene.open(1, file, OpenFlags::default()).keep_cache);
-    assert_eq!(scene.sides[0].notified, []);
+    scene.forget_notified();
+    // What it is told of the size is overtaken by no invalidation: the kernel would drop the answer, and read only up to
+    // where the file ended two changes ago.
+    assert_eq!(scene.getattr(1, file).1, Duration::ZERO);
+    assert!(scene.call(0, write(3)).is_ok());
+    assert_eq!((&scene.sides[1].notified, &scene.sides[0].notified), (&vec![], &vec![]));
+    assert_eq!(scene.getattr(1, file).1, Duration::ZERO, "asked the first time since the change");
+    assert_eq!(scene.getattr(1, file).1, Duration::ZERO, "it may not have taken that over yet");
+    scene.pass(TAKEN_OVER);
+    assert_eq!(scene.getattr(1, file).1, LONG);
+    assert!(scene.call(0, write(4)).is_ok());
+    assert!(scene.sides[1].notified.contains(&attributes_of(file)), "now it has attributes");
 }
 
 #[test]
@@ -138,6 +158,7 @@ fn pages_locked_by_a_read_that_waits_are_not_waited_for() {
         let mut scene = Scene::new(2);
         let file = scene.file(0, "a", &vec![7; 1 << 20]);
         scene.lookup(1, Ino::ROOT, "a");
+        scene.getattr(1, file);
         for store in scene.leader.stores.values_mut() {
             store.hangs = true;
         }
@@ -166,9 +187,9 @@ fn pages_locked_by_a_read_that_waits_are_not_waited_for() {
         let answers = writes.map(|write| scene.answer(0, write));
         assert!(answers.iter().all(|answer| matches!(answer, Some(Ok(_)))), "and nobody waits for it: {answers:?}");
         let told = &scene.sides[1].notified;
-        assert!(told.contains(&Notification::Pages { ino: file, offset: 0, length: 100 }));
+        assert!(told.contains(&Notification::Pages { ino: file, offset: 0, length: 4096 }));
         assert!(
-            told.contains(&Notification::Pages { ino: file, offset: 30_000, length: 10 }),
+            told.contains(&Notification::Pages { ino: file, offset: 12_288, length: 0 }),
             "pages behind it are told"
         );
         assert!(scene.hanging(1) > 0);
@@ -447,6 +468,8 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
         let (gone, _) = scene.create(0, "gone");
         let directory = scene.mkdir(0, Ino::ROOT, "d");
         scene.lookup(1, Ino::ROOT, "gone");
+        scene.read(1, gone, 0, 1);
+        scene.getattr(1, gone);
         scene.lookup(1, Ino::ROOT, "d");
         scene.cut_off(1);
         scene.pass(Timing::DEFAULT.lease * 2);
@@ -474,6 +497,8 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
         assert!(told.contains(&listing_of(Ino::ROOT)) && told.contains(&attributes_of(gone)));
         assert!(told.iter().any(|n| matches!(n, Notification::Pages { ino, offset: 0, .. } if *ino == file)));
         assert!(scene.sides[1].mount.status().lease_held);
+        scene.getattr(1, file);
+        scene.pass(TAKEN_OVER);
         assert_eq!(scene.getattr(1, file).1, LONG);
         assert_eq!(scene.leader.volume.digest(), scene.sides[1].mount.status().digest);
     }
@@ -501,6 +526,8 @@ fn a_leader_that_grants_no_lease_leaves_nothing_cached() {
     assert_eq!(entry_ttl(scene.call(0, lookup_request("a"))), Duration::ZERO);
     scene.leader.grants_leases = true;
     scene.pass(Timing::DEFAULT.lease * 3);
+    scene.getattr(0, file);
+    scene.pass(TAKEN_OVER);
     assert_eq!(scene.getattr(0, file).1, LONG);
 }
 
@@ -561,7 +588,9 @@ fn attributes_changed_elsewhere_are_told() {
     assert!(scene.call(0, Request::Setattr { ino: file, changes }).is_ok());
     assert_eq!(scene.sides[1].notified, [attributes_of(file)]);
     let (after, ttl) = scene.getattr(1, file);
-    assert_eq!((after.mode, ttl), (0o400, LONG));
+    assert_eq!((after.mode, ttl), (0o400, Duration::ZERO));
+    scene.pass(TAKEN_OVER);
+    assert_eq!(scene.getattr(1, file).1, LONG);
     assert!(after.ctime > attributes.ctime && after.mtime == attributes.mtime);
 }
 

@@ -203,8 +203,10 @@ fn an_append_of_a_kernel_that_keeps_pages_makes_it_forget_them() {
 #[test]
 fn a_durable_write_is_answered_when_all_have_seen_it() {
     let mut scene = Scene::new(2);
-    let (file, fh) = scene.create(0, "a");
+    let file = scene.file(0, "a", b"before");
+    let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
     scene.lookup(1, Ino::ROOT, "a");
+    scene.read(1, file, 0, 10);
     scene.sides[1].is_stalled = true;
     let flags = WriteFlags { sync: true, ..WriteFlags::default() };
     let data = Bytes::from_static(b"durable");
@@ -221,11 +223,11 @@ fn close_waits_for_completion_and_not_for_less() {
     let (file, fh) = scene.create(0, "a");
     scene.lookup(1, Ino::ROOT, "a");
     scene.write(0, file, fh, 0, b"x");
-    scene.sides[1].is_stalled = true;
+    scene.leader.hears_late = true;
     let unique = scene.send(0, Request::Flush { ino: file, fh, owner: 0 });
     assert_eq!(scene.answer(0, unique), None);
     assert_eq!(scene.read(0, file, 0, 10), b"x", "a read waits for no completion");
-    scene.sides[1].is_stalled = false;
+    scene.leader.hear();
     scene.settle();
     assert_eq!(scene.answer(0, unique), Some(Ok(Response::Done)));
 }

@@ -130,6 +130,7 @@ fn a_recall_does_not_wait_for_the_completion_of_the_grant() {
     let file = scene.file(0, "a", b"old");
     for side in 1..3 {
         scene.lookup(side, Ino::ROOT, "a");
+        scene.read(side, file, 0, 10);
     }
     let fh = scene.open(0, file, WRITER).fh;
     scene.sides[2].is_stalled = true;
@@ -305,6 +306,7 @@ fn an_interrupted_writer_leaves_nothing_behind_and_the_file_is_given_back() {
     let mut scene = Scene::new(2);
     let file = scene.file(0, "a", b"old");
     scene.lookup(1, Ino::ROOT, "a");
+    scene.read(1, file, 0, 10);
     let fh = scene.open(0, file, WRITER).fh;
     scene.sides[1].is_stalled = true;
     let write = scene.send(0, Scene::write_request(file, fh, 0, b"new"));

@@ -60,6 +60,9 @@ pub(super) struct Leader {
     pub(super) referenced: BTreeMap<usize, BTreeSet<Ino>>,
     /// Which entries each mount has acknowledged, in order.
     pub(super) acknowledged: Vec<(usize, LogIndex)>,
+    /// Acknowledgements stay on their way until `hear` is called.
+    pub(super) hears_late: bool,
+    unheard: Vec<(usize, ToLeader)>,
     pub(super) operations: Vec<(usize, Operation)>,
     pub(super) left: BTreeSet<usize>,
     /// How often a mount asked for a delegation back.
@@ -102,6 +105,8 @@ impl Leader {
             inline_bytes_max: 64 * 1024,
             referenced: BTreeMap::new(),
             acknowledged: Vec::new(),
+            hears_late: false,
+            unheard: Vec::new(),
             operations: Vec::new(),
             left: BTreeSet::new(),
             recalls: 0,
@@ -138,6 +143,9 @@ impl Leader {
             ToLeader::Operation { sequence, answered, operation } => {
                 self.operation(mount, sequence, answered, operation);
             }
+            acknowledgement @ ToLeader::Acknowledge { .. } if self.hears_late => {
+                self.unheard.push((mount, acknowledgement));
+            }
             ToLeader::Acknowledge { entries, referenced } => self.acknowledge(mount, &entries, referenced),
             ToLeader::Released { orphans } => {
                 for ino in orphans {
@@ -169,6 +177,16 @@ impl Leader {
                 self.left.insert(mount);
                 self.detached(mount);
             }
+        }
+    }
+
+    /// What was on its way arrives.
+    pub(super) fn hear(&mut self) {
+        self.hears_late = false;
+        for (mount, message) in std::mem::take(&mut self.unheard) {
+            let Some(attached) = self.attached.get(&mount) else { continue };
+            let connection = attached.connection;
+            self.message(mount, connection, message);
         }
     }
 

@@ -68,8 +68,10 @@ fn who_waits_gets_the_lock_with_all_that_was_written_under_it() {
     scene.write(0, ino, here, 0, b"after!");
     scene.pass(2 * Timing::DEFAULT.write_timeout);
     assert_eq!(scene.answer(1, waiting), None, "it waits as long as it takes");
-    scene.write(0, ino, here, 0, b"behind");
+    assert_eq!(scene.read(1, ino, 0, 6), b"after!");
     scene.sides[1].is_stalled = true;
+    let (data, flags) = (b"behind".to_vec().into(), WriteFlags { sync: true, ..WriteFlags::default() });
+    scene.send(0, Request::Write { ino, fh: here, offset: 0, data, flags });
     scene.send(0, Request::Unlock { ino, claim: flock(here, LockKind::Shared) });
     assert_eq!(scene.answer(1, waiting), None, "its kernel still shows what was before");
     scene.sides[1].is_stalled = false;

@@ -273,10 +273,10 @@ fn an_orderly_end_flushes_and_takes_leave() {
     let (file, fh) = scene.create(0, "a");
     scene.lookup(1, Ino::ROOT, "a");
     scene.write(0, file, fh, 0, b"last words");
-    scene.sides[1].is_stalled = true;
+    scene.leader.hears_late = true;
     scene.stop(0);
     assert!(!scene.sides[0].is_stopped, "the flush is not complete");
-    scene.sides[1].is_stalled = false;
+    scene.leader.hear();
     scene.settle();
     assert!(scene.sides[0].is_stopped);
     assert!(scene.leader.left.contains(&0));
