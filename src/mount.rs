@@ -378,7 +378,7 @@ impl Mount {
             Request::Open { ino, flags } => self.open(now, unique, caller, ino, flags),
             request if is_change(&request) => self.change(now, unique, caller, request),
             request => {
-                let result = self.look(request);
+                let result = self.look(caller, request);
                 self.respond(unique, result);
             }
         }

@@ -196,6 +196,15 @@ fn lost_bytes_are_told_through_every_open_file() {
     let _ = sim::run(3782, Options::from_seed(3782), None);
 }
 
+/// A stat's answer was still on its way to one process while another of the same mount linked the file: the kernel took
+/// over the older attributes last, and kept the ctime of before.
+#[test]
+fn attributes_on_their_way_do_not_outlive_an_own_change() {
+    for seed in [4831, 5995] {
+        let _ = sim::run(seed, Options::from_seed(seed), None);
+    }
+}
+
 /// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
 #[test]
 fn a_leader_that_was_replaced_refuses_nobody() {

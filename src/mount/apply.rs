@@ -257,10 +257,10 @@ impl Mount {
         }
         match purpose {
             None => self.gather(now, index, &applied.effects.changes, gathering),
-            Some(Purpose::Request(unique)) => self.own_applied(unique, &applied.outcome),
+            Some(Purpose::Request(unique)) => self.own_request_applied(now, unique, carried),
             Some(Purpose::Job(job)) => {
                 if let Some(unique) = self.request_of(job) {
-                    self.own_applied(unique, &applied.outcome);
+                    self.own_request_applied(now, unique, carried);
                 }
                 // Refused because another session has the file: it is proposed again from its place in the queue.
                 if applied.outcome != Err(Errno::EAGAIN) {
@@ -273,7 +273,42 @@ impl Mount {
         }
     }
 
-    /// An operation of this mount is part of the replica now. Its kernel knows what it asked for: nothing is told.
+    /// An operation of this mount is part of the replica now. Its kernel knows what it asked for: nothing is told, except
+    /// where attributes of before may be on their way to another thread. The kernel takes them over also after the
+    /// request that made them old, unless it wrote bytes (`fuse_update_ctime` and `fuse_dir_changed` in fs/fuse/dir.c leave
+    /// the version of the inode as it is), or a notification comes between.
+    fn own_request_applied(&mut self, now: Instant, unique: u64, Carried { command, applied, .. }: &Carried) {
+        self.own_applied(unique, &applied.outcome);
+        let Some(thread) = self.waiting.get(unique).map(|waiting| waiting.caller.pid) else { return };
+        if matches!(command, Command::Operation(Operation::Write { .. } | Operation::Flush(_))) {
+            return;
+        }
+        let mut inodes = BTreeSet::new();
+        for change in &applied.effects.changes {
+            match change {
+                Change::Name { parent, before, now, .. } => {
+                    inodes.extend([Some(*parent), *before, *now].iter().flatten())
+                }
+                Change::Attributes { ino } | Change::Content { ino, .. } | Change::Orphaned { ino } => {
+                    inodes.insert(*ino);
+                }
+                Change::Freed { .. }
+                | Change::Delegated { .. }
+                | Change::LockGranted { .. }
+                | Change::LocksLost { .. } => {}
+            }
+        }
+        inodes.retain(|ino| self.lookups.is_on_its_way(*ino, now, thread));
+        if inodes.is_empty() {
+            return;
+        }
+        let overtaking = inodes.into_iter().map(|ino| Notification::Attributes { ino }).collect();
+        let ticket = self.issue(overtaking, Vec::new());
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.tickets.insert(ticket);
+        }
+    }
+
     fn own_applied(&mut self, unique: u64, outcome: &Result<Reply, Errno>) {
         let Some(waiting) = self.waiting.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
         waiting.is_applied = outcome.is_ok();

@@ -65,7 +65,7 @@ impl Handles {
 
     /// The kernel has forgotten the file: it is not open any more. Whether that is news.
     pub(crate) fn file_forgotten(&mut self, ino: Ino) -> bool {
-        if !self.unseen.as_mut().is_some_and(|unseen| unseen.remove(&ino).is_some()) {
+        if self.unseen.as_mut().is_none_or(|unseen| unseen.remove(&ino).is_none()) {
             return false;
         }
         self.changed.push(ino);

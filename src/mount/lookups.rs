@@ -18,6 +18,8 @@ struct Known {
     /// Attributes or pages were given that the kernel may answer from, since it was last told to forget all of them.
     is_cached: bool,
     size: Size,
+    /// Attributes that may be kept were given last at this time, and lately to this thread alone.
+    given: Option<(Instant, Option<u32>)>,
 }
 
 /// How well the kernel knows how long a file is. It reads pages up to the size it believes in, asks for the size before,
@@ -44,7 +46,7 @@ pub(crate) struct Lookups {
 
 impl Lookups {
     pub(crate) fn new() -> Self {
-        let root = Known { count: 1, confirmed: true, is_cached: false, size: Size::Current };
+        let root = Known { count: 1, confirmed: true, is_cached: false, size: Size::Current, given: None };
         Self { known: BTreeMap::from([(Ino::ROOT, root)]), changed: vec![Ino::ROOT] }
     }
 
@@ -65,6 +67,7 @@ impl Lookups {
             confirmed: false,
             is_cached: false,
             size: Size::Current,
+            given: None,
         });
         if known.count == 0 {
             self.changed.push(ino);
@@ -84,6 +87,22 @@ impl Lookups {
         if let Some(known) = self.known.get_mut(&ino) {
             known.is_cached = true;
         }
+    }
+
+    /// As `gave`: attributes, in an answer to this thread (0: nobody knows which).
+    pub(crate) fn gave_attributes(&mut self, ino: Ino, now: Instant, thread: u32) {
+        self.gave(ino);
+        let is_alone = thread != 0 && !self.is_on_its_way(ino, now, thread);
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.given = Some((now, is_alone.then_some(thread)));
+        }
+    }
+
+    /// Whether attributes that may be kept could still be on their way to another thread than this one, which has surely
+    /// taken over what it was told before it asked for more.
+    pub(crate) fn is_on_its_way(&self, ino: Ino, now: Instant, thread: u32) -> bool {
+        let given = self.known.get(&ino).and_then(|known| known.given);
+        given.is_some_and(|(at, to)| now < at.after(TAKEN_OVER) && (thread == 0 || to != Some(thread)))
     }
 
     /// Whether the kernel may answer anything about the inode by itself.
@@ -177,6 +196,22 @@ mod tests {
         assert!(lookups.is_confirmed(ino));
         lookups.forget(ino, 1);
         assert!(!lookups.is_confirmed(ino), "the kernel's inode is another one now");
+    }
+
+    #[test]
+    fn an_answer_is_on_its_way_to_other_threads_for_a_while() {
+        let (mut lookups, ino) = (Lookups::new(), Ino(5));
+        lookups.replied(ino);
+        let (given, later) = (Instant(1_000_000_000), Instant(1_000_000_000).after(TAKEN_OVER));
+        assert!(!lookups.is_on_its_way(ino, given, 8));
+        lookups.gave_attributes(ino, given, 7);
+        assert!(!lookups.is_on_its_way(ino, given, 7) && lookups.is_on_its_way(ino, given, 8));
+        assert!(lookups.is_on_its_way(ino, given, 0), "a thread without a number may be any");
+        assert!(!lookups.is_on_its_way(ino, later, 8));
+        lookups.gave_attributes(ino, given, 8);
+        assert!(lookups.is_on_its_way(ino, given, 7) && lookups.is_on_its_way(ino, given, 8));
+        lookups.gave_attributes(ino, later, 8);
+        assert!(!lookups.is_on_its_way(ino, later, 8));
     }
 
     #[test]

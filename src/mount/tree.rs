@@ -19,12 +19,12 @@ use crate::{
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
 
 impl Mount {
-    pub(super) fn look(&mut self, request: Request) -> Result<Response, Errno> {
+    pub(super) fn look(&mut self, caller: Caller, request: Request) -> Result<Response, Errno> {
         match request {
-            Request::Lookup { parent, name } => self.lookup(parent, &name),
+            Request::Lookup { parent, name } => self.lookup(caller, parent, &name),
             Request::Getattr { ino } => {
                 let attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
-                let ttl = self.attributes_ttl(ino);
+                let ttl = self.attributes_ttl(caller, ino);
                 Ok(Response::Attributes { attributes, ttl })
             }
             Request::Readlink { ino } => {
@@ -156,7 +156,7 @@ impl Mount {
         }
     }
 
-    fn lookup(&mut self, parent: Ino, name: &Name) -> Result<Response, Errno> {
+    fn lookup(&mut self, caller: Caller, parent: Ino, name: &Name) -> Result<Response, Errno> {
         let directory = self.volume().inode(parent).ok_or(Errno::ENOENT)?;
         if directory.kind != FileKind::Directory {
             return Err(Errno::ENOTDIR);
@@ -168,7 +168,7 @@ impl Mount {
                 entry_ttl > Duration::ZERO && (self.config.kernel.inc_epoch || self.missing.remember(parent, name));
             return Ok(Response::Missing { ttl: if is_remembered { entry_ttl } else { Duration::ZERO } });
         };
-        let attributes_ttl = self.attributes_ttl(attributes.ino);
+        let attributes_ttl = self.attributes_ttl(caller, attributes.ino);
         self.hand_out(&attributes);
         if attributes.kind == FileKind::File {
             self.file_found(attributes.ino);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Mount;
+use super::{Caller, Mount};
 use crate::types::{Attributes, BlockHash, FileKind, Ino, Name};
 
 /// A range of a file and where its bytes are.
@@ -137,14 +137,14 @@ impl Mount {
 
     /// How long the kernel may keep the attributes that it is told now, where its version of the inode protects it from a
     /// late reply.
-    pub(super) fn attributes_ttl(&mut self, ino: Ino) -> Duration {
+    pub(super) fn attributes_ttl(&mut self, caller: Caller, ino: Ino) -> Duration {
         let is_ahead = self.files.get(&ino).is_some_and(super::file::File::is_ahead);
         let is_settled = !is_ahead && !self.is_delegated_elsewhere(ino);
         let is_safe = !self.invalidations.is_inode_fenced(ino) && self.is_watched(ino);
         let may_keep = self.is_fresh && is_settled && self.lookups.is_confirmed(ino) && is_safe;
         let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
         if may_keep && (!is_file || self.lookups.may_keep(ino, self.now)) {
-            self.lookups.gave(ino);
+            self.lookups.gave_attributes(ino, self.now, caller.pid);
             self.config.timing.cache
         } else {
             Duration::ZERO

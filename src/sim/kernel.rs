@@ -164,7 +164,7 @@ pub(super) struct Kernel {
     attribute_version: u64,
     serial: u64,
     /// Requests for the mount, in order.
-    pub(super) sent: Vec<(u64, Request)>,
+    pub(super) sent: Vec<(u64, usize, Request)>,
     /// OPENDIR was refused with ENOSYS: it is never sent again, listings are kept.
     pub(super) no_opendir: bool,
     /// A lock or page was given back: whoever waits may look again.
@@ -179,7 +179,7 @@ impl Kernel {
     pub(super) fn send(&mut self, process: usize, request: Request, context: Context) -> u64 {
         self.serial += 1;
         self.pending.insert(self.serial, (process, context));
-        self.sent.push((self.serial, request));
+        self.sent.push((self.serial, process, request));
         self.serial
     }
 
@@ -276,7 +276,7 @@ impl Kernel {
 
     fn forget(&mut self, ino: Ino, lookups: u64) {
         self.serial += 1;
-        self.sent.push((self.serial, Request::Forget { inodes: vec![(ino, lookups)] }));
+        self.sent.push((self.serial, 0, Request::Forget { inodes: vec![(ino, lookups)] }));
     }
 
     pub(super) fn inodes_known(&self) -> Vec<Ino> {

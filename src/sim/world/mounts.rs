@@ -426,9 +426,9 @@ impl World {
         }
         let busy = self.mounts[number].busy_directories();
         self.oracle.make_up(number, self.now, |directory| busy.contains(&directory));
-        for (unique, request) in std::mem::take(&mut self.mounts[number].kernel.sent) {
+        for (unique, process, request) in std::mem::take(&mut self.mounts[number].kernel.sent) {
             self.tell(|| format!("mount {number} is asked {unique} {request:?}"));
-            let caller = Caller { uid: 33, gid: 33, pid: 1 };
+            let caller = Caller { uid: 33, gid: 33, pid: 1 + process as u32 };
             self.report.upcalls += 1;
             self.oracle.doubt(self.now, &request);
             self.tell_mount(number, Input::Request { unique, caller, request });
