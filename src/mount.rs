@@ -83,6 +83,8 @@ type Outcome = (Sequence, Result<Reply, Errno>);
 enum Timer {
     /// The request has waited for the write timeout.
     Request(u64),
+    /// What its answer must not overtake has arrived.
+    Answer(u64),
     /// The flush has been tried for the write timeout.
     Job(JobId),
     /// The file's oldest unflushed byte has come of age.
@@ -406,13 +408,20 @@ impl Mount {
         now.after(self.config.timing.write_timeout)
     }
 
-    /// The answer to a request that waited; it goes out once the tickets that must come first are done.
+    /// The answer to a request that waited; it goes out once the tickets that must come first are done, and what it would
+    /// overtake has arrived.
     fn answer(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
         let invalidations = &self.invalidations;
         let Some(waiting) = self.waiting.get_mut(unique) else { return };
         waiting.tickets.retain(|ticket| invalidations.is_running(*ticket));
         if !waiting.tickets.is_empty() {
             waiting.verdict = Some(result);
+            return;
+        }
+        let (lookups, thread) = (&self.lookups, waiting.caller.pid);
+        if let Some(until) = waiting.unnamed.iter().filter_map(|ino| lookups.told_until(*ino, now, thread)).max() {
+            waiting.verdict = Some(result);
+            self.timers.insert((until, Timer::Answer(unique)));
             return;
         }
         self.finish(now, unique, result);
@@ -438,6 +447,11 @@ impl Mount {
                 Timer::Request(unique) => {
                     let late = self.waiting.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
                     self.give_up(now, unique, late);
+                }
+                Timer::Answer(unique) => {
+                    if let Some(verdict) = self.waiting.get_mut(unique).and_then(|waiting| waiting.verdict.take()) {
+                        self.answer(now, unique, verdict);
+                    }
                 }
                 Timer::Job(job) => self.job_is_late(now, job),
                 Timer::Age(ino) => self.come_of_age(now, ino),

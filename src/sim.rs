@@ -15,6 +15,7 @@
 //!
 //! Two runs of one seed have the same trace.
 
+mod clock;
 mod dice;
 mod disk;
 mod holder;
@@ -45,6 +46,9 @@ pub struct Report {
     pub answers: u64,
     /// Things that processes saw and that were compared with the log.
     pub sights: u64,
+    /// Of them, those that full linearizability would not allow: another mount had shown what is newer, of a change that had
+    /// not returned (PROTOCOL R19).
+    pub behind: u64,
     pub notifications: u64,
     pub faults: u64,
     pub elections: u64,
@@ -80,6 +84,7 @@ impl Report {
             entries: self.entries + other.entries,
             answers: self.answers + other.answers,
             sights: self.sights + other.sights,
+            behind: self.behind + other.behind,
             notifications: self.notifications + other.notifications,
             faults: self.faults + other.faults,
             elections: self.elections + other.elections,

@@ -98,7 +98,8 @@ fn seeds_hold_every_promise_twice_alike() {
     assert!(sum.holders_acted > 0 && sum.calls_lost > 0, "{sum:?}");
 }
 
-/// A seed as it was before disks were full, reads waited, logs were cut, sessions ended and mounts only looked.
+/// A seed as it was before disks were full, reads waited, logs were cut, sessions ended, mounts only looked and clocks
+/// drifted.
 fn of_old(seed: u64) -> Options {
     let from_seed = Options::from_seed(seed);
     let faults = from_seed
@@ -108,7 +109,7 @@ fn of_old(seed: u64) -> Options {
         .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount | Fault::StopWorker))
         .collect();
     let (retention, timing) = (Retention::DEFAULT, Timing::DEFAULT);
-    Options { faults, block: false, lookers: 0, counts: 0, retention, timing, ..from_seed }
+    Options { faults, block: false, lookers: 0, counts: 0, retention, timing, drift: 0, ..from_seed }
 }
 
 /// Runs a seed that once was red, as it ran then.
@@ -144,9 +145,14 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
     }
 }
 
+/// A seed as it was before clocks drifted.
+fn on_one_clock(seed: u64) -> Options {
+    Options { drift: 0, ..Options::from_seed(seed) }
+}
+
 /// A seed as it was before workers were stopped.
 fn before_stops(seed: u64) -> Options {
-    let from_seed = Options::from_seed(seed);
+    let from_seed = on_one_clock(seed);
     let faults = from_seed.faults.iter().copied().filter(|fault| *fault != Fault::StopWorker).collect();
     Options { faults, ..from_seed }
 }
@@ -186,14 +192,14 @@ fn what_the_log_takes_from_a_mount_is_no_fault() {
 #[test]
 fn a_read_beside_a_flush_elsewhere_shows_all_of_it() {
     for seed in [256, 351, 1043, 2881] {
-        let _ = sim::run(seed, Options::from_seed(seed), None);
+        let _ = sim::run(seed, on_one_clock(seed), None);
     }
 }
 
 /// Bytes were lost with a delegation, another process's close was told, and the writer's own close was not.
 #[test]
 fn lost_bytes_are_told_through_every_open_file() {
-    let _ = sim::run(3782, Options::from_seed(3782), None);
+    let _ = sim::run(3782, on_one_clock(3782), None);
 }
 
 /// A stat's answer was still on its way to one process while another of the same mount linked the file: the kernel took
@@ -201,7 +207,7 @@ fn lost_bytes_are_told_through_every_open_file() {
 #[test]
 fn attributes_on_their_way_do_not_outlive_an_own_change() {
     for seed in [4831, 5995] {
-        let _ = sim::run(seed, Options::from_seed(seed), None);
+        let _ = sim::run(seed, on_one_clock(seed), None);
     }
 }
 
@@ -405,6 +411,12 @@ fn a_lease_that_a_replaced_leader_renews_is_seen() {
         Options { faults, fault_pause: (50_000, 700_000), ..out_of_reach(seed, Fault::Partition) }
     };
     is_seen_under(Breach::Rounds, &["stale read", "a mount went back"], replaced);
+}
+
+/// Half of the runs of `seeds_hold_every_promise_twice_alike` have clocks that drift as much as leases allow for.
+#[test]
+fn clocks_that_drift_by_more_than_leases_allow_for_are_seen() {
+    is_seen_under(Breach::Clocks, &["stale read"], |seed| out_of_reach(seed, Fault::CutMount));
 }
 
 #[test]

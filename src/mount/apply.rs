@@ -283,11 +283,13 @@ impl Mount {
         if matches!(command, Command::Operation(Operation::Write { .. } | Operation::Flush(_))) {
             return;
         }
-        let mut inodes = BTreeSet::new();
+        let (mut inodes, mut unnamed, mut named): (BTreeSet<Ino>, Vec<Ino>, BTreeSet<Ino>) = Default::default();
         for change in &applied.effects.changes {
             match change {
                 Change::Name { parent, before, now, .. } => {
-                    inodes.extend([Some(*parent), *before, *now].iter().flatten())
+                    inodes.extend([Some(*parent), *before, *now].iter().flatten());
+                    unnamed.extend(before);
+                    named.extend(now);
                 }
                 Change::Attributes { ino } | Change::Content { ino, .. } | Change::Orphaned { ino } => {
                     inodes.insert(*ino);
@@ -297,6 +299,11 @@ impl Mount {
                 | Change::LockGranted { .. }
                 | Change::LocksLost { .. } => {}
             }
+        }
+        // fuse_entry_unlinked gives these a new version.
+        unnamed.retain(|ino| !named.contains(ino));
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.unnamed = unnamed;
         }
         inodes.retain(|ino| self.lookups.is_on_its_way(*ino, now, thread));
         if inodes.is_empty() {

@@ -32,8 +32,8 @@ enum Size {
     Current,
     /// The file changed elsewhere, and nobody asked since.
     Old,
-    /// It was told the first time since then at this moment.
-    Told(Instant),
+    /// It was told the first time since then at this moment, and since then this thread alone.
+    Told { at: Instant, to: Option<u32> },
 }
 
 /// The kernel's references. The root has one that is never forgotten.
@@ -117,6 +117,13 @@ impl Lookups {
         }
     }
 
+    /// Until when an answer that makes the kernel believe in a new size may be on its way to another thread than this one.
+    pub(crate) fn told_until(&self, ino: Ino, now: Instant, thread: u32) -> Option<Instant> {
+        let Size::Told { at, to } = self.known.get(&ino)?.size else { return None };
+        let until = at.after(TAKEN_OVER);
+        (now < until && (thread == 0 || to != Some(thread))).then_some(until)
+    }
+
     /// The kernel is being told to forget attributes and all pages of the inode.
     pub(crate) fn forgotten(&mut self, ino: Ino) {
         self.changed(ino);
@@ -128,13 +135,16 @@ impl Lookups {
     /// The kernel is told the inode's attributes now: whether it may keep them. Not if this is the first time since an
     /// invalidation, nor shortly after it: nothing is told of a change to what it does not keep, so that nothing
     /// overtakes the answer that makes it believe in a new size.
-    pub(crate) fn may_keep(&mut self, ino: Ino, now: Instant) -> bool {
+    /// `thread`: to which the answer goes; 0: nobody knows.
+    pub(crate) fn may_keep(&mut self, ino: Ino, now: Instant, thread: u32) -> bool {
         let Some(known) = self.known.get_mut(&ino) else { return false };
         match known.size {
             Size::Current => {}
-            Size::Old => known.size = Size::Told(now),
-            Size::Told(at) if now < at.after(TAKEN_OVER) => {}
-            Size::Told(_) => known.size = Size::Current,
+            Size::Old => known.size = Size::Told { at: now, to: (thread != 0).then_some(thread) },
+            Size::Told { at, to } if now < at.after(TAKEN_OVER) => {
+                known.size = Size::Told { at, to: to.filter(|to| *to == thread) };
+            }
+            Size::Told { .. } => known.size = Size::Current,
         }
         known.size == Size::Current
     }

@@ -140,10 +140,11 @@ impl Mount {
     pub(super) fn attributes_ttl(&mut self, caller: Caller, ino: Ino) -> Duration {
         let is_ahead = self.files.get(&ino).is_some_and(super::file::File::is_ahead);
         let is_settled = !is_ahead && !self.is_delegated_elsewhere(ino);
-        let is_safe = !self.invalidations.is_inode_fenced(ino) && self.is_watched(ino);
-        let may_keep = self.is_fresh && is_settled && self.lookups.is_confirmed(ino) && is_safe;
+        let is_fenced = self.invalidations.is_inode_fenced(ino);
+        let is_safe = !is_fenced && self.lookups.is_confirmed(ino);
         let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
-        if may_keep && (!is_file || self.lookups.may_keep(ino, self.now)) {
+        let is_current = !is_file || !is_fenced && self.lookups.may_keep(ino, self.now, caller.pid);
+        if self.is_fresh && is_settled && is_safe && is_current && self.is_watched(ino) {
             self.lookups.gave_attributes(ino, self.now, caller.pid);
             self.config.timing.cache
         } else {

@@ -114,7 +114,9 @@ pub(crate) struct Waiting {
     pub(crate) held: Vec<LogIndex>,
     /// Tickets that must be done before its answer.
     pub(crate) tickets: BTreeSet<u64>,
-    /// The answer, while tickets hold it back.
+    /// Files that lose a name by it: its answer makes the kernel drop attributes of them that are on their way.
+    pub(crate) unnamed: Vec<Ino>,
+    /// The answer, while tickets, or what is on its way, hold it back.
     pub(crate) verdict: Option<Result<Response, Errno>>,
 }
 
@@ -135,6 +137,7 @@ impl Waiting {
             collided: false,
             held: Vec::new(),
             tickets: BTreeSet::new(),
+            unnamed: Vec::new(),
             verdict: None,
         }
     }

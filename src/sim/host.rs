@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
+    clock::Clock,
     disk::Disk,
     holder::Holder,
     kernel::Kernel,
@@ -18,6 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct NodeHost {
     pub(super) core: Option<Node>,
+    pub(super) clock: Clock,
     /// One more at every start: what was on its way to an earlier process is not for this one.
     pub(super) life: u64,
     pub(super) disk: Disk,
@@ -58,8 +60,10 @@ pub(super) struct Process {
     pub(super) next: VecDeque<Call>,
     /// The mount's session then, and how far it had applied.
     pub(super) began_as: (Option<SessionId>, LogIndex),
-    /// The lease was not held at some time since.
+    /// No leader answered at some time since.
     pub(super) without_lease: bool,
+    /// The lease was not held at some time since.
+    pub(super) out_of_step: bool,
     /// Names that a rename had moved, and that were still to be invalidated when the call began.
     pub(super) unsettled: BTreeSet<(Ino, Name)>,
 }
@@ -68,6 +72,8 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct MountHost {
     pub(super) core: Mount,
+    /// Of the machine: worker, holder and kernel go by it.
+    pub(super) clock: Clock,
     pub(super) life: u64,
     pub(super) kernel: Kernel,
     pub(super) wake: Option<Instant>,

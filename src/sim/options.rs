@@ -44,6 +44,8 @@ pub struct Options {
     pub retention: Retention,
     /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
     pub timing: Timing,
+    /// Parts in a million by which each machine's clock may run too fast or too slow; 0: all show virtual time.
+    pub drift: u32,
     /// No call of another mount than the first takes longer.
     pub others_wait: Option<Duration>,
     /// No seed chooses one.
@@ -91,6 +93,8 @@ pub enum Breach {
     Epochs,
     /// R27: a leader that gives leadership away says that no mount has a lease.
     Leases,
+    /// R5: clocks drift apart by more than leases allow for.
+    Clocks,
 }
 
 /// What may go wrong.
@@ -127,6 +131,9 @@ pub enum Fault {
     /// A node is short of space for a while, one at a time.
     FullDisk,
 }
+
+/// Two clocks that are wrong by this, in parts in a million, drift apart by what `Timing::drift_margin` is made for.
+pub const DRIFT_MAX: u32 = 9_900;
 
 const FAULTS: [Fault; 11] = [
     Fault::Crash,
@@ -172,6 +179,7 @@ impl Options {
             counts: 0,
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,
+            drift: if Dice::new(seed ^ 0x0064_7269_6674).chance(500) { DRIFT_MAX } else { 0 },
             others_wait: None,
             breach: None,
         };

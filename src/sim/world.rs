@@ -17,10 +17,11 @@ use bytes::Bytes;
 
 use super::{
     Report,
+    clock::Clock,
     dice::Dice,
     host::{Link, MountHost, NodeHost},
     network::Network,
-    options::Options,
+    options::{Breach, DRIFT_MAX, Options},
     oracle::Oracle,
     workload::Workload,
 };
@@ -90,6 +91,8 @@ pub(super) struct World {
     oracle: Oracle,
     workload: Workload,
     founding: Founding,
+    /// Of its own: what clocks are rolled moves nothing else.
+    clock_dice: Dice,
     /// Processes make calls of their own accord.
     is_busy: bool,
     /// All is quiet: what is seen is the newest.
@@ -121,6 +124,7 @@ impl World {
             oracle: Oracle::new(&founding),
             workload: Workload::new(dice.split(), &options),
             founding,
+            clock_dice: Dice::new(seed ^ 0x636c_6f63_6b73),
             is_busy: false,
             is_final: false,
             trace: DefaultHasher::new(),
@@ -159,6 +163,7 @@ impl World {
         self.report.trace = self.trace.finish();
         self.report.entries = self.oracle.next().0 - 2;
         self.report.sights = self.oracle.checked;
+        self.report.behind = self.oracle.behind;
         self.report.sessions_ended = self.oracle.sessions_ended;
         self.report.counts = self.workload.counts();
         self.report.holds_ended = self.oracle.sessions_without_holds();
@@ -297,6 +302,15 @@ impl World {
             lines.extend(mount.kernel.waits().into_iter().map(|wait| format!("  {wait}")));
         }
         lines.join("\n")
+    }
+
+    /// The clock of one more machine.
+    fn new_clock(&mut self) -> Clock {
+        match (self.options.breach, self.options.drift) {
+            (Some(Breach::Clocks), _) => Clock::any(&mut self.clock_dice, 10 * DRIFT_MAX),
+            (_, 0) => Clock::default(),
+            (_, drift) => Clock::any(&mut self.clock_dice, drift),
+        }
     }
 
     fn ids(&self) -> Vec<NodeId> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     super::*,
-    scene::{Scene, Step, config, name},
+    scene::{CALLER, Scene, Step, config, name},
 };
 use crate::{
     limits::Timing,
@@ -592,6 +592,25 @@ fn attributes_changed_elsewhere_are_told() {
     scene.pass(TAKEN_OVER);
     assert_eq!(scene.getattr(1, file).1, LONG);
     assert!(after.ctime > attributes.ctime && after.mtime == attributes.mtime);
+}
+
+/// The answer to an unlink makes the kernel drop attributes of the file that come after it, and with them a size.
+#[test]
+fn an_unlink_does_not_overtake_a_size_that_is_on_its_way_to_another_thread() {
+    for (asks, unlinks, waits) in [(7, 8, true), (7, 7, false), (0, 0, true)] {
+        let mut scene = Scene::new(2);
+        let (file, _) = cached_state(&mut scene);
+        let opened = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() });
+        scene.write(0, file, opened.fh, 0, b"longer than it was");
+        scene.close(0, file, opened.fh);
+        let caller = |pid| Caller { pid, ..CALLER };
+        let asked = scene.send_as(1, 1001, caller(asks), Request::Getattr { ino: file });
+        assert!(matches!(scene.answer(1, asked), Some(Ok(Response::Attributes { .. }))));
+        let unlinked = scene.send_as(1, 1002, caller(unlinks), unlink_request("a"));
+        assert_eq!(scene.answer(1, unlinked).is_none(), waits, "asked by {asks}, unlinked by {unlinks}");
+        scene.pass(TAKEN_OVER);
+        assert_eq!(scene.answer(1, unlinked), Some(Ok(Response::Done)));
+    }
 }
 
 #[test]

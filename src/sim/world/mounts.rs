@@ -32,9 +32,11 @@ impl World {
     pub(super) fn add_mount(&mut self) {
         let number = self.mounts.len();
         let config = self.mount_config(number, 1);
-        let core = Mount::new(self.now, config);
+        let clock = self.new_clock();
+        let core = Mount::new(clock.at(self.now), config);
         self.mounts.push(MountHost {
             core,
+            clock,
             life: 1,
             kernel: Kernel::default(),
             wake: None,
@@ -91,7 +93,7 @@ impl World {
         }
         let config = self.mount_config(number, life);
         // What stands here until the new one starts is never asked for anything.
-        self.mounts[number].core = Mount::new(self.now, config);
+        self.mounts[number].core = Mount::new(self.mounts[number].clock.at(self.now), config);
         let time = self.dice.micros(10_000, 1_000_000);
         self.after(time, Event::MountStart { mount: number, life });
     }
@@ -101,7 +103,7 @@ impl World {
             return;
         }
         let config = self.mount_config(number, life);
-        self.mounts[number].core = Mount::new(self.now, config);
+        self.mounts[number].core = Mount::new(self.mounts[number].clock.at(self.now), config);
         self.oracle.mount_is_new(number);
         self.drain_mount(number);
         for process in 0..self.options.processes {
@@ -114,12 +116,11 @@ impl World {
     }
 
     pub(super) fn tell_mount(&mut self, number: usize, input: Input) {
-        let now = self.now;
         let host = &mut self.mounts[number];
         if host.stopped_until.is_some() {
             return host.backlog.push(input);
         }
-        host.core.handle(now, input);
+        host.core.handle(host.clock.at(self.now), input);
         self.drain_mount(number);
     }
 
@@ -134,12 +135,13 @@ impl World {
         if status.counters.delegations_lost > host.delegations_lost {
             (host.delegations_lost, host.expired) = (status.counters.delegations_lost, Some(self.now));
         }
-        if status.cut_off && !self.options.block {
-            host.processes.iter_mut().for_each(|process| process.without_lease = true);
+        for process in &mut host.processes {
+            process.without_lease |= status.cut_off && !self.options.block;
+            process.out_of_step |= !status.lease_held;
         }
         self.oracle.check_mount(number, status.applied, status.digest);
         let host = &mut self.mounts[number];
-        let wake = host.core.poll_timeout().map(|at| at.max(Instant(self.now.0 + 1)));
+        let wake = host.core.poll_timeout().map(|at| host.clock.when(at).max(Instant(self.now.0 + 1)));
         if wake != host.wake {
             host.wake = wake;
             let life = host.life;
@@ -213,7 +215,8 @@ impl World {
             Output::Deadline(deadline) => {
                 self.mounts[number].holder.set_deadline(deadline);
                 if let Some(deadline) = deadline {
-                    self.at(deadline, Event::HolderDue { mount: number, life });
+                    let at = self.mounts[number].clock.when(deadline);
+                    self.at(at, Event::HolderDue { mount: number, life });
                 }
             }
             Output::Ready | Output::Notice(_) | Output::Stopped => {}
@@ -374,9 +377,9 @@ impl World {
         if !self.is_current(number, life) {
             return;
         }
-        let kernel = &mut self.mounts[number].kernel;
-        kernel.now = self.now;
-        let process = kernel.answered(unique, &result);
+        let host = &mut self.mounts[number];
+        host.kernel.now = host.clock.at(self.now);
+        let process = host.kernel.answered(unique, &result);
         result.is_ok().hash(&mut self.trace);
         if let Some(running) = process.and_then(|process| self.mounts[number].processes[process].running.as_mut()) {
             running.answer(result);
@@ -389,8 +392,9 @@ impl World {
             let breach = self.options.breach;
             notifications.retain(|notification| is_told(notification, breach));
             self.report.notifications += notifications.len() as u64;
-            self.mounts[number].kernel.now = self.now;
-            self.mounts[number].kernel.notify(ticket, notifications);
+            let host = &mut self.mounts[number];
+            host.kernel.now = host.clock.at(self.now);
+            host.kernel.notify(ticket, notifications);
             self.run_kernel(number, None);
         }
     }
@@ -403,13 +407,14 @@ impl World {
 
     /// Lets the process, and whoever waited for what it gave back, go on as far as they can.
     pub(super) fn run_kernel(&mut self, number: usize, process: Option<usize>) {
-        let life = self.mounts[number].life;
+        let host = &mut self.mounts[number];
+        host.kernel.now = host.clock.at(self.now);
+        let life = host.life;
         if let Some(process) = process {
             self.run_process(number, process);
         }
         loop {
             let host = &mut self.mounts[number];
-            host.kernel.now = self.now;
             let is_stirred = std::mem::take(&mut host.kernel.stirred);
             let done = host.kernel.run_tickets();
             for ticket in done.into_iter().filter(|ticket| is_workers(*ticket)) {
@@ -456,7 +461,7 @@ impl World {
         }
         if let Some(until) = running.sleeps_until.take() {
             let life = self.mounts[number].life;
-            self.after(until.since(self.now), Event::NextCall { mount: number, life, process });
+            self.at(self.mounts[number].clock.when(until), Event::NextCall { mount: number, life, process });
         }
         match outcome {
             Err(_) => {
@@ -501,6 +506,7 @@ impl World {
             start: host.processes[process].started,
             end: self.now,
             without_lease: host.processes[process].without_lease,
+            out_of_step: host.processes[process].out_of_step,
             is_final: self.is_final,
             busy: host.busy_directories(),
             renamed: host.renamed_since(host.processes[process].started),
@@ -568,9 +574,9 @@ impl World {
                 self.mounts[number].kernel.evict(*ino);
             }
         }
-        let without_lease = self.mounts[number].core.status().cut_off && !self.options.block;
         let unsettled = self.mounts[number].unsettled();
         let status = self.mounts[number].core.status();
+        let without_lease = status.cut_off && !self.options.block;
         let began_as = (status.session, status.applied);
         if let Call::Count { guard, .. } = &call
             && let Some(time) = guard.dies
@@ -579,10 +585,9 @@ impl World {
         }
         let host = &mut self.mounts[number].processes[process];
         host.unsettled = unsettled;
-        (host.started, host.without_lease) = (self.now, without_lease);
+        (host.started, host.without_lease, host.out_of_step) = (self.now, without_lease, !status.lease_held);
         host.began_as = began_as;
         host.running = Some(Running::new(call));
-        self.mounts[number].kernel.now = self.now;
         self.run_kernel(number, Some(process));
     }
 

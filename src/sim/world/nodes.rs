@@ -28,6 +28,7 @@ impl World {
         for id in voters {
             let host = NodeHost {
                 core: None,
+                clock: self.new_clock(),
                 life: 0,
                 disk: Disk::found(&self.founding, membership.clone()),
                 wake: None,
@@ -51,7 +52,6 @@ impl World {
     }
 
     pub(super) fn start_node(&mut self, id: NodeId) {
-        let now = self.now;
         let Some(host) = self.nodes.get_mut(&id).filter(|host| host.core.is_none()) else { return };
         host.life += 1;
         let recovered = host.disk.recover().expect("what a store wrote can be read");
@@ -66,7 +66,8 @@ impl World {
             timing.lease = timing.election + timing.heartbeat;
         }
         let config = NodeConfig { id, cluster, timing, retention, seed: 7 + id.0, address };
-        host.core = Some(Node::open(now, config, recovered).expect("what a store wrote can be opened"));
+        host.core =
+            Some(Node::open(host.clock.at(self.now), config, recovered).expect("what a store wrote can be opened"));
         (host.is_stopping, host.wake, host.state_sync_due) = (false, None, false);
         host.connections.clear();
         self.tell_space(id);
@@ -107,10 +108,10 @@ impl World {
     }
 
     pub(super) fn tell_node(&mut self, id: NodeId, input: Input) {
-        let now = self.now;
         let Some(host) = self.nodes.get_mut(&id) else { return };
         let Some(core) = &mut host.core else { return };
-        core.handle(now, Input::WallClock(EPOCH + now.0 + host.skew));
+        let now = host.clock.at(self.now);
+        core.handle(now, Input::WallClock(EPOCH + self.now.0 + host.skew));
         core.handle(now, input);
         self.drain_node(id);
     }
@@ -129,7 +130,7 @@ impl World {
             self.oracle.check_node(id, status.applied, status.digest);
             (status.applied, status.digest).hash(&mut self.trace);
         }
-        let wake = core.poll_timeout().map(|at| at.max(Instant(self.now.0 + 1)));
+        let wake = core.poll_timeout().map(|at| host.clock.when(at).max(Instant(self.now.0 + 1)));
         if wake != host.wake {
             host.wake = wake;
             let life = host.life;

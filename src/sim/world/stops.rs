@@ -63,14 +63,17 @@ impl World {
         if !self.is_current(number, life) || self.options.breach == Some(Breach::Holder) {
             return;
         }
-        let (now, inc_epoch) = (self.now, self.options.inc_epoch);
+        let (clock, inc_epoch) = (self.mounts[number].clock, self.options.inc_epoch);
+        let now = clock.at(self.now);
         let told = self.mounts[number].holder.act(now, inc_epoch);
         if told.is_empty() {
             return;
         }
         self.tell(|| format!("the holder of mount {number} acts: {told:?}"));
         self.report.holders_acted += 1;
-        let kernel = &mut self.mounts[number].kernel;
+        let host = &mut self.mounts[number];
+        host.processes.iter_mut().for_each(|process| process.out_of_step = true);
+        let kernel = &mut host.kernel;
         kernel.now = now;
         for notifications in told {
             self.serial += 1;
