@@ -114,6 +114,8 @@ impl Lookups {
     pub(crate) fn changed(&mut self, ino: Ino) {
         if let Some(known) = self.known.get_mut(&ino) {
             known.size = Size::Old;
+            // What the kernel could have kept is overtaken.
+            known.given = None;
         }
     }
 
