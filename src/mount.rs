@@ -31,6 +31,7 @@ mod replica;
 pub mod request;
 mod runs;
 mod session;
+mod sizes;
 mod tree;
 mod upload;
 mod view;
@@ -59,6 +60,7 @@ use self::{
     reads::Reads,
     reopening::Reopening,
     replica::Replica,
+    sizes::Sizes,
     upload::Uploads,
     waiting::{Waiting, WaitingTable},
 };
@@ -155,6 +157,7 @@ pub struct Mount {
     /// WRITEs that wait for room, in their order.
     blocked: VecDeque<u64>,
 
+    sizes: Sizes,
     /// Requests that wait until another mount has given a file back.
     parked: BTreeMap<Ino, Vec<u64>>,
     /// Files that the leader was asked for lately.
@@ -221,6 +224,7 @@ impl Mount {
             dirty_bytes: 0,
             flushing_bytes: 0,
             blocked: VecDeque::new(),
+            sizes: Sizes::default(),
             parked: BTreeMap::new(),
             recalling: BTreeSet::new(),
             recalled: BTreeMap::new(),
@@ -250,6 +254,10 @@ impl Mount {
                 self.early.push((unique, caller, request));
             }
             Input::Request { unique, caller, request } => {
+                if let Request::Getattr { ino } = request {
+                    let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_size_old(ino);
+                    self.sizes.asked(now, unique, ino, is_overtaken || self.invalidations.is_inode_fenced(ino));
+                }
                 if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
                     self.request(now, unique, caller, request);
                 }
@@ -386,11 +394,6 @@ impl Mount {
         }
     }
 
-    /// An answer to a request that did not wait.
-    fn respond(&mut self, unique: u64, result: Result<Response, Errno>) {
-        self.outputs.push_back(Output::Answer { unique, result });
-    }
-
     /// Keeps the request until `answer`, or until the write timeout.
     fn wait(&mut self, now: Instant, unique: u64, waiting: Waiting) {
         self.timers.insert((waiting.deadline, Timer::Request(unique)));
@@ -432,6 +435,9 @@ impl Mount {
         let Some(waiting) = self.waiting.remove(unique) else { return };
         self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
         self.counters.operations_failed += u64::from(result.is_err());
+        for ino in &waiting.unnamed {
+            self.sizes.overtaken(now, *ino);
+        }
         self.respond(unique, result);
         self.make_up(now, waiting);
     }

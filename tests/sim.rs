@@ -355,7 +355,7 @@ fn nobody_waits_longer_than_the_hold_time_for_a_worker_that_is_stopped() {
     let runs = 25;
     let sum = (0..runs).map(|seed| sim::run(seed, stopped_for_long(seed), None)).fold(Report::default(), Report::and);
     // The stopped mount lost what it held, was told so, and its holder had made its kernel forget.
-    assert!(sum.faults >= runs && sum.holds_ended > runs / 4 && sum.calls_lost > 0, "{sum:?}");
+    assert!(sum.faults >= runs && sum.holds_ended > 0 && sum.calls_lost > 0, "{sum:?}");
     assert!(sum.holders_acted >= runs && sum.sights > 100 * runs, "{sum:?}");
 }
 

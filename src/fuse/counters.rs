@@ -28,7 +28,7 @@ upcalls! {
     Allocate = "fallocate", Seek = "lseek", CopyRange = "copy_file_range", Tmpfile = "tmpfile", Other = "other",
 }
 
-const KINDS: &[&str] = &["name", "attributes", "pages", "all_names"];
+const KINDS: &[&str] = &["name", "attributes", "pages", "all_names", "last_byte"];
 
 /// Counters that every thread of the worker adds to.
 #[derive(Debug)]
@@ -70,6 +70,7 @@ impl Counters {
             Notification::Attributes { .. } => 1,
             Notification::Pages { .. } => 2,
             Notification::AllNames => 3,
+            Notification::LastByte { .. } => 4,
         };
         self.notifications[kind].fetch_add(1, Relaxed);
     }

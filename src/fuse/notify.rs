@@ -142,9 +142,9 @@ impl Shared {
     }
 }
 
-/// INVAL_ENTRY takes the directory's lock, INVAL_INODE with pages waits for those that requests have locked.
+/// INVAL_ENTRY takes the directory's lock, INVAL_INODE with pages and STORE wait for those that requests have locked.
 const fn may_block(notification: &Notification) -> bool {
-    matches!(notification, Notification::Name { .. } | Notification::Pages { .. })
+    matches!(notification, Notification::Name { .. } | Notification::Pages { .. } | Notification::LastByte { .. })
 }
 
 #[cfg(test)]

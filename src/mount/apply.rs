@@ -93,6 +93,7 @@ impl Mount {
     /// The kernel has carried a ticket out.
     pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
         self.invalidations.notified(ticket);
+        self.stored_last_byte(ticket);
         let freed: Vec<u64> = self
             .waiting
             .iter()
@@ -121,7 +122,10 @@ impl Mount {
                 Notification::Attributes { ino } => self.lookups.changed(*ino),
                 Notification::Pages { ino, offset: 0, length: 0 } => self.lookups.forgotten(*ino),
                 Notification::Pages { ino, .. } => self.lookups.changed(*ino),
-                Notification::Name { .. } | Notification::AllNames => {}
+                Notification::Name { .. } | Notification::AllNames | Notification::LastByte { .. } => {}
+            }
+            if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = notification {
+                self.sizes.forgotten(*ino);
             }
         }
         let ticket = self.invalidations.issue(notifications.clone(), entries);

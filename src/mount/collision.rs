@@ -106,6 +106,8 @@ impl Mount {
                         gathering.inodes.insert(*ino);
                     }
                     Notification::AllNames => gathering.all_names = true,
+                    // No entry waits for it.
+                    Notification::LastByte { .. } => {}
                 }
             }
         }

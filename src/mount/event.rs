@@ -19,7 +19,7 @@ pub enum StoreError {
     Unreachable(String),
 }
 
-/// What the kernel is told to forget. Order and meaning: PROTOCOL R2 and R8.
+/// What the kernel is told to forget, and once to know. Order and meaning: PROTOCOL R2 and R8.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notification {
     /// FUSE_NOTIFY_INVAL_ENTRY. Takes the directory's lock in the kernel.
@@ -31,6 +31,9 @@ pub enum Notification {
     Pages { ino: Ino, offset: u64, length: u64 },
     /// FUSE_NOTIFY_INC_EPOCH: every cached name asks again. Takes no lock. Only where the kernel has it.
     AllNames,
+    /// FUSE_NOTIFY_STORE of a file's last byte: the kernel believes in no less than its size from then on. Waits for the
+    /// page if a request has it locked.
+    LastByte { ino: Ino, offset: u64, byte: u8 },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

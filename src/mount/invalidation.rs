@@ -57,7 +57,7 @@ impl Invalidations {
             match notification {
                 Notification::Name { parent, name } => self.fence_name(*parent, name),
                 Notification::Attributes { ino } | Notification::Pages { ino, .. } => self.fence_inode(*ino),
-                Notification::AllNames => {}
+                Notification::AllNames | Notification::LastByte { .. } => {}
             }
         }
         for entry in &entries {
@@ -74,7 +74,7 @@ impl Invalidations {
             match notification {
                 Notification::Name { parent, name } => self.unfence_name(*parent, name),
                 Notification::Attributes { ino } | Notification::Pages { ino, .. } => lower(&mut self.inodes, ino),
-                Notification::AllNames => {}
+                Notification::AllNames | Notification::LastByte { .. } => {}
             }
         }
         for entry in ticket.entries {

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Caller, Mount, Output, Response, Timer,
+    Caller, Mount, Output, Purpose, Response, Timer,
     flush::Overlay,
     waiting::{Kind, Waiting},
 };
@@ -141,6 +141,23 @@ impl Mount {
             )));
         }
         self.wait_again(now);
+    }
+
+    /// The answer to a call that got its lock in this entry. Where a snapshot brought both, nothing was seen of a later one
+    /// that took all locks away.
+    pub(super) fn look_whether_lost(&mut self, call: Sequence, index: LogIndex) {
+        let unique = match self.purposes.get(&call) {
+            Some(Purpose::Request(unique)) => Some(*unique),
+            Some(Purpose::Job(job)) => self.request_of(*job),
+            None => None,
+        };
+        let session = self.client.session().and_then(|session| self.volume().session(session));
+        let is_lost = session.is_some_and(|session| index < session.holds_since);
+        if let Some(Kind::Lock { claim, .. }) = unique.and_then(|unique| self.waiting.get(unique)).map(|it| &it.kind)
+            && is_lost
+        {
+            self.counters.locks_lost += u64::from(self.handles.lose_lock(claim.fh));
+        }
     }
 
     /// The session is over, and its locks with it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::types::{Ino, Instant};
 
 /// How long after an answer the kernel has surely taken it over: the caller's thread only has to run.
-const TAKEN_OVER: Duration = Duration::from_millis(50);
+pub(crate) const TAKEN_OVER: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -124,6 +124,11 @@ impl Lookups {
         let Size::Told { at, to } = self.known.get(&ino)?.size else { return None };
         let until = at.after(TAKEN_OVER);
         (now < until && (thread == 0 || to != Some(thread))).then_some(until)
+    }
+
+    /// What the kernel believes of the inode's size may be older than what has completed.
+    pub(crate) fn is_size_old(&self, ino: Ino) -> bool {
+        self.known.get(&ino).is_some_and(|known| known.size != Size::Current)
     }
 
     /// The kernel is being told to forget attributes and all pages of the inode.

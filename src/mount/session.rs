@@ -6,7 +6,7 @@ use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected};
 use crate::{
     client::Event,
     namespace::Reply,
-    types::{Errno, Ino, Instant, Name, Sequence},
+    types::{Errno, Ino, Instant, LogIndex, Name, Sequence},
 };
 
 impl Mount {
@@ -26,7 +26,7 @@ impl Mount {
             Event::Entries(entries) => self.entries(now, entries),
             // An index of 0 is a refusal without an entry.
             Event::Answered { sequence, index, outcome } if index <= self.replica.applied() => {
-                self.answered(now, sequence, outcome);
+                self.answered(now, sequence, index, outcome);
             }
             Event::Answered { sequence, index, outcome } => {
                 self.answers.entry(index).or_default().push((sequence, outcome));
@@ -43,11 +43,12 @@ impl Mount {
     /// Answers whose entries are part of the replica now.
     pub(super) fn give_answers(&mut self, now: Instant) {
         while let Some(first) = self.answers.first_entry() {
-            if *first.key() > self.replica.applied() {
+            let index = *first.key();
+            if index > self.replica.applied() {
                 break;
             }
             for (sequence, outcome) in first.remove() {
-                self.answered(now, sequence, outcome);
+                self.answered(now, sequence, index, outcome);
             }
         }
     }
@@ -63,6 +64,7 @@ impl Mount {
                 "the lease has ended: the kernel keeps nothing, and the leader is asked before a read is answered"
                     .to_owned(),
             ));
+            self.sizes.all_forgotten(now);
             self.forget_everything();
             self.resume_all_parked(now);
         } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.replica.is_loaded() {
@@ -117,7 +119,10 @@ impl Mount {
         }
     }
 
-    fn answered(&mut self, now: Instant, sequence: Sequence, outcome: Result<Reply, Errno>) {
+    fn answered(&mut self, now: Instant, sequence: Sequence, index: LogIndex, outcome: Result<Reply, Errno>) {
+        if outcome == Ok(Reply::Locked) {
+            self.look_whether_lost(sequence, index);
+        }
         match self.purposes.remove(&sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
             Some(Purpose::Job(job)) if outcome == Err(Errno::EAGAIN) => self.job_refused(now, job),

@@ -62,8 +62,6 @@ pub(super) struct Process {
     pub(super) began_as: (Option<SessionId>, LogIndex),
     /// No leader answered at some time since.
     pub(super) without_lease: bool,
-    /// The lease was not held at some time since.
-    pub(super) out_of_step: bool,
     /// Names that a rename had moved, and that were still to be invalidated when the call began.
     pub(super) unsettled: BTreeSet<(Ino, Name)>,
 }

@@ -202,6 +202,17 @@ impl Kernel {
         self.inodes.get(&ino).and_then(|inode| inode.attributes).map_or(0, |attributes| attributes.size)
     }
 
+    /// A READ got fewer bytes than it asked for: the file ends here, unless something overtook the answer
+    /// (fuse_read_update_size). The size that the kernel believes in then. (Linux shows it beside times of before until it
+    /// is told of the change that is under way.)
+    pub(super) fn read_short(&mut self, ino: Ino, end: u64, since: u64) -> u64 {
+        let is_told = self.inode(ino).version > since || self.fresh_attributes(ino).is_some();
+        if let Some(attributes) = self.inode(ino).attributes.as_mut().filter(|_| !is_told) {
+            attributes.size = attributes.size.min(end);
+        }
+        self.known_size(ino)
+    }
+
     /// What a request notes before it is sent, to see later whether its answer was overtaken.
     pub(super) fn version(&self) -> u64 {
         self.attribute_version
@@ -579,6 +590,26 @@ impl Kernel {
             }
             Notification::AllNames => {
                 self.epoch += 1;
+                true
+            }
+            // fuse_notify_store: the size first, then the page.
+            Notification::LastByte { ino, offset, byte } => {
+                self.forget_attributes(*ino);
+                let page = offset / PAGE;
+                let is_last = {
+                    let Some(inode) = self.inodes.get_mut(ino) else { return true };
+                    if let Some(attributes) = &mut inode.attributes {
+                        attributes.size = attributes.size.max(offset + 1);
+                    }
+                    inode.attributes.is_some_and(|attributes| attributes.size == offset + 1)
+                };
+                if self.are_locked(*ino, page, page) {
+                    return false;
+                }
+                if offset % PAGE == 0 && is_last && !self.inode(*ino).pages.contains_key(&page) {
+                    self.inode(*ino).pages.insert(page, vec![0; PAGE as usize].into());
+                }
+                self.written(*ino, *offset, &[*byte]);
                 true
             }
         }

@@ -43,13 +43,11 @@ struct Completion {
 #[derive(Clone, Debug)]
 pub(super) struct Glance {
     pub(super) mount: usize,
+    pub(super) session: Option<SessionId>,
     pub(super) start: Instant,
     pub(super) end: Instant,
     /// The mount had no lease at some time between: it may show what is old, though never something older than before.
     pub(super) without_lease: bool,
-    /// The mount had no lease at some time between. Its kernel is made to forget what changed without it, drops the sizes that
-    /// it is being told at that moment, and so a read may end where the file had ended before (README, What it promises).
-    pub(super) out_of_step: bool,
     /// All is quiet: only the newest is right.
     pub(super) is_final: bool,
     /// Directories that the mount was changing itself, or whose names it was still to invalidate because of that.
@@ -438,10 +436,7 @@ impl Oracle {
         let is_busy = matches!(&object, Object::Name(directory, _) if glance.busy.contains(directory));
         let is_moved = matches!(&object, Object::Name(directory, name)
             if is_busy && glance.renamed.contains(name) || glance.unsettled.contains(&(*directory, name.clone())));
-        let is_excepted = || {
-            let sizes = if glance.out_of_step { &versions[..] } else { &versions[floor..] };
-            is_moved || is_mixed(sight, sizes, &versions[floor..]) || is_ahead(sight, &versions)
-        };
+        let is_excepted = || is_moved || is_mixed(sight, &versions[floor..]) || self.is_ahead(glance, &object);
         if fitting.is_empty() && !glance.is_final && is_excepted() {
             return;
         }
@@ -466,6 +461,13 @@ impl Oracle {
                 }
             }
         }
+    }
+
+    /// The mount has the file's delegation: what it changed there and did not flush yet is seen on it alone.
+    fn is_ahead(&self, glance: &Glance, object: &Object) -> bool {
+        let (Object::Attributes(ino) | Object::Content(ino)) = object else { return false };
+        let delegation = self.volume().and_then(|volume| volume.delegation(*ino));
+        delegation.is_some_and(|delegation| Some(delegation.session) == glance.session)
     }
 
     /// A listing is read in parts, and what is renamed meanwhile may show up twice: each name is looked at for itself.
@@ -566,9 +568,6 @@ impl Oracle {
             }
             let from = usize::try_from(written.offset).unwrap_or(usize::MAX);
             let shown = bytes.get(from..from.saturating_add(written.data.len()));
-            if glance.out_of_step && shown.is_none() {
-                continue;
-            }
             assert!(shown == Some(&written.data[..]), "between write and close: {glance:?} does not see {written:?}");
             self.checked += 1;
         }
@@ -635,32 +634,24 @@ fn fits(sight: &Sight, value: &Value) -> bool {
     }
 }
 
-/// The mount has the file's delegation, changed its mode, and did not flush that yet: all else is as in the log.
-fn is_ahead(sight: &Sight, versions: &[(LogIndex, Value)]) -> bool {
-    let (Sight::Attributes(shown), Some((_, Value::Attributes(last)))) = (sight, versions.last()) else { return false };
-    shown.ctime > last.ctime && Attributes { mode: last.mode, ctime: last.ctime, ..*shown } == **last
-}
-
 /// While changes are under way, the size that a kernel believes in and each page may be of different versions; each of
 /// them of one that is allowed.
-fn is_mixed(sight: &Sight, sizes: &[(LogIndex, Value)], versions: &[(LogIndex, Value)]) -> bool {
+fn is_mixed(sight: &Sight, versions: &[(LogIndex, Value)]) -> bool {
     let Sight::Content { bytes, .. } = sight else { return false };
-    let contents = |versions: &[(LogIndex, Value)]| -> Vec<Bytes> {
-        let content = |(_, value): &(LogIndex, Value)| match value {
-            Value::Content(content) => Some(content.clone()),
-            _ => None,
-        };
-        versions.iter().filter_map(content).collect()
-    };
-    let has_size = contents(sizes).iter().any(|content| content.len() == bytes.len());
-    let contents = contents(versions);
+    let contents: Vec<&Bytes> = versions
+        .iter()
+        .filter_map(|(_, value)| if let Value::Content(content) = value { Some(content) } else { None })
+        .collect();
+    let has_size = contents.iter().any(|content| content.len() == bytes.len());
     let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
     let is_known = |at: usize, shown: &[u8]| {
         contents.iter().any(|content| {
             (0..shown.len()).all(|offset| shown[offset] == content.get(at + offset).copied().unwrap_or(0))
         })
     };
-    has_size && sizes.len() > 1 && bytes.chunks(page).enumerate().all(|(number, shown)| is_known(number * page, shown))
+    has_size
+        && contents.len() > 1
+        && bytes.chunks(page).enumerate().all(|(number, shown)| is_known(number * page, shown))
 }
 
 fn least_name() -> Name {

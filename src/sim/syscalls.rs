@@ -404,7 +404,7 @@ impl Step<'_> {
         // Pages are read up to the size that the kernel believes in (i_size), which is not that of the answer where it
         // dropped the answer because an invalidation overtook it (fuse_change_attributes_i).
         let believed = self.note(|kernel| Some(Note::Number(kernel.known_size(ino))))?;
-        let size = match believed {
+        let mut size = match believed {
             Note::Number(size) if !opened.direct_io => size,
             _ => asked,
         };
@@ -436,15 +436,22 @@ impl Step<'_> {
         let mut content = match cached {
             Note::Pages(Some(content)) => content,
             _ => {
+                let version = self.note(|kernel| Some(Note::Number(kernel.version())))?;
+                let Note::Number(version) = version else { return Ok(Err(Errno::EIO)) };
                 let length = u32::try_from((last + 1) * PAGE).unwrap_or(u32::MAX);
                 let answer = self.request(|_| {
                     let request = Request::Read { ino, fh, offset: 0, length };
                     (request, Context::Read { ino, pages: (0, last), is_direct: false })
                 })?;
-                match data_of(answer) {
-                    Ok(content) => content,
-                    Err(errno) => return Ok(Err(errno)),
+                let content = try_call!(Ok(data_of(answer)));
+                let end = content.len() as u64;
+                if end < u64::from(length)
+                    && let Note::Number(known) =
+                        self.note(|kernel| Some(Note::Number(kernel.read_short(ino, end, version))))?
+                {
+                    size = size.min(known);
                 }
+                content
             }
         };
         let mut shown = content.split_to(content.len().min(usize::try_from(size).unwrap_or(usize::MAX))).to_vec();

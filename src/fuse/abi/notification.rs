@@ -5,6 +5,7 @@ use crate::mount::Notification;
 /// Numbers of notifications (`enum fuse_notify_code`).
 const INVAL_INODE: u32 = 2;
 const INVAL_ENTRY: u32 = 3;
+const STORE: u32 = 4;
 const INC_EPOCH: u32 = 8;
 /// Bytes of `struct fuse_out_header`.
 const HEADER_BYTES: usize = 16;
@@ -27,6 +28,16 @@ pub(in crate::fuse) fn encode(notification: &Notification) -> Vec<u8> {
             inode(ino.0, i64::try_from(*offset).unwrap_or(i64::MAX), i64::try_from(*length).unwrap_or(0))
         }
         Notification::AllNames => header(INC_EPOCH, 0),
+        Notification::LastByte { ino, offset, byte } => {
+            let mut message = header(STORE, 24 + 1);
+            message.extend(ino.0.to_ne_bytes());
+            message.extend(offset.to_ne_bytes());
+            // One byte, and padding.
+            message.extend(1_u32.to_ne_bytes());
+            message.extend(0_u32.to_ne_bytes());
+            message.push(*byte);
+            message
+        }
     }
 }
 
@@ -63,6 +74,9 @@ mod tests {
         let attributes = encode(&Notification::Attributes { ino: Ino(7) });
         assert_eq!((attributes.len(), attributes[4], &attributes[24..32]), (40, 2, &[0xff; 8][..]));
         assert_eq!(encode(&Notification::AllNames), [16, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let byte = encode(&Notification::LastByte { ino: Ino(7), offset: 5, byte: b'x' });
+        assert_eq!(byte[..8], [41, 0, 0, 0, 4, 0, 0, 0]);
+        assert_eq!(byte[16..], [&[7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1][..], &[0; 7], b"x"].concat());
         let to_the_end = encode(&Notification::Pages { ino: Ino(1), offset: 4096, length: u64::MAX });
         assert_eq!(to_the_end[32..], [0; 8]);
     }

@@ -487,9 +487,21 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
         scene.pass(Timing::DEFAULT.lease);
         assert_eq!(scene.read(1, file, 0, 100), b"after!", "the replica is there, the kernel not yet");
         assert!(!scene.sides[1].mount.status().lease_held);
-        assert_eq!(scene.getattr(1, file).1, Duration::ZERO);
+        let asked = scene.send(1, Request::Getattr { ino: file });
+        let again = scene.send(1, Request::Getattr { ino: file });
+        assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
         scene.sides[1].is_stalled = false;
         scene.settle();
+        let last_byte = Notification::LastByte { ino: file, offset: 5, byte: b'!' };
+        let stored = scene.position(&Step::Told(1, last_byte.clone()));
+        for unique in [asked, again] {
+            let answer = scene.answer(1, unique);
+            assert!(
+                matches!(answer, Some(Ok(Response::Attributes { attributes, ttl: Duration::ZERO })) if attributes.size == 6)
+            );
+            assert!(stored < scene.position(&Step::Answered(1, unique)), "{:?}", scene.journal);
+        }
+        assert_eq!(scene.sides[1].notified.iter().filter(|told| **told == last_byte).count(), 1, "told once");
         scene.pass(Timing::DEFAULT.heartbeat * 2);
         let told = &scene.sides[1].notified;
         assert!(told.contains(&name_of(Ino::ROOT, "missing")) && told.contains(&name_of(Ino::ROOT, "gone")));

@@ -286,7 +286,7 @@ impl Leader {
             return self.delayed.push((mount, sequence, answered, operation));
         }
         self.check(&operation);
-        let session = self.attached[&mount].session;
+        let session = self.volume.session_of(MountId(100 + mount as u128)).expect("the mount has a session");
         // An operation that is in the log and incomplete is answered when it is complete, like the first time.
         if self.incomplete.iter().any(|call| (call.session, call.sequence) == (session, sequence)) {
             return self.answer_complete();

@@ -147,3 +147,22 @@ fn who_loses_his_place_in_the_queue_asks_for_another() {
     scene.call(0, Request::Unlock { ino, claim: flock(here, LockKind::Shared) }).expect("held");
     assert_eq!(scene.answer(1, waiting), Some(Ok(Response::Done)));
 }
+
+/// The answer is an old one, from the reply table; the snapshot that brought its entry brought the end of all locks too.
+#[test]
+fn a_lock_that_was_lost_behind_a_snapshot_protects_nothing() {
+    let (mut scene, ino, here, there) = opened();
+    scene.leader.delays = true;
+    let asked = scene.send(0, lock(ino, flock(here, LockKind::Exclusive), true));
+    scene.cut_off(0);
+    scene.leader.propose_delayed();
+    scene.leader.end_holds(MountId(100));
+    scene.call(1, lock(ino, flock(there, LockKind::Exclusive), true)).expect("free again");
+    assert_eq!(scene.answer(0, asked), None);
+    scene.leader.sends_snapshots = true;
+    scene.sides[0].is_cut_off = false;
+    scene.pass(Timing::DEFAULT.session / 10);
+    assert_eq!(scene.answer(0, asked), Some(Ok(Response::Done)), "as if it had been lost a moment later");
+    assert_eq!(scene.sides[0].mount.status().counters.locks_lost, 1);
+    assert_eq!(scene.call(0, Scene::write_request(ino, here, 0, b"beside the other")), Err(Errno::EIO));
+}

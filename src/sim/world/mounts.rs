@@ -135,9 +135,8 @@ impl World {
         if status.counters.delegations_lost > host.delegations_lost {
             (host.delegations_lost, host.expired) = (status.counters.delegations_lost, Some(self.now));
         }
-        for process in &mut host.processes {
-            process.without_lease |= status.cut_off && !self.options.block;
-            process.out_of_step |= !status.lease_held;
+        if status.cut_off && !self.options.block {
+            host.processes.iter_mut().for_each(|process| process.without_lease = true);
         }
         self.oracle.check_mount(number, status.applied, status.digest);
         let host = &mut self.mounts[number];
@@ -503,10 +502,10 @@ impl World {
         let host = &mut self.mounts[number];
         let glance = Glance {
             mount: number,
+            session: host.core.status().session,
             start: host.processes[process].started,
             end: self.now,
             without_lease: host.processes[process].without_lease,
-            out_of_step: host.processes[process].out_of_step,
             is_final: self.is_final,
             busy: host.busy_directories(),
             renamed: host.renamed_since(host.processes[process].started),
@@ -585,7 +584,7 @@ impl World {
         }
         let host = &mut self.mounts[number].processes[process];
         host.unsettled = unsettled;
-        (host.started, host.without_lease, host.out_of_step) = (self.now, without_lease, !status.lease_held);
+        (host.started, host.without_lease) = (self.now, without_lease);
         host.began_as = began_as;
         host.running = Some(Running::new(call));
         self.run_kernel(number, Some(process));

@@ -71,9 +71,7 @@ impl World {
         }
         self.tell(|| format!("the holder of mount {number} acts: {told:?}"));
         self.report.holders_acted += 1;
-        let host = &mut self.mounts[number];
-        host.processes.iter_mut().for_each(|process| process.out_of_step = true);
-        let kernel = &mut host.kernel;
+        let kernel = &mut self.mounts[number].kernel;
         kernel.now = now;
         for notifications in told {
             self.serial += 1;
@@ -126,5 +124,6 @@ pub(super) fn is_told(notification: &Notification, breach: Option<Breach>) -> bo
         Notification::Attributes { .. } => breach != Some(Breach::Attributes),
         Notification::Pages { .. } => breach != Some(Breach::Pages),
         Notification::AllNames => breach != Some(Breach::Epochs),
+        Notification::LastByte { .. } => true,
     }
 }
