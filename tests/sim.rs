@@ -211,6 +211,13 @@ fn attributes_on_their_way_do_not_outlive_an_own_change() {
     }
 }
 
+/// A mount that caught up acknowledged the last entry by itself while an earlier one waited: the leader took it for all of
+/// them, and freed a file that was open there.
+#[test]
+fn a_mount_that_catches_up_acknowledges_the_last_entry_last() {
+    let _ = sim::run(2328, Options::from_seed(2328), None);
+}
+
 /// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
 #[test]
 fn a_leader_that_was_replaced_refuses_nobody() {
@@ -432,6 +439,34 @@ fn a_store_that_does_not_keep_what_it_says_is_seen() {
         large: 300,
         ..Options::from_seed(seed)
     });
+}
+
+#[test]
+fn appends_that_a_kernel_places_are_seen() {
+    is_seen(Breach::Appends, &["exactly once"]);
+}
+
+#[test]
+fn locks_that_a_close_does_not_end_are_seen() {
+    is_seen(Breach::Closes, &["liveness", "mutual exclusion", "stale read"]);
+}
+
+/// Files are unlinked and replaced while others have them open.
+fn open_and_unlinked(seed: u64) -> Options {
+    Options {
+        mounts: 3,
+        lookers: 0,
+        processes: 3,
+        names: 1,
+        directories: 1,
+        think: (500, 5000),
+        ..Options::from_seed(seed)
+    }
+}
+
+#[test]
+fn open_files_without_a_name_that_go_are_seen() {
+    is_seen_under(Breach::Orphans, &["availability", "stale read"], open_and_unlinked);
 }
 
 #[test]

@@ -177,6 +177,8 @@ impl Mount {
     /// Tells the leader what is invalidated, and what of it is still open here.
     pub(super) fn acknowledge(&mut self) {
         let mut entries = self.invalidations.take_done();
+        // The entry up to which this mount catches up would stand for all before it.
+        entries.retain(|entry| Some(*entry) != self.catch_up);
         let mut referenced = Vec::new();
         for entry in &entries {
             referenced.extend(self.orphaned.remove(entry).unwrap_or_default());

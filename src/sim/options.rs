@@ -95,6 +95,12 @@ pub enum Breach {
     Leases,
     /// R5: clocks drift apart by more than leases allow for.
     Clocks,
+    /// R13: a kernel says where an append lands, by the size that it believes in.
+    Appends,
+    /// R14: kernels are told that no close is to be told.
+    Closes,
+    /// R15: mounts do not say which files without a name are open there.
+    Orphans,
 }
 
 /// What may go wrong.

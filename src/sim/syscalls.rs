@@ -120,6 +120,7 @@ pub(super) struct Running {
     /// A write() that has returned: where, and what.
     pub(super) wrote: Option<(Ino, u64, Bytes)>,
     has_told: bool,
+    pub(super) has_opened: bool,
     /// It does nothing until then.
     pub(super) sleeps_until: Option<Instant>,
     /// The request that is not answered yet.
@@ -142,6 +143,7 @@ impl Running {
             writes: None,
             wrote: None,
             has_told: false,
+            has_opened: false,
             sleeps_until: None,
             unique: None,
             lock: None,
@@ -365,6 +367,7 @@ impl Step<'_> {
             kernel.inode(ino).opens += 1;
             Some(Note::Done)
         })?;
+        self.running.has_opened = true;
         if writes {
             self.running.writes = Some(ino);
         }

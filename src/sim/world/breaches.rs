@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::{Event, World};
 use crate::{
+    limits::Timing,
+    mount::{Request, Response},
     namespace::{Operation, Reply},
     sim::{host::Link, options::Breach},
     types::{
-        LogIndex, Stamp,
+        Errno, LogIndex, Stamp,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -27,6 +29,24 @@ impl World {
         }
     }
 
+    /// The kernel asks the mount.
+    pub(super) fn break_request(&self, request: &mut Request) {
+        if let (Some(Breach::Appends), Request::Write { flags, .. }) = (self.options.breach, request) {
+            flags.append = false;
+        }
+    }
+
+    /// The mount answers its kernel.
+    pub(super) fn break_answer(&self, result: &mut Result<Response, Errno>) {
+        match (self.options.breach, result) {
+            (Some(Breach::Fences), result) => keep_for_long(result),
+            (Some(Breach::Closes), Ok(Response::Opened(opened) | Response::Created { opened, .. })) => {
+                opened.no_flush = true;
+            }
+            _ => {}
+        }
+    }
+
     /// The message arrives at a node.
     pub(super) fn break_for_node(&mut self, number: u64, link: Link, message: &mut ToLeader) {
         match (self.options.breach, message) {
@@ -40,6 +60,8 @@ impl World {
                 sequence.0 |= *sendings << SENDING_BITS;
                 *sendings += 1;
             }
+            (Some(Breach::Orphans), ToLeader::Acknowledge { referenced, .. }) => referenced.clear(),
+            (Some(Breach::Orphans), ToLeader::Hello(hello)) => hello.orphans.clear(),
             (Some(Breach::Rounds), ToLeader::Renew { number: renewal }) => {
                 let message = Box::new(granted(*renewal));
                 self.after(Duration::ZERO, Event::ToMount { link: number, message });
@@ -74,4 +96,16 @@ impl World {
 fn granted(number: u64) -> ToMount {
     let space = Space { total: 1 << 40, available: 1 << 39 };
     ToMount::Lease { number, stamp: Stamp(0), space, stores: Vec::new() }
+}
+
+/// Lets the kernel keep everything that the answer tells, for as long as anything.
+fn keep_for_long(result: &mut Result<Response, Errno>) {
+    let long = Timing::DEFAULT.cache;
+    match result {
+        Ok(Response::Entry { entry_ttl, attributes_ttl, .. } | Response::Created { entry_ttl, attributes_ttl, .. }) => {
+            (*entry_ttl, *attributes_ttl) = (long, long)
+        }
+        Ok(Response::Attributes { ttl, .. } | Response::Missing { ttl }) => *ttl = long,
+        _ => {}
+    }
 }

@@ -9,7 +9,6 @@ use super::{
     stops::{is_told, is_workers},
 };
 use crate::{
-    limits::Timing,
     mount::{
         Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError, WhenDisconnected,
     },
@@ -161,9 +160,7 @@ impl World {
         let life = self.mounts[number].life;
         match output {
             Output::Answer { unique, mut result } => {
-                if self.options.breach == Some(Breach::Fences) {
-                    keep_for_long(&mut result);
-                }
+                self.break_answer(&mut result);
                 let time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
                 self.after(time, Event::Answer { mount: number, life, unique, result });
             }
@@ -430,7 +427,8 @@ impl World {
         }
         let busy = self.mounts[number].busy_directories();
         self.oracle.make_up(number, self.now, |directory| busy.contains(&directory));
-        for (unique, process, request) in std::mem::take(&mut self.mounts[number].kernel.sent) {
+        for (unique, process, mut request) in std::mem::take(&mut self.mounts[number].kernel.sent) {
+            self.break_request(&mut request);
             self.tell(|| format!("mount {number} is asked {unique} {request:?}"));
             let caller = Caller { uid: 33, gid: 33, pid: 1 + process as u32 };
             self.report.upcalls += 1;
@@ -488,8 +486,12 @@ impl World {
         let pardon =
             |at: Instant| at.after(2 * self.options.timing.flush_age) >= self.mounts[number].processes[process].started;
         let is_honest = match outcome {
-            Ok(()) | Err(Errno::ENOENT | Errno::EEXIST | Errno::ESTALE) => true,
-            Err(Errno::EIO) => self.mounts[number].expired.is_some_and(pardon) || self.has_lost_holds(number, process),
+            Ok(()) | Err(Errno::ENOENT | Errno::EEXIST) => true,
+            // What is open stays.
+            Err(Errno::ESTALE) if !running.has_opened => true,
+            Err(Errno::EIO | Errno::ESTALE) => {
+                self.mounts[number].expired.is_some_and(pardon) || self.has_lost_holds(number, process)
+            }
             Err(_) => false,
         };
         let is_honest = is_honest || running.is_killed || self.is_honest_of_locks(number, &running, outcome);
@@ -624,17 +626,5 @@ impl World {
         self.mounts[number].processes[0].next.extend(calls);
         let life = self.mounts[number].life;
         self.after(Duration::ZERO, Event::NextCall { mount: number, life, process: 0 });
-    }
-}
-
-/// Lets the kernel keep everything that the answer tells, for as long as anything.
-fn keep_for_long(result: &mut Result<Response, Errno>) {
-    let long = Timing::DEFAULT.cache;
-    match result {
-        Ok(Response::Entry { entry_ttl, attributes_ttl, .. } | Response::Created { entry_ttl, attributes_ttl, .. }) => {
-            (*entry_ttl, *attributes_ttl) = (long, long)
-        }
-        Ok(Response::Attributes { ttl, .. } | Response::Missing { ttl }) => *ttl = long,
-        _ => {}
     }
 }
