@@ -54,6 +54,15 @@ fn no_mount_ever_answers_with_what_was_while_leaders_are_killed() {
     assert!(ground.kills > 0);
 }
 
+/// `--opens=untracked` gives up nothing of what is seen where.
+#[test]
+fn a_mount_that_is_not_told_of_opens_never_answers_with_what_was() {
+    let ground = Ground::new(&[("MANYFS_OPENS", "untracked")]);
+    let verdict = Run::new(&ground).last(seconds(), || ());
+    ground.tell();
+    verdict.must_be_good();
+}
+
 /// The judge can see: one mount's kernel is never told to forget anything.
 #[test]
 fn a_mount_that_does_not_make_its_kernel_forget_is_found_out() {

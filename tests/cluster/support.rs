@@ -16,7 +16,7 @@ use crate::address::own_address;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_manyfs");
 /// What anything may take; far above what it takes.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Waits until `done` gives something.
 pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {

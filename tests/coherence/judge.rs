@@ -13,10 +13,6 @@ use super::history::{Change, History, Moment, Reading, Stamp, Thing, Way};
 /// A reading shortly after a change elsewhere: where stale answers come from.
 const SHORTLY: Moment = 10_000_000;
 
-/// Of two answers about attributes that overtake each other the kernel may keep the one and hand out the other, until it
-/// is told to forget: two leases, which nothing outlasts.
-const SETTLED: Moment = 3_000_000_000;
-
 /// Why a history is not that of a coherent file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
@@ -169,7 +165,7 @@ impl Judge {
         let mut stamps: BTreeMap<(usize, u64), Vec<Sight>> = BTreeMap::new();
         for (place, stamp) in history.stamps.iter().enumerate() {
             let Stamp { began, ended, ctime, .. } = *stamp;
-            let sight = Sight { place, began, ended: ended + SETTLED, floor: ctime, level: ctime };
+            let sight = Sight { place, began, ended, floor: ctime, level: ctime };
             stamps.entry((stamp.mount, stamp.ino)).or_default().push(sight);
         }
         for sights in stamps.into_values() {

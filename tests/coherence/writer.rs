@@ -223,17 +223,15 @@ impl<'a> Writer<'a> {
         (ino == expected.ino).then_some((file, span))
     }
 
-    /// Writes blocks with one call; they are there for all when the file is closed.
+    /// Writes blocks with one call; they are there for all when it returns, closed or not.
     fn fill(&mut self, mut file: File, ino: u64, first: usize, count: usize, blocks: Option<usize>) {
         let number = self.world.number();
         let bytes = number.to_le_bytes().repeat(count * BLOCK / 8);
         // Where a file is appended to, the place is the end, as the caller knows.
         let is_append = blocks.is_some() && first > 0;
-        let (written, span) = self.recorder.timed(|| {
-            let written = if is_append { file.write(&bytes) } else { file.write_at(&bytes, (first * BLOCK) as u64) };
-            drop(file);
-            written
-        });
+        let (written, span) = self
+            .recorder
+            .timed(|| if is_append { file.write(&bytes) } else { file.write_at(&bytes, (first * BLOCK) as u64) });
         assert_eq!(written.expect("write"), bytes.len(), "in one piece");
         for block in first..first + count {
             self.recorder.changed(Thing::Block(ino, block), number, span);
