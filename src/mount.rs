@@ -256,7 +256,8 @@ impl Mount {
             Input::Request { unique, caller, request } => {
                 if let Request::Getattr { ino } = request {
                     let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_size_old(ino);
-                    self.sizes.asked(now, unique, ino, is_overtaken || self.invalidations.is_inode_fenced(ino));
+                    let is_fenced = !self.is_fresh && self.invalidations.is_inode_fenced(ino);
+                    self.sizes.asked(now, unique, ino, is_overtaken || is_fenced);
                 }
                 if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
                     self.request(now, unique, caller, request);

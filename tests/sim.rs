@@ -442,6 +442,11 @@ fn a_store_that_does_not_keep_what_it_says_is_seen() {
 }
 
 #[test]
+fn bytes_that_nobody_is_asked_for_are_seen() {
+    is_seen(Breach::Recalls, &["between write and close"]);
+}
+
+#[test]
 fn appends_that_a_kernel_places_are_seen() {
     is_seen(Breach::Appends, &["exactly once"]);
 }

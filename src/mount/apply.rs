@@ -124,7 +124,10 @@ impl Mount {
                 Notification::Pages { ino, .. } => self.lookups.changed(*ino),
                 Notification::Name { .. } | Notification::AllNames | Notification::LastByte { .. } => {}
             }
-            if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = notification {
+            // With a lease nothing completes without this mount: what the kernel believes is old enough to be allowed.
+            if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = notification
+                && !self.is_fresh
+            {
                 self.sizes.forgotten(*ino);
             }
         }

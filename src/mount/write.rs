@@ -56,10 +56,6 @@ impl Mount {
             // The kernel keeps the bytes in its pages.
             self.lookups.gave(ino);
         }
-        if self.lookups.is_size_old(ino) {
-            // fuse_write_update_attr gives it a new version.
-            self.sizes.overtaken(now, ino);
-        }
         if self.handles.has_lost_lock(fh) {
             return self.respond(unique, Err(Errno::EIO));
         }

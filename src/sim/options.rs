@@ -95,6 +95,8 @@ pub enum Breach {
     Leases,
     /// R5: clocks drift apart by more than leases allow for.
     Clocks,
+    /// R11: who looks at a file that another mount has delegated is answered from the log, and nobody is asked for it.
+    Recalls,
     /// R13: a kernel says where an append lands, by the size that it believes in.
     Appends,
     /// R14: kernels are told that no close is to be told.

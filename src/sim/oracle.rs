@@ -466,8 +466,7 @@ impl Oracle {
     /// The mount has the file's delegation: what it changed there and did not flush yet is seen on it alone.
     fn is_ahead(&self, glance: &Glance, object: &Object) -> bool {
         let (Object::Attributes(ino) | Object::Content(ino)) = object else { return false };
-        let delegation = self.volume().and_then(|volume| volume.delegation(*ino));
-        delegation.is_some_and(|delegation| Some(delegation.session) == glance.session)
+        self.delegated_to(*ino).is_some_and(|holder| Some(holder) == glance.session)
     }
 
     /// A listing is read in parts, and what is renamed meanwhile may show up twice: each name is looked at for itself.
@@ -589,6 +588,19 @@ impl Oracle {
     pub(super) fn content_at(&self, directory: &Name, name: &Name) -> Option<Bytes> {
         let volume = self.volume()?;
         let ino = volume.lookup(volume.lookup(Ino::ROOT, directory)?, name)?;
+        self.content(ino)
+    }
+
+    /// The session that may buffer changes of the file.
+    pub(super) fn delegated_to(&self, ino: Ino) -> Option<SessionId> {
+        self.volume()?.delegation(ino).map(|delegation| delegation.session)
+    }
+
+    pub(super) fn attributes(&self, ino: Ino) -> Option<Attributes> {
+        self.volume()?.attributes(ino)
+    }
+
+    pub(super) fn content(&self, ino: Ino) -> Option<Bytes> {
         match self.history.get(&Object::Content(ino))?.last()? {
             (_, Value::Content(content)) => Some(content.clone()),
             _ => None,
