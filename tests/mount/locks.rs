@@ -176,6 +176,8 @@ fn every_combination_is_as_on_one_machine() {
                 assert!(!ask(&one, true), "{kind:?}: exclusive beside {second}");
                 kind.unlock(&other);
                 assert!(ask(&one, true), "{kind:?}: free again");
+                // flock's end behind close() may come after the next request.
+                kind.unlock(&one);
             }
         }
     });
