@@ -207,6 +207,7 @@ fn who_blocks_waits_only_for_what_excludes_it() {
                 let other = waiter.join().expect("no panic");
                 assert!(!kind.ask(&one, true), "{kind:?}: exclusive beside {second}");
                 kind.unlock(&other);
+                kind.unlock(&one);
             }
         }
     }
