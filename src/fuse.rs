@@ -52,30 +52,41 @@ const FLUSH_WAIT: Duration = Duration::from_secs(15);
 /// How often a worker that waits for its cluster says so.
 const WAITING_NOTICE: Duration = Duration::from_secs(10);
 
-/// A feature of newer kernels that `--kernel-mask` switches off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KernelFeature {
+/// Features of the kernel that are not to be used, whether it has them or not (`--kernel-mask`): for those who want to
+/// see how it goes without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KernelMask {
     /// FUSE_NOTIFY_INC_EPOCH, kernel 6.16.
-    IncEpoch,
+    inc_epoch: bool,
+    /// A FUSE_NOTIFY_INVAL_ENTRY that can be relied on, as in all kernels but some of 6.19.
+    inval_entry: bool,
 }
 
-impl std::str::FromStr for KernelFeature {
+impl std::str::FromStr for KernelMask {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "inc_epoch" => Ok(Self::IncEpoch),
-            _ => Err("the features that can be masked are: inc_epoch".to_owned()),
+        let mut mask = Self::default();
+        for feature in text.split(',').filter(|feature| !feature.is_empty()) {
+            match feature {
+                "inc_epoch" => mask.inc_epoch = true,
+                "inval_entry" => mask.inval_entry = true,
+                other => {
+                    return Err(format!(
+                        "the features that can be masked are inc_epoch and inval_entry, not `{other}`"
+                    ));
+                }
+            }
         }
+        Ok(mask)
     }
 }
 
-/// What this machine's kernel can do, without what is masked. Features are only ever added to a kernel of a release, so
-/// that the release number never promises too much.
-#[must_use]
-pub fn kernel_features(mask: &[KernelFeature]) -> KernelFeatures {
+/// What this machine's kernel can do, without what is masked, as far as that is known before something is mounted.
+/// Features are only ever added to a kernel of a release, so that the release number never promises too much.
+fn kernel_features(mask: KernelMask) -> KernelFeatures {
     let release = uname().ok().and_then(|name| release_of(name.release().to_str()?));
-    KernelFeatures { inc_epoch: release >= Some((6, 16)) && !mask.contains(&KernelFeature::IncEpoch) }
+    KernelFeatures { inc_epoch: release >= Some((6, 16)) && !mask.inc_epoch, inval_entry: false }
 }
 
 fn release_of(text: &str) -> Option<(u32, u32)> {
@@ -87,6 +98,7 @@ fn release_of(text: &str) -> Option<(u32, u32)> {
 #[derive(Debug)]
 pub struct WorkerConfig {
     pub mount: Config,
+    pub kernel_mask: KernelMask,
     /// Name of the volume, for the kernel's list of mounts.
     pub volume: String,
     /// Threads that read requests: 1 to 16.
@@ -169,14 +181,15 @@ fn live(
     watch_signals(events.clone())?;
     watch_holder(config.link.try_clone()?, events.clone());
     let read_only = config.mount.read_only;
-    let features = config.mount.kernel;
+    let mask = config.kernel_mask;
+    let features = kernel_features(mask);
     let terms = Terms { with_acl: config.acl, opens_are_told: config.mount.opens == Opens::Tracked };
-    let (worker, milestones) = Worker::start(config.mount, network)?;
+    let (worker, milestones) = Worker::start(Config { kernel: features, ..config.mount }, network)?;
     watch_core(milestones, events.clone());
     let abi = Arc::new(OnceLock::new());
     let control = match config.control {
         Some(path) => {
-            let report = control::Reporter::new(Arc::clone(&worker), config.volume.clone(), features, Arc::clone(&abi));
+            let report = control::Reporter::new(Arc::clone(&worker), config.volume.clone(), Arc::clone(&abi));
             let listening = control::Control::listen(&path, report);
             Some(listening.map_err(|error| WorkerError::Control { path, error })?)
         }
@@ -202,6 +215,14 @@ fn live(
             Ok(Event::Holder(ToWorker::Device { .. }, Some(device))) => {
                 serve(device, (config.threads, terms), &worker, &abi, &events)?;
                 config.link.send(&ToHolder::Serving { pid: std::process::id() }, None)?;
+            }
+            Ok(Event::Holder(ToWorker::Probed { inval_entry }, _)) => {
+                if !inval_entry {
+                    tracing::warn!(
+                        "this kernel does not forget all names that it is told to forget: it will keep none"
+                    );
+                }
+                worker.happened(Input::Probed { inval_entry: inval_entry && !mask.inval_entry });
             }
             Ok(Event::Holder(ToWorker::Device { .. } | ToWorker::Table, None)) => {
                 break End::Failed("a device was lost".to_owned());
@@ -345,7 +366,9 @@ mod tests {
 
     #[test]
     fn a_mask_switches_off() {
-        assert!(!kernel_features(&[KernelFeature::IncEpoch]).inc_epoch);
-        assert!("resend-me".parse::<KernelFeature>().is_err());
+        assert_eq!("".parse(), Ok(KernelMask::default()));
+        assert_eq!("inc_epoch,inval_entry".parse(), Ok(KernelMask { inc_epoch: true, inval_entry: true }));
+        assert!(!kernel_features("inc_epoch".parse().expect("a mask")).inc_epoch);
+        assert!("inc_epoch,resend-me".parse::<KernelMask>().expect_err("refused").contains("resend-me"));
     }
 }

@@ -281,6 +281,7 @@ impl Mount {
                     self.block_arrived(now, hash, bytes);
                 }
             }
+            Input::Probed { inval_entry } => self.config.kernel.inval_entry = inval_entry,
             Input::Stop => self.stop(now),
             Input::Tick => {}
         }
@@ -324,6 +325,7 @@ impl Mount {
             leader: self.client.leader().map(str::to_owned),
             lease_held: self.is_fresh,
             cut_off: self.is_cut_off(),
+            kernel: self.config.kernel,
             applied: self.replica.applied(),
             digest: volume.digest(),
             inodes: volume.inode_count(),

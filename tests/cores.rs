@@ -22,6 +22,8 @@ use manyfs::{
     },
 };
 
+/// Linux 6.1.
+const OLD_KERNEL: KernelFeatures = KernelFeatures { inc_epoch: false, inval_entry: true };
 const CLUSTER: ClusterId = ClusterId(9);
 const WAY: Duration = Duration::from_millis(1);
 const SYNC: Duration = Duration::from_micros(500);
@@ -458,7 +460,7 @@ impl World {
 
 #[test]
 fn a_file_written_through_one_mount_is_read_through_the_other() {
-    let mut world = World::new(3, 2, KernelFeatures::default());
+    let mut world = World::new(3, 2, OLD_KERNEL);
     let small = world.file(0, "small", b"hello");
     let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 11) as u8).collect();
     let large = world.file(0, "large", &content);
@@ -472,7 +474,7 @@ fn a_file_written_through_one_mount_is_read_through_the_other() {
 #[test]
 fn both_mounts_change_one_directory_for_a_while() {
     for inc_epoch in [false, true] {
-        let mut world = World::new(3, 2, KernelFeatures { inc_epoch });
+        let mut world = World::new(3, 2, KernelFeatures { inc_epoch, inval_entry: true });
         let began = world.now;
         for round in 0..50 {
             let sent: Vec<u64> =
@@ -490,7 +492,7 @@ fn both_mounts_change_one_directory_for_a_while() {
 
 #[test]
 fn the_leader_dies_and_no_call_fails_or_is_done_twice() {
-    let mut world = World::new(3, 2, KernelFeatures::default());
+    let mut world = World::new(3, 2, OLD_KERNEL);
     let mut longest = Duration::ZERO;
     for round in 0..60 {
         if round == 20 {
@@ -522,7 +524,7 @@ fn the_leader_dies_and_no_call_fails_or_is_done_twice() {
 fn writes_pause_for_less_than_two_seconds_wherever_the_kill_falls() {
     let mut worst = Duration::ZERO;
     for moment in 0..12 {
-        let mut world = World::new(3, 2, KernelFeatures::default());
+        let mut world = World::new(3, 2, OLD_KERNEL);
         world.pass(Duration::from_millis(17 * moment));
         let leader = world.leader().expect("a leader");
         world.kill(leader);
@@ -535,7 +537,7 @@ fn writes_pause_for_less_than_two_seconds_wherever_the_kill_falls() {
 
 #[test]
 fn without_a_quorum_reads_go_on_and_writes_fail_in_the_end_and_go_on_by_themselves() {
-    let mut world = World::new(3, 2, KernelFeatures::default());
+    let mut world = World::new(3, 2, OLD_KERNEL);
     let file = world.file(0, "a", b"content");
     assert_eq!(world.lookup(1, "a"), Some(file));
     assert_eq!(world.read(1, file, 0, 10), b"content");
@@ -559,13 +561,13 @@ fn without_a_quorum_reads_go_on_and_writes_fail_in_the_end_and_go_on_by_themselv
 
 #[test]
 fn a_mount_that_comes_late_or_was_away_catches_up() {
-    let mut world = World::new(3, 2, KernelFeatures::default());
+    let mut world = World::new(3, 2, OLD_KERNEL);
     world.sides[1].is_cut_off = true;
     world.break_connection(1);
     for number in 0..300 {
         assert!(world.call(0, World::mkdir_request(&format!("d{number}"))).is_ok());
     }
-    world.mount(2, KernelFeatures::default());
+    world.mount(2, OLD_KERNEL);
     world.sides[1].is_cut_off = false;
     world.until("all are ready", |world| world.sides.iter().all(|side| side.mount.status().lease_held));
     for side in [1, 2] {
@@ -576,7 +578,7 @@ fn a_mount_that_comes_late_or_was_away_catches_up() {
 
 #[test]
 fn a_stopped_mount_delays_others_by_a_lease_once() {
-    let mut world = World::new(3, 2, KernelFeatures::default());
+    let mut world = World::new(3, 2, OLD_KERNEL);
     world.lookup(1, "d0");
     // Its connection stands, but nothing that arrives is heeded and nothing is sent.
     let stopped = world.sides[1].connection.take();
@@ -593,7 +595,7 @@ fn a_stopped_mount_delays_others_by_a_lease_once() {
 
 #[test]
 fn orphans_live_while_they_are_open_and_go_afterwards() {
-    let mut world = World::new(3, 2, KernelFeatures::default());
+    let mut world = World::new(3, 2, OLD_KERNEL);
     let file = world.file(0, "a", b"still here");
     assert_eq!(world.lookup(1, "a"), Some(file));
     let Ok(Response::Opened(opened)) = world.call(1, Request::Open { ino: file, flags: OpenFlags::default() }) else {

@@ -98,8 +98,8 @@ fn seeds_hold_every_promise_twice_alike() {
     assert!(sum.holders_acted > 0 && sum.calls_lost > 0, "{sum:?}");
 }
 
-/// A seed as it was before disks were full, reads waited, logs were cut, sessions ended, mounts only looked and clocks
-/// drifted.
+/// A seed as it was before disks were full, reads waited, logs were cut, sessions ended, mounts only looked, clocks
+/// drifted and kernels differed.
 fn of_old(seed: u64) -> Options {
     let from_seed = Options::from_seed(seed);
     let faults = from_seed
@@ -109,7 +109,7 @@ fn of_old(seed: u64) -> Options {
         .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount | Fault::StopWorker))
         .collect();
     let (retention, timing) = (Retention::DEFAULT, Timing::DEFAULT);
-    Options { faults, block: false, lookers: 0, counts: 0, retention, timing, drift: 0, ..from_seed }
+    Options { faults, block: false, lookers: 0, counts: 0, retention, timing, drift: 0, inval_entry: true, ..from_seed }
 }
 
 /// Runs a seed that once was red, as it ran then.
@@ -145,12 +145,17 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
     }
 }
 
-/// A seed as it was before clocks drifted.
-fn on_one_clock(seed: u64) -> Options {
-    Options { drift: 0, ..Options::from_seed(seed) }
+/// A seed as it was before some kernels were those of Linux 6.19.
+fn on_one_kernel(seed: u64) -> Options {
+    Options { inval_entry: true, ..Options::from_seed(seed) }
 }
 
-/// A seed as it was before workers were stopped.
+/// A seed as it was before clocks drifted, too.
+fn on_one_clock(seed: u64) -> Options {
+    Options { drift: 0, ..on_one_kernel(seed) }
+}
+
+/// A seed as it was before workers were stopped, too.
 fn before_stops(seed: u64) -> Options {
     let from_seed = on_one_clock(seed);
     let faults = from_seed.faults.iter().copied().filter(|fault| *fault != Fault::StopWorker).collect();
@@ -215,7 +220,7 @@ fn attributes_on_their_way_do_not_outlive_an_own_change() {
 /// them, and freed a file that was open there.
 #[test]
 fn a_mount_that_catches_up_acknowledges_the_last_entry_last() {
-    let _ = sim::run(2328, Options::from_seed(2328), None);
+    let _ = sim::run(2328, on_one_kernel(2328), None);
 }
 
 /// A leader that had been replaced, and did not know, refused a mount for good that was ahead of it.
@@ -478,6 +483,13 @@ fn open_files_without_a_name_that_go_are_seen() {
 fn names_that_no_epoch_ends_are_seen() {
     let changed_at_once = |seed| Options { inc_epoch: true, ..Options::from_seed(seed) };
     is_seen_under(Breach::Epochs, &["stale read", "a mount went back"], changed_at_once);
+}
+
+/// Linux 6.19, and mounts that have not asked it.
+#[test]
+fn missing_names_that_a_kernel_keeps_are_seen() {
+    let of_one_release = |seed| Options { inval_entry: false, names: 4, ..Options::from_seed(seed) };
+    is_seen_under(Breach::Probe, &["stale read", "a mount went back"], of_one_release);
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl Mount {
         let volume = credential.volume.clone();
         let config = WorkerConfig {
             mount,
+            kernel_mask: self.settings.kernel_mask,
             volume,
             threads: self.settings.threads.into(),
             acl: self.settings.acl,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mount_options::MountOptions;
 use crate::{
-    fuse::{self, KernelFeature},
+    fuse::KernelMask,
     limits,
     mount::{Config, Opens, WhenDisconnected},
     types::Access,
@@ -45,9 +45,10 @@ pub(super) struct MountSettings {
     /// Threads that read the kernel's requests.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(super) threads: u8,
-    /// Features of newer kernels that are not to be used, separated by commas: inc_epoch.
-    #[arg(long, env = "MANYFS_KERNEL_MASK", value_name = "FEATURES", value_delimiter = ',')]
-    kernel_mask: Vec<KernelFeature>,
+    /// Features of the kernel that are not to be used, separated by commas: inc_epoch (newer than Linux 6.15), inval_entry
+    /// (names are not kept without it).
+    #[arg(long, env = "MANYFS_KERNEL_MASK", value_name = "FEATURES", default_value = "", hide_default_value = true)]
+    pub(super) kernel_mask: KernelMask,
 }
 
 impl MountSettings {
@@ -59,7 +60,6 @@ impl MountSettings {
         mount.content_cache_bytes = self.content_cache as usize * 1024 * 1024;
         mount.read_only = self.read_only || access == Access::ReadOnly;
         mount.squash = self.squash;
-        mount.kernel = fuse::kernel_features(&self.kernel_mask);
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct KernelReport {
     pub(super) abi: Option<String>,
     /// The kernel can drop all names at once (FUSE_NOTIFY_INC_EPOCH, Linux 6.16), and may.
     pub(super) inc_epoch: bool,
+    /// It forgets every name that it is told to forget; otherwise it keeps none.
+    pub(super) inval_entry: bool,
 }
 
 impl MountReport {
@@ -57,14 +59,17 @@ mod tests {
         let path = directory.path().join("socket");
         assert!(MountReport::ask(&path).is_err());
         let listener = UnixListener::bind(&path).expect("bound");
-        let answers =
-            [r#"{"cut_off":true,"more":1,"kernel":{"abi":"7.45","inc_epoch":true}}"#, r#"{"cut_off":true"#, ""];
+        let answers = [
+            r#"{"cut_off":true,"more":1,"kernel":{"abi":"7.45","inc_epoch":true,"inval_entry":true}}"#,
+            r#"{"cut_off":true"#,
+            "",
+        ];
         let server = thread::spawn(move || {
             for answer in answers {
                 listener.accept().expect("asked").0.write_all(answer.as_bytes()).expect("taken");
             }
         });
-        let kernel = KernelReport { abi: Some("7.45".to_owned()), inc_epoch: true };
+        let kernel = KernelReport { abi: Some("7.45".to_owned()), inc_epoch: true, inval_entry: true };
         assert_eq!(MountReport::ask(&path).expect("understood"), MountReport { cut_off: true, kernel });
         assert!(MountReport::ask(&path).is_err() && MountReport::ask(&path).is_err());
         server.join().expect("served");

@@ -379,7 +379,9 @@ fn mount_word(mount: &MountView) -> &'static str {
 fn kernel_word(mount: &MountView) -> String {
     let Some(report) = &mount.report else { return "-".to_owned() };
     let abi = report.kernel.abi.as_deref().unwrap_or("?");
-    format!("FUSE {abi}, {} inc_epoch", if report.kernel.inc_epoch { "with" } else { "without" })
+    let epochs = if report.kernel.inc_epoch { "with" } else { "without" };
+    let names = if report.kernel.inval_entry { "" } else { ", keeps no names" };
+    format!("FUSE {abi}, {epochs} inc_epoch{names}")
 }
 
 fn yes(is_so: bool) -> String {

@@ -5,7 +5,6 @@
 pub(super) mod decode;
 pub(super) mod encode;
 pub(super) mod init;
-pub(super) mod notification;
 
 mod reader;
 mod values;

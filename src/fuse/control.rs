@@ -12,13 +12,11 @@ use std::{
 use serde_json::{Value, json};
 
 use super::worker::Worker;
-use crate::mount::KernelFeatures;
 
 /// What a report is made of.
 pub(super) struct Reporter {
     worker: Arc<Worker>,
     volume: String,
-    features: KernelFeatures,
     abi: Arc<OnceLock<(u32, u32)>>,
 }
 
@@ -56,13 +54,8 @@ impl Drop for Control {
 }
 
 impl Reporter {
-    pub(super) fn new(
-        worker: Arc<Worker>,
-        volume: String,
-        features: KernelFeatures,
-        abi: Arc<OnceLock<(u32, u32)>>,
-    ) -> Self {
-        Self { worker, volume, features, abi }
+    pub(super) fn new(worker: Arc<Worker>, volume: String, abi: Arc<OnceLock<(u32, u32)>>) -> Self {
+        Self { worker, volume, abi }
     }
 
     fn tell(&self, mut stream: UnixStream) -> io::Result<()> {
@@ -111,7 +104,8 @@ impl Reporter {
             },
             "kernel": {
                 "abi": self.abi.get().map(|(major, minor)| format!("{major}.{minor}")),
-                "inc_epoch": self.features.inc_epoch,
+                "inc_epoch": status.kernel.inc_epoch,
+                "inval_entry": status.kernel.inval_entry,
             },
             "fuse": self.worker.counters.to_json(),
         })

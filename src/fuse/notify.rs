@@ -14,8 +14,8 @@ use std::{
 
 use nix::libc;
 
-use super::{abi::notification, counters::Counters};
-use crate::mount::Notification;
+use super::counters::Counters;
+use crate::{holder::notification, mount::Notification};
 
 /// Threads that may hang in the kernel at a time; what comes on top waits for one of them.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -124,7 +124,7 @@ impl Shared {
         fail::fail_point!("mount-forget-nothing", |_| (self.done)(job.ticket));
         for notification in &job.notifications {
             self.counters.notification(notification);
-            match (&self.device).write(&notification::encode(notification)) {
+            match (&self.device).write(&encode(notification)) {
                 Ok(_) => {}
                 // The kernel knows nothing of it: nothing to forget.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -139,6 +139,16 @@ impl Shared {
             }
         }
         (self.done)(job.ticket);
+    }
+}
+
+fn encode(notification: &Notification) -> Vec<u8> {
+    match notification {
+        Notification::Name { parent, name } => notification::inval_entry(*parent, name),
+        Notification::Attributes { ino } => notification::inval_attributes(*ino),
+        Notification::Pages { ino, offset, length } => notification::inval_pages(*ino, *offset, *length),
+        Notification::AllNames => notification::inc_epoch(),
+        Notification::LastByte { ino, offset, byte } => notification::store(*ino, *offset, *byte),
     }
 }
 

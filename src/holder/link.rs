@@ -39,6 +39,8 @@ pub enum ToHolder {
 pub enum ToWorker {
     /// Comes with the device. `fresh`: the kernel's INIT waits in it; otherwise a predecessor has answered that.
     Device { fresh: bool },
+    /// The mount answers. `inval_entry`: its kernel forgets a missing name when it is told to.
+    Probed { inval_entry: bool },
     /// Flush, leave, end.
     Stop,
     /// Comes with the table that the holder watches, before the device.

@@ -18,16 +18,16 @@ use nix::{
     time::{ClockId, ClockNanosleepFlags, clock_nanosleep},
 };
 
-use super::table::{Table, Watched};
-use crate::{clock, types::Ino};
+use super::{
+    notification,
+    table::{Table, Watched},
+};
+use crate::clock;
 
 /// How often the deadline is looked at while there is none, or it is past. Must be less than `Timing::forget_time`.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Threads that may hang in the kernel at a time; further files keep their pages, though not their attributes.
 const THREADS_MAX: usize = 256;
-
-const INVAL_INODE: u32 = 2;
-const INC_EPOCH: u32 = 8;
 
 /// Watches over the caches of this device's kernel for as long as the device is there; the table is for its workers.
 pub(super) fn watch(device: Weak<File>) -> io::Result<Table> {
@@ -66,10 +66,10 @@ fn forget(table: &Table, device: &Weak<File>) -> io::Result<()> {
     let Some(kernel) = device.upgrade() else { return Ok(()) };
     let watched = table.watched()?;
     if table.inc_epoch()? {
-        tell(&kernel, &message(INC_EPOCH, &[]));
+        tell(&kernel, &notification::inc_epoch());
     }
     for Watched { ino, .. } in &watched {
-        tell(&kernel, &inode(*ino, -1));
+        tell(&kernel, &notification::inval_attributes(*ino));
     }
     let micros = clock::now().since(begun).as_micros();
     tracing::info!(
@@ -84,11 +84,11 @@ fn forget(table: &Table, device: &Weak<File>) -> io::Result<()> {
         }
         let (kernel, own) = (Arc::clone(&kernel), Arc::clone(&running));
         running.fetch_add(1, SeqCst);
-        let pages = move || {
-            tell(&kernel, &inode(ino, 0));
+        let drop_pages = move || {
+            tell(&kernel, &notification::inval_pages(ino, 0, 0));
             own.fetch_sub(1, SeqCst);
         };
-        if let Err(error) = thread::Builder::new().name("pages".to_owned()).stack_size(64 * 1024).spawn(pages) {
+        if let Err(error) = thread::Builder::new().name("pages".to_owned()).stack_size(64 * 1024).spawn(drop_pages) {
             tracing::warn!(%error, "no thread to drop a file's pages with");
             break;
         }
@@ -100,19 +100,6 @@ fn forget(table: &Table, device: &Weak<File>) -> io::Result<()> {
 /// cached that we are after.
 fn tell(mut kernel: &File, message: &[u8]) {
     kernel.write_all(message).ok();
-}
-
-/// FUSE_NOTIFY_INVAL_INODE: attributes alone with a negative offset, pages from the offset to the end otherwise.
-fn inode(ino: Ino, offset: i64) -> Vec<u8> {
-    message(INVAL_INODE, &[ino.0, offset.cast_unsigned(), 0])
-}
-
-/// `struct fuse_out_header` of a notification and the words behind it (`include/uapi/linux/fuse.h`).
-fn message(code: u32, body: &[u64]) -> Vec<u8> {
-    let length = 16 + 8 * body.len() as u32;
-    let mut message: Vec<u8> = [length, code].iter().flat_map(|word| word.to_ne_bytes()).collect();
-    message.extend([0].iter().chain(body).flat_map(|word| word.to_ne_bytes()));
-    message
 }
 
 fn sleep(time: Duration) -> io::Result<()> {
@@ -132,7 +119,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::types::Instant;
+    use crate::types::{Ino, Instant};
 
     /// A device that keeps what is written to it, and its watchdog.
     fn watched() -> (Table, UnixStream, Arc<File>) {
@@ -149,25 +136,19 @@ mod tests {
         worker.set_slot(0, Some(Watched { ino: Ino(1), is_open_file: false })).expect("write");
         worker.set_slot(1, Some(Watched { ino: Ino(7), is_open_file: true })).expect("write");
         worker.set_deadline(Some(clock::now().after(Duration::from_millis(5)))).expect("write");
-        let expected: Vec<u8> =
-            [message(INC_EPOCH, &[]), inode(Ino(1), -1), inode(Ino(7), -1), inode(Ino(7), 0)].concat();
+        let attributes = |ino| notification::inval_attributes(Ino(ino));
+        let expected =
+            [notification::inc_epoch(), attributes(1), attributes(7), notification::inval_pages(Ino(7), 0, 0)].concat();
         let mut told = vec![0; expected.len()];
         kernel.read_exact(&mut told).expect("the watchdog tells");
         assert_eq!(told, expected);
         // The same deadline is met once; the next one again.
         worker.set_slot(1, None).expect("write");
         worker.set_deadline(Some(Instant(1))).expect("write");
-        let expected: Vec<u8> = [message(INC_EPOCH, &[]), inode(Ino(1), -1)].concat();
+        let expected = [notification::inc_epoch(), attributes(1)].concat();
         let mut told = vec![0; expected.len()];
         kernel.read_exact(&mut told).expect("the watchdog tells");
         assert_eq!(told, expected);
-    }
-
-    #[test]
-    fn the_words_are_the_kernels() {
-        assert_eq!(message(INC_EPOCH, &[]), [16, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let attributes = inode(Ino(7), -1);
-        assert_eq!((attributes.len(), attributes[4], attributes[16], &attributes[24..32]), (40, 2, 7, &[0xff; 8][..]));
     }
 
     #[test]

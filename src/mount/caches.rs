@@ -26,6 +26,9 @@ impl Mount {
     /// How long the kernel may believe in a name. Names end with the lease by themselves where nobody else can end them
     /// all at once.
     pub(super) fn name_ttl(&self) -> Duration {
+        if !self.config.kernel.inval_entry {
+            return Duration::ZERO;
+        }
         let rest = self.caches_until().map_or(Duration::ZERO, |until| until.since(self.now));
         if self.config.kernel.inc_epoch { self.config.timing.cache } else { rest.min(self.config.timing.cache) }
     }

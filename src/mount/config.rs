@@ -92,12 +92,15 @@ impl std::str::FromStr for Opens {
     }
 }
 
-/// What the running kernel can do beyond what every supported kernel can; found out by the shell (`--kernel-mask`
-/// switches each off). All off is Linux 6.1.
+/// What the running kernel can do that not every supported kernel can; found out by the shell (`--kernel-mask` switches
+/// each off).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct KernelFeatures {
     /// FUSE_NOTIFY_INC_EPOCH (6.16).
     pub inc_epoch: bool,
+    /// FUSE_NOTIFY_INVAL_ENTRY waits for LOOKUPs and ends missing names: not so in some releases of Linux 6.19 (PROTOCOL
+    /// R2). Without it no name is kept. Off until the mount has been probed.
+    pub inval_entry: bool,
 }
 
 /// A mount as `status`, metrics and the simulator see it.
@@ -111,6 +114,7 @@ pub struct MountStatus {
     pub lease_held: bool,
     /// No leader answers: reads go by `--when-disconnected`.
     pub cut_off: bool,
+    pub kernel: KernelFeatures,
     /// The last entry of the volume that is applied here; 0 before the first snapshot.
     pub applied: LogIndex,
     /// Digest of the replica at `applied`.

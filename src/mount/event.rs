@@ -77,6 +77,10 @@ pub enum Input {
         store: NodeId,
         result: Result<Bytes, StoreError>,
     },
+    /// The mount's kernel was asked what it does (`KernelFeatures::inval_entry`).
+    Probed {
+        inval_entry: bool,
+    },
     /// Orderly end: flush everything, leave the session; `Output::Stopped` follows.
     Stop,
     /// Nothing happened but time.

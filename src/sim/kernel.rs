@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::options::Options;
 use crate::{
     mount::{Notification, Request, Response},
     types::{Attributes, Errno, Ino, Instant, Name},
@@ -167,11 +168,18 @@ pub(super) struct Kernel {
     pub(super) sent: Vec<(u64, usize, Request)>,
     /// OPENDIR was refused with ENOSYS: it is never sent again, listings are kept.
     pub(super) no_opendir: bool,
+    /// FUSE_NOTIFY_INVAL_ENTRY is that of Linux 6.19: without the directory's lock it looks whether somebody bears the name,
+    /// and does nothing where nobody does (PROTOCOL S1-2b).
+    inval_entry_fails: bool,
     /// A lock or page was given back: whoever waits may look again.
     pub(super) stirred: bool,
 }
 
 impl Kernel {
+    pub(super) fn new(options: &Options) -> Self {
+        Self { inval_entry_fails: !options.inval_entry, ..Self::default() }
+    }
+
     pub(super) fn inode(&mut self, ino: Ino) -> &mut Inode {
         self.inodes.entry(ino).or_default()
     }
@@ -557,6 +565,10 @@ impl Kernel {
             Notification::Name { parent, name } => {
                 let owner = Owner::Ticket(ticket);
                 if !self.inodes.contains_key(parent) && *parent != Ino::ROOT {
+                    return true;
+                }
+                let known = self.dentries.get(&(*parent, name.clone())).and_then(|dentry| dentry.ino);
+                if self.inval_entry_fails && known.is_none() {
                     return true;
                 }
                 if !self.lock(owner, *parent, Hold::Exclusive) {

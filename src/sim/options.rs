@@ -34,6 +34,8 @@ pub struct Options {
     pub forget: u64,
     /// The kernels know FUSE_NOTIFY_INC_EPOCH.
     pub inc_epoch: bool,
+    /// Their FUSE_NOTIFY_INVAL_ENTRY ends missing names and waits for LOOKUPs; otherwise it is that of Linux 6.19.
+    pub inval_entry: bool,
     /// Reads of a mount that no leader answers wait, so that the oracle forgives it nothing.
     pub block: bool,
     /// Chance that a write is too large to travel in its entry.
@@ -63,6 +65,8 @@ pub enum Breach {
     Names,
     /// R2: kernels are told of no attributes, those of directories included.
     Attributes,
+    /// R2: mounts believe that their kernels forget missing names, and these do not.
+    Probe,
     /// R24: kernels are told of no pages.
     Pages,
     /// R1, R3: every reply may be kept for as long as any.
@@ -181,6 +185,7 @@ impl Options {
             faults,
             forget: dice.roll(2) * dice.roll(100),
             inc_epoch: dice.chance(500),
+            inval_entry: Dice::new(seed ^ 0x0069_6e76_616c).chance(850),
             // Of its own dice: the other choices of a seed stay as they were.
             block: Dice::new(seed ^ 0x0062_6c6f_636b).chance(400),
             large: dice.roll(2) * dice.roll(50),

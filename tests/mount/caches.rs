@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::FileExt,
     time::{Duration, Instant},
 };
 
-use super::support::Cluster;
+use super::support::{Cluster, Mount};
 
 /// `MANYFS_WARM_SECONDS` is how long others work elsewhere (3).
 #[test]
@@ -67,6 +68,27 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     let allowed = reclaimed(changes) + cold(begun) + 20 * lost;
     assert!(upcalls <= allowed, "{upcalls}: {:#}", there.report()["fuse"]["upcalls"]);
     assert!(lost > 0 || count("notifications") == told, "changes elsewhere made it forget something");
+}
+
+/// As in some releases of Linux 6.19 (PROTOCOL R2).
+#[test]
+fn a_kernel_that_forgets_badly_is_asked_each_time() {
+    let cluster = Cluster::found();
+    let (good, bad) = (cluster.mount(), cluster.mount_with(&["--kernel-mask", "inval_entry"]));
+    assert_eq!(bad.report()["kernel"]["inval_entry"], false);
+    for mount in [&good, &bad] {
+        mount.wait_for_lease();
+    }
+    let look = |mount: &Mount| fs::metadata(mount.path.join("missing")).map(|_| ()).map_err(|error| error.kind());
+    let before = bad.upcalls();
+    for _ in 0..100 {
+        assert_eq!(look(&bad), Err(ErrorKind::NotFound));
+    }
+    assert!(bad.upcalls() - before >= 100);
+    // What the running kernel does is found out on the mount: a name that it keeps has to appear all the same.
+    assert_eq!(look(&good), Err(ErrorKind::NotFound));
+    fs::write(bad.path.join("missing"), "x").expect("create");
+    assert_eq!((look(&good), look(&bad)), (Ok(()), Ok(())));
 }
 
 #[test]

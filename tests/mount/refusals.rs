@@ -79,7 +79,7 @@ fn unknown_flags_and_values() {
     let mount = |arguments: &[&str]| refused(Command::new(PROGRAM).arg("mount").args(arguments));
     says(&mount(&["--colour", "/mnt"]), &["--colour"]);
     says(&mount(&[]), &["DIRECTORY"]);
-    says(&mount(&["--kernel-mask", "time_travel", "/mnt"]), &["time_travel", "inc_epoch"]);
+    says(&mount(&["--kernel-mask", "time_travel", "/mnt"]), &["time_travel", "inc_epoch", "inval_entry"]);
     says(&mount(&["--squash", "www-data", "/mnt"]), &["33:33"]);
     says(&mount(&["--threads", "0", "/mnt"]), &["1..=16"]);
     says(&mount(&["--holder", "/no/such/socket", "--credential", "/none"]), &["/none"]);

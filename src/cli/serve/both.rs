@@ -58,6 +58,7 @@ impl Serve {
         self.settings.apply(credential.access, &mut mount);
         let worker = WorkerConfig {
             mount,
+            kernel_mask: self.settings.kernel_mask,
             volume: self.volume.clone(),
             threads: self.settings.threads.into(),
             acl: self.settings.acl,

@@ -627,7 +627,7 @@ fn an_unlink_does_not_overtake_a_size_that_is_on_its_way_to_another_thread() {
 
 #[test]
 fn mounts_need_not_have_the_same_kernel() {
-    let kernel = KernelFeatures { inc_epoch: true };
+    let kernel = KernelFeatures { inc_epoch: true, inval_entry: true };
     let mut scene = Scene::with(vec![config(0), Config { kernel, ..config(1) }]);
     for number in 0..10 {
         let requests: Vec<u64> =

@@ -71,7 +71,7 @@ fn more_inodes_take_more_time_to_forget() {
 #[test]
 fn without_inc_epoch_names_expire_with_the_lease() {
     for inc_epoch in [true, false] {
-        let kernel = KernelFeatures { inc_epoch };
+        let kernel = KernelFeatures { inc_epoch, inval_entry: true };
         let mut scene = Scene::with(vec![Config { kernel, ..config(0) }]);
         scene.file(0, "f", b"");
         let deadline = scene.sides[0].deadline.expect("the lease is held");
@@ -85,6 +85,32 @@ fn without_inc_epoch_names_expire_with_the_lease() {
             assert_eq!(scene.now.after(ttl) <= deadline, !inc_epoch, "{text}: {ttl:?}");
         }
     }
+}
+
+#[test]
+fn names_are_kept_only_where_the_kernel_forgets_them() {
+    let kernel = KernelFeatures { inc_epoch: true, inval_entry: false };
+    let mut scene = Scene::with(vec![Config { kernel, ..config(0) }]);
+    for is_kept in [false, true] {
+        let create = Request::Create {
+            parent: Ino::ROOT,
+            name: name(if is_kept { "second" } else { "first" }),
+            mode: 0o644,
+            umask: 0,
+            flags: OpenFlags::default(),
+        };
+        let Ok(Response::Created { entry_ttl: made, .. }) = scene.call(0, create) else { panic!("created") };
+        let mut lookup = |text| match scene.call(0, Request::Lookup { parent: Ino::ROOT, name: name(text) }) {
+            Ok(Response::Entry { entry_ttl, .. }) => entry_ttl,
+            Ok(Response::Missing { ttl }) => ttl,
+            other => panic!("{other:?}"),
+        };
+        for ttl in [made, lookup("first"), lookup("none")] {
+            assert_eq!(ttl > Duration::ZERO, is_kept);
+        }
+        scene.sides[0].mount.handle(scene.now, Input::Probed { inval_entry: true });
+    }
+    assert!(scene.sides[0].mount.status().kernel.inval_entry);
 }
 
 /// Two mounts, one of which has lost its lease to a leader that it still reaches, and behind that a change of the other.

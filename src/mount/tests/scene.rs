@@ -63,7 +63,8 @@ pub(super) fn name(text: &str) -> Name {
 }
 
 pub(super) fn config(number: u128) -> Config {
-    Config::new(ClusterId(1), vec!["leader".to_owned()], MountId(number + 100))
+    let kernel = KernelFeatures { inc_epoch: false, inval_entry: true };
+    Config { kernel, ..Config::new(ClusterId(1), vec!["leader".to_owned()], MountId(number + 100)) }
 }
 
 impl Scene {
@@ -73,7 +74,7 @@ impl Scene {
     }
 
     pub(super) fn with_epoch(mounts: usize) -> Self {
-        let kernel = KernelFeatures { inc_epoch: true };
+        let kernel = KernelFeatures { inc_epoch: true, inval_entry: true };
         Self::with((0..mounts).map(|number| Config { kernel, ..config(number as u128) }).collect())
     }
 

@@ -37,7 +37,7 @@ impl World {
             core,
             clock,
             life: 1,
-            kernel: Kernel::default(),
+            kernel: Kernel::new(&self.options),
             wake: None,
             processes: (0..self.options.processes).map(|_| Process::default()).collect(),
             link: None,
@@ -63,7 +63,10 @@ impl World {
             seed: 100 * (number as u64 + 1) + life,
             timing: self.options.timing,
             content_cache_bytes: 256 * 1024,
-            kernel: KernelFeatures { inc_epoch: self.options.inc_epoch },
+            kernel: KernelFeatures {
+                inc_epoch: self.options.inc_epoch,
+                inval_entry: self.options.inval_entry || self.options.breach == Some(Breach::Probe),
+            },
             when_disconnected: if self.options.block { WhenDisconnected::Block } else { WhenDisconnected::Serve },
             ..Config::new(self.founding.cluster, servers, mount)
         }
@@ -74,7 +77,7 @@ impl World {
         let host = &mut self.mounts[number];
         host.life += 1;
         let (life, link) = (host.life, host.link.take());
-        host.kernel = Kernel::default();
+        host.kernel = Kernel::new(&self.options);
         (host.wake, host.written, host.tickets) = (None, BTreeMap::new(), BTreeMap::new());
         (host.is_fresh, host.expired) = (false, None);
         (host.delegations_lost, host.paused_until, host.stopped_until) = (0, None, None);
