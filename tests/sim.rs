@@ -457,8 +457,8 @@ fn appends_that_a_kernel_places_are_seen() {
 }
 
 #[test]
-fn locks_that_a_close_does_not_end_are_seen() {
-    is_seen(Breach::Closes, &["liveness", "mutual exclusion", "stale read"]);
+fn bytes_that_a_close_does_not_bring_to_the_log_are_seen() {
+    is_seen(Breach::Closes, &["durability"]);
 }
 
 /// Files are unlinked and replaced while others have them open.

@@ -569,6 +569,8 @@ impl Kernel {
                 }
                 let known = self.dentries.get(&(*parent, name.clone())).and_then(|dentry| dentry.ino);
                 if self.inval_entry_fails && known.is_none() {
+                    // It may have waited for the lock when somebody still bore the name.
+                    self.unlock(owner, *parent);
                     return true;
                 }
                 if !self.lock(owner, *parent, Hold::Exclusive) {

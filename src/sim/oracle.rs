@@ -63,6 +63,7 @@ pub(super) struct Glance {
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     pub(super) mount: usize,
+    pub(super) process: usize,
     pub(super) at: Instant,
     pub(super) ino: Ino,
     pub(super) offset: u64,
@@ -72,6 +73,13 @@ pub(super) struct Written {
     pub(super) lost: u64,
     /// Something was written over them, or cut away, before anybody looked.
     pub(super) is_doubtful: bool,
+}
+
+impl Written {
+    fn is_in(&self, content: &[u8]) -> bool {
+        let from = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        content.get(from..from.saturating_add(self.data.len())) == Some(&self.data[..])
+    }
 }
 
 /// A request to change the bytes of this range.
@@ -557,19 +565,35 @@ impl Oracle {
         if glance.without_lease {
             return;
         }
-        // What the log took from the session is gone before the mount hears of it.
-        let has_holds =
-            |written: &&Written| written.session.is_none_or(|session| !self.holds_ended.contains_key(&session));
-        let judged = self.written.iter().filter(|written| written.ino == *ino && !written.is_doubtful);
-        for written in judged.filter(has_holds) {
-            if written.mount == glance.mount || written.at >= glance.start || lost[written.mount] != written.lost {
+        let mut checked = 0;
+        for written in self.written.iter().filter(|written| written.ino == *ino && self.is_certain(written, lost)) {
+            if written.mount == glance.mount || written.at >= glance.start {
                 continue;
             }
-            let from = usize::try_from(written.offset).unwrap_or(usize::MAX);
-            let shown = bytes.get(from..from.saturating_add(written.data.len()));
-            assert!(shown == Some(&written.data[..]), "between write and close: {glance:?} does not see {written:?}");
-            self.checked += 1;
+            assert!(written.is_in(bytes), "between write and close: {glance:?} does not see {written:?}");
+            checked += 1;
         }
+        self.checked += checked;
+    }
+
+    /// P3: close() has returned without an error to a process that wrote since then: the log has its bytes.
+    pub(super) fn check_closed(&mut self, mount: usize, process: usize, since: Instant, lost: &[u64]) {
+        let is_own = |written: &&Written| (written.mount, written.process) == (mount, process) && written.at >= since;
+        let mut checked = 0;
+        for written in self.written.iter().filter(is_own).filter(|written| self.is_certain(written, lost)) {
+            if let Some(content) = self.content(written.ino) {
+                assert!(written.is_in(&content), "durability: closed, and the log does not have {written:?}");
+                checked += 1;
+            }
+        }
+        self.checked += checked;
+    }
+
+    /// Nothing lies over these bytes, and the log took no right to write them away, which may be before the mount hears
+    /// of it.
+    fn is_certain(&self, written: &Written, lost: &[u64]) -> bool {
+        let has_holds = written.session.is_none_or(|session| !self.holds_ended.contains_key(&session));
+        !written.is_doubtful && has_holds && lost[written.mount] == written.lost
     }
 
     /// The mount is not heard of for longer than it may hold anything: what it has written may never get into the log.

@@ -459,8 +459,10 @@ impl World {
             };
             let is_doubtful = self.mounts.iter().flat_map(|host| &host.processes).any(changes);
             let began = self.mounts[number].processes[process].started;
-            self.oracle
-                .wrote(began, Written { mount: number, at: self.now, ino, offset, data, session, lost, is_doubtful });
+            self.oracle.wrote(
+                began,
+                Written { mount: number, process, at: self.now, ino, offset, data, session, lost, is_doubtful },
+            );
         }
         if let Some(until) = running.sleeps_until.take() {
             let life = self.mounts[number].life;
@@ -519,6 +521,10 @@ impl World {
             renamed: host.renamed_since(host.processes[process].started),
             unsettled: std::mem::take(&mut host.processes[process].unsettled),
         };
+        let lost: Vec<u64> = self.mounts.iter().map(|host| host.core.status().counters.delegations_lost).collect();
+        if outcome.is_ok() {
+            self.oracle.check_closed(number, process, glance.start, &lost);
+        }
         for sight in &running.sights {
             let ino = match sight {
                 Sight::Attributes(attributes) => Some(attributes.ino),
@@ -532,8 +538,6 @@ impl World {
                 host.processes.iter().any(is_open) || host.written.get(&ino).is_some_and(|at| *at >= glance.start)
             });
             if !is_ahead || self.is_final {
-                let lost: Vec<u64> =
-                    self.mounts.iter().map(|host| host.core.status().counters.delegations_lost).collect();
                 self.oracle.check_written(&glance, sight, &lost);
                 self.oracle.check_sight(&glance, sight);
             }
