@@ -97,6 +97,8 @@ enum Timer {
     Reopening(Ino),
     /// The file's delegation is still wanted back, perhaps.
     Recall(Ino),
+    /// The kernel has taken over what it was told of the file.
+    HeldBack(Ino),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +138,8 @@ pub struct Mount {
     /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
     deferred: BTreeMap<Ino, BTreeSet<Name>>,
     epochs: Epochs,
+    /// Entries whose change of a file the kernel is told only when it has taken over an answer about that file.
+    held_back: BTreeMap<Ino, Vec<LogIndex>>,
 
     /// Requests that came before the volume.
     early: Vec<(u64, Caller, Request)>,
@@ -211,6 +215,7 @@ impl Mount {
             invalidations: Invalidations::default(),
             deferred: BTreeMap::new(),
             epochs: Epochs::default(),
+            held_back: BTreeMap::new(),
             early: Vec::new(),
             waiting: WaitingTable::default(),
             purposes: BTreeMap::new(),
@@ -255,8 +260,9 @@ impl Mount {
             }
             Input::Request { unique, caller, request } => {
                 if let Request::Getattr { ino } = request {
-                    let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_size_old(ino);
-                    let is_fenced = !self.is_fresh && self.invalidations.is_inode_fenced(ino);
+                    let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_belief_old(ino);
+                    let is_behind = !self.is_fresh || self.lookups.is_behind(ino);
+                    let is_fenced = is_behind && self.invalidations.is_inode_fenced(ino);
                     self.sizes.asked(now, unique, ino, is_overtaken || is_fenced);
                 }
                 if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
@@ -467,6 +473,7 @@ impl Mount {
                 Timer::Epoch => self.send_late_epoch(now),
                 Timer::Reopening(ino) => self.reopening_is_over(ino),
                 Timer::Recall(ino) => self.recall_again(now, ino),
+                Timer::HeldBack(ino) => self.tell_held_back(ino),
             }
         }
         self.client.tick(now);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    Life, Mount, Notification, Output, Purpose,
+    Life, Mount, Notification, Output, Purpose, Timer,
     invalidation::{Gathering, Ranges},
     replica::{Carried, ReplicaError},
     waiting::Kind,
@@ -119,14 +119,16 @@ impl Mount {
         self.counters.notifications += notifications.len() as u64;
         for notification in &notifications {
             match notification {
-                Notification::Attributes { ino } => self.lookups.changed(*ino),
-                Notification::Pages { ino, offset: 0, length: 0 } => self.lookups.forgotten(*ino),
-                Notification::Pages { ino, .. } => self.lookups.changed(*ino),
+                Notification::Attributes { ino } => self.lookups.forgotten(*ino, self.now, false),
+                Notification::Pages { ino, offset, length } => {
+                    self.lookups.forgotten(*ino, self.now, (*offset, *length) == (0, 0));
+                }
                 Notification::Name { .. } | Notification::AllNames | Notification::LastByte { .. } => {}
             }
-            // With a lease nothing completes without this mount: what the kernel believes is old enough to be allowed.
+            // With a lease nothing completes without this mount: what the kernel believes is what was complete, if it was
+            // told of that.
             if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = notification
-                && !self.is_fresh
+                && (!self.is_fresh || self.lookups.is_behind(*ino))
             {
                 self.sizes.forgotten(*ino);
             }
@@ -137,10 +139,17 @@ impl Mount {
     }
 
     pub(super) fn issue_gathered(&mut self, mut gathering: Gathering) -> Option<u64> {
-        for (ino, ranges) in std::mem::take(&mut gathering.pages) {
-            let entries = gathering.page_entries.remove(&ino).unwrap_or_default();
-            self.issue_pages(ino, ranges, entries);
+        let pages = std::mem::take(&mut gathering.pages);
+        let mut page_entries = std::mem::take(&mut gathering.page_entries);
+        let ticket = self.issue_names(gathering);
+        for (ino, ranges) in pages {
+            self.issue_pages(ino, ranges, page_entries.remove(&ino).unwrap_or_default());
         }
+        ticket
+    }
+
+    /// Names, directories and attributes, in order.
+    fn issue_names(&mut self, mut gathering: Gathering) -> Option<u64> {
         let notifications = gathering.notifications();
         if notifications.is_empty() {
             return None;
@@ -276,7 +285,7 @@ impl Mount {
                     self.job_applied(now, job);
                 }
                 if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
-                    self.own_write_applied(now, operation, *reply);
+                    self.own_write_applied(now, index, operation, *reply);
                 }
             }
         }
@@ -357,7 +366,7 @@ impl Mount {
     }
 
     /// Bytes of this mount reached the log. The kernel has the same in its pages, except where apply chose the place.
-    fn own_write_applied(&mut self, now: Instant, operation: &Operation, reply: Reply) {
+    fn own_write_applied(&mut self, now: Instant, index: LogIndex, operation: &Operation, reply: Reply) {
         let (ino, pieces, append) = match operation {
             Operation::Write { ino, pieces, append, .. } => (*ino, pieces, *append),
             Operation::Flush(flush) => (flush.ino, &flush.pieces, false),
@@ -365,7 +374,8 @@ impl Mount {
         };
         let mut written = pieces.last().map_or(0, |last| last.offset);
         if let (Reply::Written { size, .. }, true) = (reply, append) {
-            if self.has_to_be_told(ino) {
+            self.inode_changed(now, ino, index);
+            if self.may_answer(ino) {
                 self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
             }
             written = size.saturating_sub(1);
@@ -381,7 +391,7 @@ impl Mount {
             match change {
                 Change::Name { parent, name, before, now: present } => {
                     for child in [before, present].into_iter().flatten() {
-                        self.gather_inode(*child, index, gathering);
+                        self.gather_inode(now, *child, index, false, gathering);
                     }
                     if self.lookups.is_known(*parent) {
                         gathering.directories.insert(*parent);
@@ -389,45 +399,79 @@ impl Mount {
                         self.gather_name(now, index, *parent, name, gathering);
                     }
                 }
-                // Content: all of the file, though only a range changed. The kernel itself drops the rest when it learns
-                // of the new mtime (FUSE_AUTO_INVAL_DATA), and of what it has nothing of it need not be told again.
                 // Delegation: its holder buffers from the grant's completion on; nothing of it may stay in a kernel
                 // (PROTOCOL R11).
-                Change::Content { ino, .. } | Change::Delegated { ino, now: Some(_), .. }
-                    if self.has_to_be_told(*ino) =>
-                {
-                    gathering.pages.entry(*ino).or_default().push((0, u64::MAX));
-                    gathering.page_entries.entry(*ino).or_default().push(index);
+                Change::Content { ino, .. } | Change::Delegated { ino, now: Some(_), .. } => {
+                    self.gather_inode(now, *ino, index, true, gathering);
                 }
-                Change::Content { .. }
-                | Change::Delegated { .. }
-                | Change::LockGranted { .. }
-                | Change::LocksLost { .. } => {}
+                Change::Delegated { now: None, .. } | Change::LockGranted { .. } | Change::LocksLost { .. } => {}
                 Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
-                    self.gather_inode(*ino, index, gathering);
+                    self.gather_inode(now, *ino, index, false, gathering);
                 }
             }
         }
     }
 
-    /// The inode changed: whether the kernel has to be told.
-    fn has_to_be_told(&mut self, ino: Ino) -> bool {
-        self.lookups.changed(ino);
-        self.may_answer(ino)
+    fn inode_changed(&mut self, now: Instant, ino: Ino, index: LogIndex) {
+        let is_settled = !self.invalidations.is_inode_fenced(ino);
+        self.lookups.changed(ino, now, index, is_settled);
     }
 
-    /// Whether this kernel may answer about the inode by itself, or will have forgotten what it may only in a moment. Told
-    /// to forget what it does not have, it would drop a size that it is being told meanwhile (`Lookups`).
+    /// Whether this kernel may answer about the inode by itself, or will have forgotten what it may only in a moment.
     pub(super) fn may_answer(&self, ino: Ino) -> bool {
         let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
         self.lookups.is_known(ino)
             && (!is_file || self.lookups.is_cached(ino) || self.invalidations.is_inode_fenced(ino))
     }
 
-    fn gather_inode(&mut self, ino: Ino, index: LogIndex, gathering: &mut Gathering) {
-        if self.has_to_be_told(ino) {
+    /// An inode changed elsewhere. Of a file all is forgotten, though only a range or its mode changed: of what the kernel
+    /// does not have it need not be told again, and told of it, it would drop what it is being told meanwhile
+    /// (`Lookups`). The kernel itself drops all pages when it learns of a new mtime (FUSE_AUTO_INVAL_DATA).
+    fn gather_inode(&mut self, now: Instant, ino: Ino, index: LogIndex, is_content: bool, gathering: &mut Gathering) {
+        let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
+        let is_held_back = self.held_back.contains_key(&ino);
+        let on_its_way = self.lookups.told_until(ino, now, 0).filter(|_| is_file && self.lookups.is_cached(ino));
+        if on_its_way.is_some() {
+            self.lookups.will_take_over(ino);
+        }
+        self.inode_changed(now, ino, index);
+        if is_held_back || on_its_way.is_some() {
+            return self.hold_back(ino, index, on_its_way.unwrap_or(now));
+        }
+        if !self.may_answer(ino) {
+            return;
+        }
+        // It has nothing but what it is being told to forget.
+        if is_file && !self.lookups.is_cached(ino) && self.invalidations.join(ino, index) {
+            return;
+        }
+        if is_file && (is_content || self.lookups.has_pages(ino)) {
+            gathering.pages.entry(ino).or_default().push((0, u64::MAX));
+            gathering.page_entries.entry(ino).or_default().push(index);
+        }
+        if !is_content {
             gathering.inodes.insert(ino);
             gathering.entries.push(index);
+        }
+    }
+
+    /// The kernel is told of the change when it has taken over what it was told last.
+    fn hold_back(&mut self, ino: Ino, index: LogIndex, until: Instant) {
+        self.invalidations.require(index);
+        let entries = self.held_back.entry(ino).or_default();
+        entries.push(index);
+        if entries.len() == 1 {
+            self.invalidations.fence_inode(ino);
+            self.timers.insert((until, Timer::HeldBack(ino)));
+        }
+    }
+
+    pub(super) fn tell_held_back(&mut self, ino: Ino) {
+        let Some(entries) = self.held_back.remove(&ino) else { return };
+        self.issue_pages(ino, vec![(0, u64::MAX)], entries.clone());
+        self.invalidations.unfence_inode(ino);
+        for index in entries {
+            self.invalidations.release(index);
         }
     }
 
@@ -445,14 +489,17 @@ impl Mount {
             if shown(before) == shown(self.volume()) && !is_delegated {
                 continue;
             }
+            let is_directory = old.or(new).is_some_and(|inode| inode.kind == FileKind::Directory);
+            let is_rewritten = old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version);
             changed.insert(ino);
-            if old.or(new).is_some_and(|inode| inode.kind == FileKind::Directory) {
+            self.inode_changed(now, ino, index);
+            if is_directory {
                 gathering.directories.insert(ino);
                 names.extend(names_that_differ(ino, before, self.volume()));
             } else {
                 gathering.inodes.insert(ino);
             }
-            if is_delegated || old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version) {
+            if is_delegated || is_rewritten {
                 gathering.pages.insert(ino, vec![(0, u64::MAX)]);
                 gathering.page_entries.insert(ino, vec![index]);
             }

@@ -180,7 +180,7 @@ impl Mount {
         if waiting.collided {
             for (directory, name) in &waiting.names {
                 let child = self.volume().lookup(*directory, name);
-                gathering.inodes.extend(child.filter(|child| self.lookups.is_known(*child)));
+                gathering.inodes.extend(child.filter(|child| self.may_answer(*child)));
                 if !self.lookups.is_known(*directory) {
                     continue;
                 }

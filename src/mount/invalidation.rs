@@ -67,6 +67,25 @@ impl Invalidations {
         self.last_ticket
     }
 
+    /// The entry waits for all that the kernel is being told of the inode. Not if there is a ticket that no entry waits for,
+    /// which may hang: says whether it does.
+    pub(crate) fn join(&mut self, ino: Ino, entry: LogIndex) -> bool {
+        let concerns = |n: &Notification| matches!(n, Notification::Attributes { ino: of } | Notification::Pages { ino: of, .. } if *of == ino);
+        let is_concerned = |ticket: &Ticket| ticket.notifications.iter().any(concerns);
+        if self.tickets.values().any(|ticket| ticket.entries.is_empty() && is_concerned(ticket)) {
+            return false;
+        }
+        let mut has_joined = false;
+        for ticket in self.tickets.values_mut().filter(|ticket| is_concerned(ticket)) {
+            has_joined = true;
+            if !ticket.entries.contains(&entry) {
+                ticket.entries.push(entry);
+                *self.duties.entry(entry).or_insert(0) += 1;
+            }
+        }
+        has_joined
+    }
+
     /// The kernel has carried the ticket out.
     pub(crate) fn notified(&mut self, ticket: u64) {
         let Some(ticket) = self.tickets.remove(&ticket) else { return };
@@ -124,6 +143,10 @@ impl Invalidations {
 
     pub(crate) fn fence_inode(&mut self, ino: Ino) {
         *self.inodes.entry(ino).or_insert(0) += 1;
+    }
+
+    pub(crate) fn unfence_inode(&mut self, ino: Ino) {
+        lower(&mut self.inodes, &ino);
     }
 
     pub(crate) fn is_inode_fenced(&self, ino: Ino) -> bool {

@@ -1,10 +1,8 @@
 //! Which inodes the kernel holds: its lookup counts, as replies raised and FORGET lowered them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use std::time::Duration;
-
-use crate::types::{Ino, Instant};
+use crate::types::{Ino, Instant, LogIndex};
 
 /// How long after an answer the kernel has surely taken it over: the caller's thread only has to run.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_millis(50);
@@ -15,25 +13,55 @@ struct Known {
     /// The kernel has used the inode since the reply that made it known: it has surely processed that reply, and
     /// compares versions from then on (PROTOCOL R1).
     confirmed: bool,
-    /// Attributes or pages were given that the kernel may answer from, since it was last told to forget all of them.
-    is_cached: bool,
-    size: Size,
+    /// Attributes were given that the kernel may answer from, access control lists among them, since it was last told to
+    /// forget them.
+    has_attributes: bool,
+    /// The same of pages.
+    has_pages: bool,
+    belief: Belief,
+    /// The last entry that changed the inode.
+    changed_by: LogIndex,
     /// Attributes that may be kept were given last at this time, and lately to this thread alone.
     given: Option<(Instant, Option<u32>)>,
 }
 
-/// How well the kernel knows how long a file is. It reads pages up to the size it believes in, asks for the size before,
-/// and drops the answer if an invalidation overtakes it (`fuse_change_attributes_i`, fs/fuse/inode.c): then it believes
-/// what it did before, and the read ends there. So what it believes must not be older than the last complete change
-/// whenever a change may come.
+/// What the kernel believes of the inode: how long a file is, and who may use it. It asks before it reads or lets a
+/// process in, and goes by what it believed before if an invalidation overtakes the answer (`fuse_change_attributes_i`,
+/// fs/fuse/inode.c). So that must not be older than the last complete change whenever an invalidation may come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Size {
+enum Belief {
     /// It was told after the last change elsewhere, and has taken that over.
     Current,
-    /// The file changed elsewhere, and nobody asked since.
-    Old,
+    /// The inode changed elsewhere, and nobody asked since. `is_behind`: it did not know the state before that change
+    /// either, which is complete.
+    Old { is_behind: bool },
     /// It was told the first time since then at this moment, and since then this thread alone.
     Told { at: Instant, to: Option<u32> },
+}
+
+impl Known {
+    const fn new(belief: Belief) -> Self {
+        Self {
+            count: 0,
+            confirmed: false,
+            has_attributes: false,
+            has_pages: false,
+            belief,
+            changed_by: LogIndex(0),
+            given: None,
+        }
+    }
+}
+
+impl Belief {
+    /// Another change has come.
+    fn overtaken(self, now: Instant) -> Self {
+        match self {
+            Self::Told { at, .. } if now < at.after(TAKEN_OVER) => Self::Old { is_behind: true },
+            Self::Current | Self::Told { .. } => Self::Old { is_behind: false },
+            old @ Self::Old { .. } => old,
+        }
+    }
 }
 
 /// The kernel's references. The root has one that is never forgotten.
@@ -46,8 +74,8 @@ pub(crate) struct Lookups {
 
 impl Lookups {
     pub(crate) fn new() -> Self {
-        let root = Known { count: 1, confirmed: true, is_cached: false, size: Size::Current, given: None };
-        Self { known: BTreeMap::from([(Ino::ROOT, root)]), changed: vec![Ino::ROOT] }
+        let root = Known { confirmed: true, ..Known::new(Belief::Current) };
+        Self { known: BTreeMap::from([(Ino::ROOT, Known { count: 1, ..root })]), changed: vec![Ino::ROOT] }
     }
 
     /// The kernel may have cached things about this inode.
@@ -60,15 +88,10 @@ impl Lookups {
         self.known.get(&ino).is_some_and(|known| known.confirmed)
     }
 
-    /// A reply hands the inode to the kernel once more.
-    pub(crate) fn replied(&mut self, ino: Ino) {
-        let known = self.known.entry(ino).or_insert(Known {
-            count: 0,
-            confirmed: false,
-            is_cached: false,
-            size: Size::Current,
-            given: None,
-        });
+    /// A reply hands the inode to the kernel once more. `is_behind`: its attributes are older than what has completed.
+    pub(crate) fn replied(&mut self, ino: Ino, is_behind: bool) {
+        let belief = if is_behind { Belief::Old { is_behind } } else { Belief::Current };
+        let known = self.known.entry(ino).or_insert(Known::new(belief));
         if known.count == 0 {
             self.changed.push(ino);
         }
@@ -82,18 +105,29 @@ impl Lookups {
         }
     }
 
-    /// The kernel was given pages, or attributes, of the inode that it may answer from.
-    pub(crate) fn gave(&mut self, ino: Ino) {
+    /// The kernel was given pages that it may answer from. The thread that asked for them (0: nobody knows which) has taken
+    /// over what it was told before.
+    pub(crate) fn gave_pages(&mut self, ino: Ino, thread: u32) {
         if let Some(known) = self.known.get_mut(&ino) {
-            known.is_cached = true;
+            known.has_pages = true;
+            if matches!(known.belief, Belief::Told { to: Some(to), .. } if to == thread) {
+                known.belief = Belief::Current;
+            }
         }
     }
 
-    /// As `gave`: attributes, in an answer to this thread (0: nobody knows which).
+    /// The kernel was given access control lists, or that there is none; it keeps that as long as attributes.
+    pub(crate) fn gave_lists(&mut self, ino: Ino) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.has_attributes = true;
+        }
+    }
+
+    /// The kernel was given attributes that it may answer from, in an answer to this thread (0: nobody knows which).
     pub(crate) fn gave_attributes(&mut self, ino: Ino, now: Instant, thread: u32) {
-        self.gave(ino);
         let is_alone = thread != 0 && !self.is_on_its_way(ino, now, thread);
         if let Some(known) = self.known.get_mut(&ino) {
+            known.has_attributes = true;
             known.given = Some((now, is_alone.then_some(thread)));
         }
     }
@@ -107,53 +141,74 @@ impl Lookups {
 
     /// Whether the kernel may answer anything about the inode by itself.
     pub(crate) fn is_cached(&self, ino: Ino) -> bool {
-        self.known.get(&ino).is_some_and(|known| known.is_cached)
+        self.known.get(&ino).is_some_and(|known| known.has_attributes || known.has_pages)
     }
 
-    /// What the kernel believes of the inode's size may be old now.
-    pub(crate) fn changed(&mut self, ino: Ino) {
+    pub(crate) fn has_pages(&self, ino: Ino) -> bool {
+        self.known.get(&ino).is_some_and(|known| known.has_pages)
+    }
+
+    /// Nothing will overtake what the kernel was told last.
+    pub(crate) fn will_take_over(&mut self, ino: Ino) {
         if let Some(known) = self.known.get_mut(&ino) {
-            known.size = Size::Old;
-            // What the kernel could have kept is overtaken.
-            known.given = None;
+            known.belief = Belief::Current;
         }
     }
 
-    /// Until when an answer that makes the kernel believe in a new size may be on its way to another thread than this one.
+    /// The entry changed the inode. `is_settled`: the kernel is not being told of an earlier change, which so is complete.
+    pub(crate) fn changed(&mut self, ino: Ino, now: Instant, index: LogIndex, is_settled: bool) {
+        let Some(known) = self.known.get_mut(&ino).filter(|known| known.changed_by != index) else { return };
+        known.changed_by = index;
+        known.belief = match known.belief {
+            Belief::Old { is_behind } => Belief::Old { is_behind: is_behind || is_settled },
+            other => other.overtaken(now),
+        };
+        // What the kernel could have kept is overtaken.
+        known.given = None;
+    }
+
+    /// Until when an answer that makes the kernel believe something new may be on its way to another thread than this one.
     pub(crate) fn told_until(&self, ino: Ino, now: Instant, thread: u32) -> Option<Instant> {
-        let Size::Told { at, to } = self.known.get(&ino)?.size else { return None };
+        let Belief::Told { at, to } = self.known.get(&ino)?.belief else { return None };
         let until = at.after(TAKEN_OVER);
         (now < until && (thread == 0 || to != Some(thread))).then_some(until)
     }
 
-    /// What the kernel believes of the inode's size may be older than what has completed.
-    pub(crate) fn is_size_old(&self, ino: Ino) -> bool {
-        self.known.get(&ino).is_some_and(|known| known.size != Size::Current)
+    /// The kernel was not told of the last change, or may not have taken that over.
+    pub(crate) fn is_belief_old(&self, ino: Ino) -> bool {
+        self.known.get(&ino).is_some_and(|known| known.belief != Belief::Current)
     }
 
-    /// The kernel is being told to forget attributes and all pages of the inode.
-    pub(crate) fn forgotten(&mut self, ino: Ino) {
-        self.changed(ino);
+    /// What the kernel believes may be older than what had completed before the last change.
+    pub(crate) fn is_behind(&self, ino: Ino) -> bool {
+        self.known.get(&ino).is_some_and(|known| known.belief == Belief::Old { is_behind: true })
+    }
+
+    /// The kernel is being told to forget attributes, and perhaps all pages.
+    pub(crate) fn forgotten(&mut self, ino: Ino, now: Instant, pages: bool) {
         if let Some(known) = self.known.get_mut(&ino) {
-            known.is_cached = false;
+            known.belief = known.belief.overtaken(now);
+            known.given = None;
+            known.has_attributes = false;
+            known.has_pages &= !pages;
         }
     }
 
     /// The kernel is told the inode's attributes now: whether it may keep them. Not if this is the first time since an
     /// invalidation, nor shortly after it: nothing is told of a change to what it does not keep, so that nothing
-    /// overtakes the answer that makes it believe in a new size.
+    /// overtakes the answer that makes it believe something new.
     /// `thread`: to which the answer goes; 0: nobody knows.
     pub(crate) fn may_keep(&mut self, ino: Ino, now: Instant, thread: u32) -> bool {
         let Some(known) = self.known.get_mut(&ino) else { return false };
-        match known.size {
-            Size::Current => {}
-            Size::Old => known.size = Size::Told { at: now, to: (thread != 0).then_some(thread) },
-            Size::Told { at, to } if now < at.after(TAKEN_OVER) => {
-                known.size = Size::Told { at, to: to.filter(|to| *to == thread) };
+        match known.belief {
+            Belief::Current => {}
+            Belief::Old { .. } => known.belief = Belief::Told { at: now, to: (thread != 0).then_some(thread) },
+            Belief::Told { at, to } if now < at.after(TAKEN_OVER) => {
+                known.belief = Belief::Told { at, to: to.filter(|to| *to == thread) };
             }
-            Size::Told { .. } => known.size = Size::Current,
+            Belief::Told { .. } => known.belief = Belief::Current,
         }
-        known.size == Size::Current
+        known.belief == Belief::Current
     }
 
     /// The kernel dropped `count` references. True when it holds none any more.
@@ -194,8 +249,8 @@ mod tests {
     fn an_inode_is_known_from_its_first_reply_to_its_last_forget() {
         let mut lookups = Lookups::new();
         let ino = Ino(5);
-        lookups.replied(ino);
-        lookups.replied(ino);
+        lookups.replied(ino, false);
+        lookups.replied(ino, false);
         assert!(!lookups.forget(ino, 1));
         assert!(lookups.is_known(ino));
         assert!(lookups.forget(ino, 1));
@@ -206,8 +261,8 @@ mod tests {
     fn it_is_confirmed_by_use_and_not_by_a_second_reply() {
         let mut lookups = Lookups::new();
         let ino = Ino(5);
-        lookups.replied(ino);
-        lookups.replied(ino);
+        lookups.replied(ino, false);
+        lookups.replied(ino, false);
         assert!(!lookups.is_confirmed(ino));
         lookups.confirm(ino);
         assert!(lookups.is_confirmed(ino));
@@ -218,7 +273,7 @@ mod tests {
     #[test]
     fn an_answer_is_on_its_way_to_other_threads_for_a_while() {
         let (mut lookups, ino) = (Lookups::new(), Ino(5));
-        lookups.replied(ino);
+        lookups.replied(ino, false);
         let (given, later) = (Instant(1_000_000_000), Instant(1_000_000_000).after(TAKEN_OVER));
         assert!(!lookups.is_on_its_way(ino, given, 8));
         lookups.gave_attributes(ino, given, 7);

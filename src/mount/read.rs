@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Caller, Mount, Response,
+    sizes::OWN_READS,
     view::Segment,
     waiting::{Kind, Waiting},
 };
@@ -40,6 +41,7 @@ impl Mount {
         match self.assemble(ino, offset, length, &blocks) {
             Ok(parts) => {
                 self.counters.content_hits += 1;
+                self.give_pages(unique, ino, caller);
                 self.respond(unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.respond(unique, Err(Errno::EIO)),
@@ -81,12 +83,15 @@ impl Mount {
 
     fn retry_read(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        let deadline = waiting.deadline;
+        let (deadline, caller) = (waiting.deadline, waiting.caller);
         let Kind::Read { ino, offset, length, blocks } = &mut waiting.kind else { return };
         let (ino, offset, length) = (*ino, *offset, *length);
         let blocks = std::mem::take(blocks);
         match self.assemble(ino, offset, length, &blocks) {
-            Ok(parts) => self.answer(now, unique, Ok(Response::Data(parts))),
+            Ok(parts) => {
+                self.give_pages(unique, ino, caller);
+                self.answer(now, unique, Ok(Response::Data(parts)));
+            }
             Err(Absent::Damaged) => self.answer(now, unique, Err(Errno::EIO)),
             Err(Absent::Blocks(missing)) => {
                 let needed = self.blocks_of(ino, offset, length);
@@ -97,6 +102,13 @@ impl Mount {
                 }
                 self.fetch(now, missing, deadline);
             }
+        }
+    }
+
+    /// The kernel keeps what it is answered; this mount's own READs are no business of it.
+    fn give_pages(&mut self, unique: u64, ino: Ino, caller: Caller) {
+        if unique & OWN_READS == 0 {
+            self.lookups.gave_pages(ino, caller.pid);
         }
     }
 
@@ -153,7 +165,6 @@ impl Mount {
             return Err(Absent::Blocks(missing));
         }
         zeros(&mut parts, end - at);
-        self.lookups.gave(ino);
         Ok(if parts.len() > PARTS_MAX { vec![joined(&parts)] } else { parts })
     }
 

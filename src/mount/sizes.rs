@@ -11,7 +11,7 @@ use super::{Caller, Mount, Notification, Output, Response, lookups::TAKEN_OVER};
 use crate::types::{Errno, FileKind, Ino, Instant};
 
 /// Numbers of this mount's own READs; the kernel counts its requests up from 1 (`fuse_get_unique`).
-const OWN_READS: u64 = 1 << 63;
+pub(super) const OWN_READS: u64 = 1 << 63;
 
 type Answer = Result<Response, Errno>;
 

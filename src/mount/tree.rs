@@ -106,7 +106,7 @@ impl Mount {
 
     /// A reply gives the kernel the inode.
     pub(super) fn hand_out(&mut self, attributes: &Attributes) {
-        self.lookups.replied(attributes.ino);
+        self.lookups.replied(attributes.ino, self.is_delegated_elsewhere(attributes.ino));
         if attributes.kind == FileKind::File {
             self.handles.file_known(attributes.ino);
         }
@@ -216,7 +216,7 @@ impl Mount {
     fn getxattr(&mut self, ino: Ino, name: &XattrName, length: u32) -> Result<Response, Errno> {
         if name.as_bytes().starts_with(ACL_PREFIX) {
             // The kernel keeps lists, and that there is none, until it is told to forget attributes.
-            self.lookups.gave(ino);
+            self.lookups.gave_lists(ino);
         }
         if self.volume().inode(ino).is_none() {
             return Err(Errno::ENOENT);

@@ -139,12 +139,13 @@ impl Mount {
     /// late reply.
     pub(super) fn attributes_ttl(&mut self, caller: Caller, ino: Ino) -> Duration {
         let is_ahead = self.files.get(&ino).is_some_and(super::file::File::is_ahead);
-        let is_settled = !is_ahead && !self.is_delegated_elsewhere(ino);
+        let is_elsewhere = self.is_delegated_elsewhere(ino);
         let is_fenced = self.invalidations.is_inode_fenced(ino);
         let is_safe = !is_fenced && self.lookups.is_confirmed(ino);
         let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
-        let is_current = !is_file || !is_fenced && self.lookups.may_keep(ino, self.now, caller.pid);
-        if self.is_fresh && is_settled && is_safe && is_current && self.is_watched(ino) {
+        let is_told = !is_fenced && !is_elsewhere;
+        let is_current = !is_file || is_told && self.lookups.may_keep(ino, self.now, caller.pid);
+        if self.is_fresh && !is_ahead && !is_elsewhere && is_safe && is_current && self.is_watched(ino) {
             self.lookups.gave_attributes(ino, self.now, caller.pid);
             self.config.timing.cache
         } else {

@@ -54,7 +54,7 @@ impl Mount {
         }
         if !self.handles.is_direct(fh) {
             // The kernel keeps the bytes in its pages.
-            self.lookups.gave(ino);
+            self.lookups.gave_pages(ino, caller.pid);
         }
         if self.handles.has_lost_lock(fh) {
             return self.respond(unique, Err(Errno::EIO));

@@ -62,6 +62,8 @@ pub(super) struct Process {
     pub(super) began_as: (Option<SessionId>, LogIndex),
     /// No leader answered at some time since.
     pub(super) without_lease: bool,
+    /// Its mount had no lease at some time since the call began.
+    pub(super) lost_lease: bool,
     /// Names that a rename had moved, and that were still to be invalidated when the call began.
     pub(super) unsettled: BTreeSet<(Ino, Name)>,
 }
@@ -72,6 +74,8 @@ pub(super) struct MountHost {
     pub(super) core: Mount,
     /// Of the machine: worker, holder and kernel go by it.
     pub(super) clock: Clock,
+    /// Otherwise one that crashed is still to come back.
+    pub(super) is_started: bool,
     pub(super) life: u64,
     pub(super) kernel: Kernel,
     pub(super) wake: Option<Instant>,

@@ -151,6 +151,8 @@ pub(super) enum Context {
 #[derive(Debug)]
 struct Ticket {
     notifications: VecDeque<Notification>,
+    /// The first of them hangs: what it does before has been done.
+    hangs: bool,
 }
 
 #[derive(Debug, Default)]
@@ -205,9 +207,14 @@ impl Kernel {
         inode.attributes.filter(|_| self.now < inode.until)
     }
 
-    /// What the inode looked like when its attributes were last told, valid or not; the kernel's i_size.
+    /// What the inode looked like when its attributes were last told and taken over, valid or not.
+    pub(super) fn believed_attributes(&self, ino: Ino) -> Option<Attributes> {
+        self.inodes.get(&ino)?.attributes
+    }
+
+    /// The kernel's i_size.
     pub(super) fn known_size(&self, ino: Ino) -> u64 {
-        self.inodes.get(&ino).and_then(|inode| inode.attributes).map_or(0, |attributes| attributes.size)
+        self.believed_attributes(ino).map_or(0, |attributes| attributes.size)
     }
 
     /// A READ got fewer bytes than it asked for: the file ends here, unless something overtook the answer
@@ -467,7 +474,8 @@ impl Kernel {
         self.inode(ino).version = version;
     }
 
-    fn forget_attributes(&mut self, ino: Ino) {
+    /// FUSE_NOTIFY_INVAL_INODE, as far as it is done at once.
+    pub(super) fn forget_attributes(&mut self, ino: Ino) {
         if self.inodes.contains_key(&ino) {
             self.touched(ino);
             self.inode(ino).until = Instant(0);
@@ -535,7 +543,7 @@ impl Kernel {
 
     /// Begins to carry out a ticket's notifications.
     pub(super) fn notify(&mut self, ticket: u64, notifications: Vec<Notification>) {
-        self.tickets.insert(ticket, Ticket { notifications: notifications.into() });
+        self.tickets.insert(ticket, Ticket { notifications: notifications.into(), hangs: false });
         self.stirred = true;
     }
 
@@ -543,13 +551,16 @@ impl Kernel {
     pub(super) fn run_tickets(&mut self) -> Vec<u64> {
         let mut done = Vec::new();
         for ticket in self.tickets.keys().copied().collect::<Vec<_>>() {
-            while let Some(next) = self.tickets.get(&ticket).and_then(|t| t.notifications.front().cloned()) {
-                if !self.carry_out(ticket, &next) {
+            while let Some((next, hangs)) =
+                self.tickets.get(&ticket).and_then(|t| Some((t.notifications.front()?.clone(), t.hangs)))
+            {
+                let hangs = !self.carry_out(ticket, &next, hangs);
+                let Some(running) = self.tickets.get_mut(&ticket) else { break };
+                running.hangs = hangs;
+                if hangs {
                     break;
                 }
-                if let Some(running) = self.tickets.get_mut(&ticket) {
-                    running.notifications.pop_front();
-                }
+                running.notifications.pop_front();
             }
             if self.tickets.get(&ticket).is_some_and(|running| running.notifications.is_empty()) {
                 self.tickets.remove(&ticket);
@@ -559,8 +570,8 @@ impl Kernel {
         done
     }
 
-    /// False where it has to wait.
-    fn carry_out(&mut self, ticket: u64, notification: &Notification) -> bool {
+    /// False where it has to wait, and is to be called again.
+    fn carry_out(&mut self, ticket: u64, notification: &Notification, has_hung: bool) -> bool {
         match notification {
             Notification::Name { parent, name } => {
                 let owner = Owner::Ticket(ticket);
@@ -589,7 +600,9 @@ impl Kernel {
                 true
             }
             Notification::Pages { ino, offset, length } => {
-                self.forget_attributes(*ino);
+                if !has_hung {
+                    self.forget_attributes(*ino);
+                }
                 let first = offset / PAGE;
                 let last = if *length == 0 { u64::MAX } else { (offset + length - 1) / PAGE };
                 if self.are_locked(*ino, first, last) {
@@ -608,7 +621,9 @@ impl Kernel {
             }
             // fuse_notify_store: the size first, then the page.
             Notification::LastByte { ino, offset, byte } => {
-                self.forget_attributes(*ino);
+                if !has_hung {
+                    self.forget_attributes(*ino);
+                }
                 let page = offset / PAGE;
                 let is_last = {
                     let Some(inode) = self.inodes.get_mut(ino) else { return true };

@@ -67,6 +67,8 @@ pub enum Breach {
     Attributes,
     /// R2: mounts believe that their kernels forget missing names, and these do not.
     Probe,
+    /// Kernels are told to forget each file that they have just asked about, and go by what they believed before.
+    Beliefs,
     /// R24: kernels are told of no pages.
     Pages,
     /// R1, R3: every reply may be kept for as long as any.

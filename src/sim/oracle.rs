@@ -421,11 +421,27 @@ impl Oracle {
     /// PROTOCOL R19: what a process saw was true at some time between the last change that was complete before its call
     /// began and its call's end; and its mount did not go back.
     pub(super) fn check_sight(&mut self, glance: &Glance, sight: &Sight) {
-        if let Sight::Listing { directory, entries } = sight {
-            self.check_listing(glance, *directory, entries);
-            return;
+        match sight {
+            Sight::Listing { directory, entries } => return self.check_listing(glance, *directory, entries),
+            Sight::Mode { .. } => return self.check_mode(glance, sight),
+            Sight::Name { .. } | Sight::Attributes(_) | Sight::Content { .. } => {}
         }
         self.check_value(glance, sight, true);
+    }
+
+    /// By which mode the kernel let a process in: by one since the last complete change. Not by one that is no older than
+    /// what stat() has shown, which goes by the answer whatever the kernel makes of that; and files that lose their last
+    /// name meanwhile are left out: their mount's own unlink makes the kernel drop what it asked for (fuse_entry_unlinked).
+    fn check_mode(&mut self, glance: &Glance, sight: &Sight) {
+        let object = object_of(sight);
+        let Some(versions) = self.history.get(&object) else { return };
+        let allowed = &versions[self.floor(glance, &object, versions)..];
+        let has_gone =
+            allowed.iter().any(|(_, value)| !matches!(value, Value::Attributes(attributes) if attributes.nlink > 0));
+        let is_right =
+            has_gone || self.is_ahead(glance, &object) || allowed.iter().any(|(_, value)| fits(sight, value));
+        assert!(is_right, "permission: {glance:?} went by {sight:?}, not by one of {allowed:?}");
+        self.checked += 1;
     }
 
     /// `binds`: what is seen here is the least that may be seen from now on. A listing does not bind: it may show a name
@@ -581,10 +597,13 @@ impl Oracle {
         let is_own = |written: &&Written| (written.mount, written.process) == (mount, process) && written.at >= since;
         let mut checked = 0;
         for written in self.written.iter().filter(is_own).filter(|written| self.is_certain(written, lost)) {
-            if let Some(content) = self.content(written.ino) {
-                assert!(written.is_in(&content), "durability: closed, and the log does not have {written:?}");
-                checked += 1;
-            }
+            let versions = self.history.get(&Object::Content(written.ino));
+            let was_there = versions.is_none_or(|versions| {
+                // It may have been written over since.
+                versions.iter().any(|(_, value)| matches!(value, Value::Content(content) if written.is_in(content)))
+            });
+            assert!(was_there, "durability: closed, and the log does not have {written:?}");
+            checked += 1;
         }
         self.checked += checked;
     }
@@ -656,6 +675,7 @@ fn object_of(sight: &Sight) -> Object {
     match sight {
         Sight::Name { parent, name, .. } => Object::Name(*parent, name.clone()),
         Sight::Attributes(attributes) => Object::Attributes(attributes.ino),
+        Sight::Mode { ino, .. } => Object::Attributes(*ino),
         Sight::Content { ino, .. } => Object::Content(*ino),
         Sight::Listing { directory, .. } => Object::Attributes(*directory),
     }
@@ -665,6 +685,7 @@ fn fits(sight: &Sight, value: &Value) -> bool {
     match (sight, value) {
         (Sight::Name { ino, .. }, Value::Ino(found)) => ino == found,
         (Sight::Attributes(attributes), Value::Attributes(found)) => *attributes == **found,
+        (Sight::Mode { mode, .. }, Value::Attributes(found)) => *mode == found.mode,
         (Sight::Content { bytes, .. }, Value::Content(found)) => bytes == found,
         _ => false,
     }

@@ -80,10 +80,25 @@ pub(super) enum Call {
 /// What a process saw.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Sight {
-    Name { parent: Ino, name: Name, ino: Option<Ino> },
+    Name {
+        parent: Ino,
+        name: Name,
+        ino: Option<Ino>,
+    },
     Attributes(Attributes),
-    Content { ino: Ino, bytes: Bytes },
-    Listing { directory: Ino, entries: Vec<(Bytes, Ino)> },
+    /// By which the kernel lets a process in: what it believes once it has asked, and not what it was answered.
+    Mode {
+        ino: Ino,
+        mode: u16,
+    },
+    Content {
+        ino: Ino,
+        bytes: Bytes,
+    },
+    Listing {
+        directory: Ino,
+        entries: Vec<(Bytes, Ino)>,
+    },
 }
 
 /// Something has to happen first.
@@ -326,6 +341,10 @@ impl Step<'_> {
         let attributes = try_call!(self.attributes(ino));
         self.see_name(parent, &path.name, Some(ino));
         self.running.sights.push(Sight::Attributes(attributes));
+        let believed = self.note(|kernel| Some(Note::Attributes(kernel.believed_attributes(ino))))?;
+        if let Note::Attributes(Some(Attributes { mode, .. })) = believed {
+            self.running.sights.push(Sight::Mode { ino, mode });
+        }
         Ok(Ok(()))
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    super::*,
+    super::{lookups::TAKEN_OVER, *},
     scene::{CALLER, Scene, Step, config, name},
 };
 use crate::{
@@ -14,8 +14,6 @@ use crate::{
 };
 
 const LONG: Duration = Timing::DEFAULT.cache;
-/// After that the kernel has surely taken over what it was told.
-const TAKEN_OVER: Duration = Duration::from_millis(50);
 /// No acknowledgement waits longer for INC_EPOCH.
 const EPOCH_PAUSE: Duration = Timing::DEFAULT.heartbeat.saturating_mul(2);
 
@@ -65,6 +63,7 @@ fn a_foreign_change_tells_the_name_its_directory_and_its_children_in_this_order(
     }
     scene.getattr(1, file);
     scene.getattr(1, victim);
+    scene.pass(TAKEN_OVER);
     scene.forget_notified();
     assert_eq!(scene.call(0, rename_request("a", "b", RenameMode::Replace)), Ok(Response::Done));
     let told = &scene.sides[1].notified;

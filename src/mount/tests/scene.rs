@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{super::*, leader::Leader};
+use super::{
+    super::{lookups::TAKEN_OVER, *},
+    leader::Leader,
+};
 use crate::{
     limits::Timing,
     namespace::NewNode,
@@ -142,9 +145,12 @@ impl Scene {
         self.sides[side].answers.get(&unique).cloned()
     }
 
-    /// The answer to a request that needs no time to pass.
+    /// The answer to a request that needs no time to pass, but for what another kernel takes to take over an answer.
     pub(super) fn call(&mut self, side: usize, request: Request) -> Result<Response, Errno> {
         let unique = self.send(side, request.clone());
+        if self.answer(side, unique).is_none() {
+            self.pass(TAKEN_OVER);
+        }
         self.answer(side, unique).unwrap_or_else(|| panic!("{request:?} is not answered"))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    super::*,
+    super::{lookups::TAKEN_OVER, *},
     scene::{CALLER, Scene, config, name},
 };
 use crate::{
@@ -182,6 +182,8 @@ fn attributes_are_cached_only_where_the_kernel_compares_versions() {
     let second = scene.call(1, lookup("a"));
     assert_eq!(entry_ttls(second), (LONG, Duration::ZERO), "the kernel may not have seen the first reply yet");
     let ino = scene.lookup(1, Ino::ROOT, "a").expect("it is there");
+    assert_eq!(scene.getattr(1, ino).1, Duration::ZERO, "the file's maker could write it unseen until now");
+    scene.pass(TAKEN_OVER);
     assert_eq!(scene.getattr(1, ino).1, LONG);
     assert_eq!(entry_ttls(scene.call(1, lookup("a"))), (LONG, LONG));
     scene.call(1, Request::Open { ino, flags: OpenFlags::default() }).expect("it opens");

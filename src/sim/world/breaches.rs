@@ -22,12 +22,17 @@ const SENDING_BITS: u32 = 40;
 impl World {
     /// The mount has sent this, whether it will arrive or not.
     pub(super) fn break_at_sending(&mut self, link: u64, message: &ToLeader) {
-        if let (Some(Breach::Renewals), ToLeader::Renew { number }) = (self.options.breach, message)
-            && let Some(Link { mount, mount_life: life, mount_connection: connection, .. }) =
-                self.links.get(&link).copied()
+        let message = match (self.options.breach, message) {
+            (Some(Breach::Renewals), ToLeader::Renew { number }) => granted(*number),
+            // Before the entries that it lacks, which come the same way.
+            (Some(Breach::ReadIndexes), ToLeader::ReadIndex { number }) => {
+                ToMount::ReadIndex { number: *number, index: LogIndex(0) }
+            }
+            _ => return,
+        };
+        if let Some(Link { mount, mount_life: life, mount_connection: connection, .. }) = self.links.get(&link).copied()
         {
-            let message = Box::new(granted(*number));
-            self.after(Duration::ZERO, Event::Forged { mount, life, connection, message });
+            self.after(Duration::ZERO, Event::Forged { mount, life, connection, message: Box::new(message) });
         }
     }
 
@@ -101,7 +106,6 @@ impl World {
                 *outcome = Ok(Reply::Locked);
             }
             (Some(Breach::Retries), ToMount::Answer { sequence, .. }) => sequence.0 &= (1 << SENDING_BITS) - 1,
-            (Some(Breach::ReadIndexes), ToMount::ReadIndex { index, .. }) => *index = LogIndex(0),
             _ => {}
         }
     }

@@ -36,6 +36,7 @@ impl World {
         self.mounts.push(MountHost {
             core,
             clock,
+            is_started: true,
             life: 1,
             kernel: Kernel::new(&self.options),
             wake: None,
@@ -94,7 +95,8 @@ impl World {
             self.break_link(link);
         }
         let config = self.mount_config(number, life);
-        // What stands here until the new one starts is never asked for anything.
+        // What stands here until the new one starts is told nothing.
+        self.mounts[number].is_started = false;
         self.mounts[number].core = Mount::new(self.mounts[number].clock.at(self.now), config);
         let time = self.dice.micros(10_000, 1_000_000);
         self.after(time, Event::MountStart { mount: number, life });
@@ -106,6 +108,7 @@ impl World {
         }
         let config = self.mount_config(number, life);
         self.mounts[number].core = Mount::new(self.mounts[number].clock.at(self.now), config);
+        self.mounts[number].is_started = true;
         self.oracle.mount_is_new(number);
         self.drain_mount(number);
         for process in 0..self.options.processes {
@@ -119,6 +122,9 @@ impl World {
 
     pub(super) fn tell_mount(&mut self, number: usize, input: Input) {
         let host = &mut self.mounts[number];
+        if !host.is_started {
+            return;
+        }
         if host.stopped_until.is_some() {
             return host.backlog.push(input);
         }
@@ -136,6 +142,9 @@ impl World {
         host.is_fresh = status.lease_held;
         if status.counters.delegations_lost > host.delegations_lost {
             (host.delegations_lost, host.expired) = (status.counters.delegations_lost, Some(self.now));
+        }
+        if !status.lease_held {
+            host.processes.iter_mut().for_each(|process| process.lost_lease = true);
         }
         if status.cut_off && !self.options.block {
             host.processes.iter_mut().for_each(|process| process.without_lease = true);
@@ -378,6 +387,11 @@ impl World {
         }
         let host = &mut self.mounts[number];
         host.kernel.now = host.clock.at(self.now);
+        if self.options.breach == Some(Breach::Beliefs)
+            && let Ok(Response::Attributes { attributes, .. }) = &result
+        {
+            host.kernel.forget_attributes(attributes.ino);
+        }
         let process = host.kernel.answered(unique, &result);
         result.is_ok().hash(&mut self.trace);
         if let Some(running) = process.and_then(|process| self.mounts[number].processes[process].running.as_mut()) {
@@ -528,6 +542,8 @@ impl World {
         for sight in &running.sights {
             let ino = match sight {
                 Sight::Attributes(attributes) => Some(attributes.ino),
+                Sight::Mode { .. } if self.mounts[number].processes[process].lost_lease => continue,
+                Sight::Mode { ino, .. } => Some(*ino),
                 Sight::Content { ino, .. } => Some(*ino),
                 _ => None,
             };
@@ -596,7 +612,7 @@ impl World {
         }
         let host = &mut self.mounts[number].processes[process];
         host.unsettled = unsettled;
-        (host.started, host.without_lease) = (self.now, without_lease);
+        (host.started, host.without_lease, host.lost_lease) = (self.now, without_lease, !status.lease_held);
         host.began_as = began_as;
         host.running = Some(Running::new(call));
         self.run_kernel(number, Some(process));

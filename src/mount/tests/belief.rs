@@ -1,0 +1,100 @@
+//! What a kernel believes of a file's size and mode: the answers that teach it so are not overtaken by what it is told to
+//! forget (`lookups.rs`, `sizes.rs`).
+
+use std::time::Duration;
+
+use super::{
+    super::{lookups::TAKEN_OVER, *},
+    scene::{CALLER, Scene, Step},
+};
+use crate::types::AttributeChanges;
+
+fn chmod(ino: Ino, mode: u16) -> Request {
+    Request::Setattr { ino, changes: AttributeChanges { mode: Some(mode), ..AttributeChanges::default() } }
+}
+
+/// A file of the first mount that the second has looked up and read.
+fn read_elsewhere() -> (Scene, Ino) {
+    let mut scene = Scene::new(2);
+    let file = scene.file(0, "f", b"content");
+    scene.lookup(1, Ino::ROOT, "f");
+    scene.getattr(1, file);
+    scene.read(1, file, 0, 100);
+    scene.pass(TAKEN_OVER);
+    scene.forget_notified();
+    (scene, file)
+}
+
+#[test]
+fn what_the_kernel_has_forgotten_is_not_told_again() {
+    let (mut scene, file) = read_elsewhere();
+    assert!(scene.call(0, chmod(file, 0o600)).is_ok());
+    let all = [Notification::Attributes { ino: file }, Notification::Pages { ino: file, offset: 0, length: 0 }];
+    assert!(all.iter().all(|one| scene.sides[1].notified.contains(one)), "{:?}", scene.sides[1].notified);
+    scene.forget_notified();
+    assert!(scene.call(0, chmod(file, 0o640)).is_ok());
+    assert_eq!(scene.sides[1].notified, [], "an answer that is under way would be overtaken for nothing");
+    assert_eq!(scene.getattr(1, file).0.mode, 0o640);
+}
+
+#[test]
+fn an_answer_is_taken_over_before_the_next_change_is_told() {
+    let (mut scene, file) = read_elsewhere();
+    assert!(scene.call(0, chmod(file, 0o600)).is_ok());
+    let other = Caller { pid: CALLER.pid + 1, ..CALLER };
+    scene.getattr(1, file);
+    scene.send_as(1, 900, other, Request::Read { ino: file, fh: 0, offset: 0, length: 100 });
+    scene.forget_notified();
+    let changed = scene.send(0, chmod(file, 0o640));
+    scene.pass(TAKEN_OVER - Duration::from_millis(1));
+    assert_eq!((scene.answer(0, changed), &scene.sides[1].notified[..]), (None, &[][..]));
+    assert_eq!(scene.getattr(1, file).1, Duration::ZERO, "what is about to be forgotten is not kept");
+    scene.pass(Duration::from_millis(1));
+    assert!(scene.answer(0, changed).is_some_and(|answer| answer.is_ok()));
+    assert!(scene.sides[1].notified.contains(&Notification::Attributes { ino: file }));
+}
+
+#[test]
+fn a_change_waits_for_what_is_being_told_and_needs_nothing_of_its_own() {
+    let (mut scene, file) = read_elsewhere();
+    scene.sides[1].is_stalled = true;
+    let first = scene.send(0, chmod(file, 0o600));
+    let told = scene.sides[1].mount.status().counters.notifications;
+    let second = scene.send(0, chmod(file, 0o640));
+    assert_eq!(scene.sides[1].mount.status().counters.notifications, told);
+    assert_eq!((scene.answer(0, first), scene.answer(0, second)), (None, None));
+    scene.sides[1].is_stalled = false;
+    scene.settle();
+    assert!(scene.answer(0, first).is_some() && scene.answer(0, second).is_some());
+}
+
+#[test]
+fn a_size_that_the_kernel_was_never_told_is_told_by_its_last_byte() {
+    let (mut scene, file) = read_elsewhere();
+    let here = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    let there = scene.open(1, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    scene.write(0, file, here, 0, b"much longer!");
+    scene.close(0, file, here);
+    // Bytes in the middle: the kernel believes in the size of before, and keeps pages.
+    scene.write(1, file, there, 0, b"M");
+    scene.flush(1, file, there);
+    scene.sides[1].is_stalled = true;
+    scene.send(0, chmod(file, 0o600));
+    let asked = scene.send(1, Request::Getattr { ino: file });
+    assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
+    scene.sides[1].is_stalled = false;
+    scene.settle();
+    let stored = scene.position(&Step::Told(1, Notification::LastByte { ino: file, offset: 11, byte: b'!' }));
+    assert!(stored < scene.position(&Step::Answered(1, asked)), "{:?}", scene.journal);
+}
+
+#[test]
+fn a_name_of_a_file_that_is_being_written_elsewhere_tells_no_size() {
+    let mut scene = Scene::new(2);
+    let (file, fh) = scene.create(0, "f");
+    scene.write(0, file, fh, 0, b"unseen");
+    scene.lookup(1, Ino::ROOT, "f");
+    assert!(scene.sides[1].mount.lookups.is_behind(file), "the bytes are complete, and not in the answer");
+    assert_eq!(scene.getattr(1, file).0.size, 6);
+    assert!(!scene.sides[1].mount.lookups.is_behind(file));
+}
