@@ -183,6 +183,13 @@ fn a_lock_that_is_asked_for_again_is_that_of_the_new_session() {
     let _ = sim::run(1229, before_stops(1229), None);
 }
 
+/// A lock lost its place in the queue with all that its session held, and was asked for again; a late answer to the first
+/// call counted for the second, which was then asked for a third time: what came of the second nobody ever gave back.
+#[test]
+fn a_late_answer_of_a_call_that_lost_its_place_counts_for_no_other() {
+    let _ = sim::run(34379, Options::from_seed(34379), None);
+}
+
 /// The checker asked too much: a write that had come and gone while another ran lay over it (3172); what a delegation
 /// carried was judged lost only when its mount heard of that, not when the log took it (1646, 2858).
 #[test]

@@ -57,7 +57,7 @@ pub(crate) struct Job {
     /// What its blocks are pinned by in the stores.
     upload: Option<UploadId>,
     /// The request that is answered by its reply. `None`: a flush.
-    request: Option<u64>,
+    pub(super) request: Option<u64>,
     /// Requests that wait until it is complete.
     watchers: Vec<u64>,
     stage: Stage,

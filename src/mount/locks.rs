@@ -214,6 +214,10 @@ impl Mount {
             if !has_place {
                 if let Some(waiting) = self.waiting.get_mut(unique) {
                     waiting.kind = Kind::Lock { ino, claim, waits, is_queued: false };
+                    // What the leader still says of the call that lost its place is not about the next one.
+                    if let Some(before) = waiting.job.and_then(|job| self.jobs.get_mut(&job)) {
+                        before.request = None;
+                    }
                     (waiting.sequence, waiting.job, waiting.is_applied) = (None, None, false);
                 }
                 self.propose_lock(now, unique, (ino, claim, waits));
