@@ -502,6 +502,44 @@ fn names_that_no_epoch_ends_are_seen() {
     is_seen_under(Breach::Epochs, &["stale read", "a mount went back"], changed_at_once);
 }
 
+/// Nothing goes wrong, everybody works on the same two files, and no call takes as long as a lease.
+fn at_once(seed: u64) -> Options {
+    Options {
+        nodes: 3,
+        mounts: 3,
+        lookers: 0,
+        processes: 3,
+        names: 2,
+        directories: 1,
+        counts: 0,
+        large: 0,
+        forget: 0,
+        delay: (100, 1000),
+        sync: (150, 2000),
+        think: (500, 5000),
+        faults: Vec::new(),
+        others_wait: Some(Timing::DEFAULT.lease),
+        ..Options::from_seed(seed)
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_lease_where_all_is_well() {
+    for seed in SEEDS_TO_SEE {
+        let _ = sim::run(seed, at_once(seed), None);
+    }
+}
+
+#[test]
+fn a_wait_for_pages_that_a_request_has_locked_is_seen() {
+    is_seen_under(Breach::LockedPages, &["pause", "liveness"], at_once);
+}
+
+#[test]
+fn entries_that_wait_for_a_kernel_are_seen() {
+    is_seen_under(Breach::Applying, &["pause", "liveness"], at_once);
+}
+
 #[test]
 fn beliefs_that_are_never_brought_up_to_date_are_seen() {
     is_seen(Breach::Beliefs, &["permission"]);

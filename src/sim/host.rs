@@ -12,7 +12,7 @@ use super::{
 use crate::{
     mount::{Input, Mount},
     node::{LogEntry, Node},
-    types::{ConnectionId, Ino, Instant, LogIndex, Name, SessionId},
+    types::{ConnectionId, Ino, Instant, LogIndex, Name, SessionId, message::ToMount},
 };
 
 /// A storage node: its process, while it runs, and its disk.
@@ -101,6 +101,8 @@ pub(super) struct MountHost {
     pub(super) written: BTreeMap<Ino, Instant>,
     /// Entries of its own that are complete, and the processes whose calls have to return first.
     pub(super) awaiting: Vec<(LogIndex, Vec<usize>)>,
+    /// What it is told only when its kernel has forgotten all it was told to.
+    pub(super) withheld: VecDeque<(ConnectionId, ToMount)>,
 }
 
 impl MountHost {

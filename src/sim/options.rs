@@ -91,6 +91,10 @@ pub enum Breach {
     Rounds,
     /// R7: a worker that is stopped is all there is to make the kernel forget.
     Holder,
+    /// R8: what makes a kernel forget a file waits for all its pages, also those that a request keeps locked.
+    LockedPages,
+    /// R9: a mount applies nothing while its kernel is being told to forget something.
+    Applying,
     /// R10, R16: a mount without a lease answers reads without the entries that it lacks.
     ReadIndexes,
     /// R18: stores say that they have a block, and do not.

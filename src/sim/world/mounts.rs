@@ -1,12 +1,16 @@
 //! What a FUSE worker and its kernel do around a mount's core, and the processes that use it.
 
-use std::{collections::BTreeMap, hash::Hash, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::Hash,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::{
     Event, World, node_at,
-    stops::{is_told, is_workers},
+    stops::{is_told, is_workers, wait_for_all_pages},
 };
 use crate::{
     mount::{
@@ -53,6 +57,7 @@ impl World {
             renamed: Vec::new(),
             written: BTreeMap::new(),
             awaiting: Vec::new(),
+            withheld: VecDeque::new(),
         });
         self.drain_mount(number);
     }
@@ -82,7 +87,7 @@ impl World {
         (host.wake, host.written, host.tickets) = (None, BTreeMap::new(), BTreeMap::new());
         (host.is_fresh, host.expired) = (false, None);
         (host.delegations_lost, host.paused_until, host.stopped_until) = (0, None, None);
-        (host.backlog, host.holder) = (Vec::new(), Holder::default());
+        (host.backlog, host.withheld, host.holder) = (Vec::new(), VecDeque::new(), Holder::default());
         for process in &mut host.processes {
             if let Some(running) = process.running.take() {
                 self.workload.returned(&running.call, None);
@@ -293,7 +298,19 @@ impl World {
         }
         let is_reload = matches!(&message, ToMount::SnapshotPiece { first: true, .. });
         self.report.reloads += u64::from(is_reload && self.mounts[link.mount].core.status().applied.0 > 0);
+        if self.options.breach == Some(Breach::Applying) {
+            self.mounts[link.mount].withheld.push_back((link.mount_connection, message));
+            return self.deliver_withheld(link.mount);
+        }
         self.tell_mount(link.mount, Input::Message { connection: link.mount_connection, message });
+    }
+
+    fn deliver_withheld(&mut self, number: usize) {
+        while self.mounts[number].tickets.is_empty()
+            && let Some((connection, message)) = self.mounts[number].withheld.pop_front()
+        {
+            self.tell_mount(number, Input::Message { connection, message });
+        }
     }
 
     /// A message that nobody sent.
@@ -404,6 +421,9 @@ impl World {
         if self.is_current(number, life) {
             let breach = self.options.breach;
             notifications.retain(|notification| is_told(notification, breach));
+            if breach == Some(Breach::LockedPages) {
+                notifications.iter_mut().for_each(wait_for_all_pages);
+            }
             self.report.notifications += notifications.len() as u64;
             let host = &mut self.mounts[number];
             host.kernel.now = host.clock.at(self.now);
@@ -415,6 +435,7 @@ impl World {
     pub(super) fn notified(&mut self, number: usize, life: u64, ticket: u64) {
         if self.is_current(number, life) {
             self.tell_mount(number, Input::Notified { ticket });
+            self.deliver_withheld(number);
         }
     }
 

@@ -117,6 +117,13 @@ pub(super) const fn is_workers(ticket: u64) -> bool {
     ticket < HOLDERS_TICKETS
 }
 
+/// Nothing is left out that a request keeps locked.
+pub(super) fn wait_for_all_pages(notification: &mut Notification) {
+    if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = *notification {
+        *notification = Notification::Pages { ino, offset: 0, length: 0 };
+    }
+}
+
 /// Whether the notification gets to the kernel under this breach.
 pub(super) fn is_told(notification: &Notification, breach: Option<Breach>) -> bool {
     match notification {
