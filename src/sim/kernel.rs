@@ -11,13 +11,16 @@
 //! - RENAME moves the dentry that the kernel believed in, with its TTL.
 //! - An answer is worked on in the caller's context: a notification sent after it may overtake it.
 
+mod tickets;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use self::tickets::Ticket;
 use super::options::Options;
 use crate::{
-    mount::{Notification, Request, Response},
+    mount::{Request, Response},
     types::{Attributes, Errno, Ino, Instant, Name},
 };
 
@@ -145,14 +148,15 @@ pub(super) enum Context {
         is_direct: bool,
         locked: Vec<u64>,
     },
+    /// The page of a mapping, by the process that ends it.
+    WriteBack {
+        ino: Ino,
+    },
+    /// The same by a notification that is to drop the page.
+    Launder {
+        ino: Ino,
+    },
     Plain,
-}
-
-#[derive(Debug)]
-struct Ticket {
-    notifications: VecDeque<Notification>,
-    /// The first of them hangs: what it does before has been done.
-    hangs: bool,
 }
 
 #[derive(Debug, Default)]
@@ -164,6 +168,8 @@ pub(super) struct Kernel {
     tickets: BTreeMap<u64, Ticket>,
     pending: BTreeMap<u64, (usize, Context)>,
     pub(super) epoch: u64,
+    /// First pages of files that were written to by a mapping, and through which open file they go back.
+    dirty: BTreeMap<Ino, (u64, Vec<u8>)>,
     attribute_version: u64,
     serial: u64,
     /// Requests for the mount, in order.
@@ -276,6 +282,28 @@ impl Kernel {
         }
     }
 
+    /// A process writes to memory. `content` is what it had read.
+    pub(super) fn write_mapped(&mut self, ino: Ino, fh: u64, content: &[u8], (offset, data): (u64, &[u8])) {
+        let kept = self.inode(ino).pages.get(&0).map(|page| page.to_vec());
+        let mut page = kept.unwrap_or_else(|| content.to_vec());
+        page.resize(PAGE as usize, 0);
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        page[at..][..data.len()].copy_from_slice(data);
+        self.inode(ino).pages.insert(0, page.clone().into());
+        self.dirty.insert(ino, (fh, page));
+    }
+
+    /// What of a mapping is to go back to the file: locked until it is answered.
+    pub(super) fn begin_write_back(&mut self, ino: Ino) -> Option<(u64, Bytes)> {
+        let (fh, mut page) = self.dirty.remove(&ino)?;
+        page.truncate(usize::try_from(self.known_size(ino)).unwrap_or(usize::MAX));
+        if page.is_empty() {
+            return None;
+        }
+        self.lock_pages(ino, 0, 0);
+        Some((fh, page.into()))
+    }
+
     fn unlock_pages(&mut self, ino: Ino, pages: impl Iterator<Item = u64>) {
         let inode = self.inode(ino);
         for page in pages {
@@ -312,8 +340,9 @@ impl Kernel {
     /// The caller works on the answer; says whose call it is.
     pub(super) fn answered(&mut self, unique: u64, result: &Result<Response, Errno>) -> Option<usize> {
         let (process, context) = self.pending.remove(&unique)?;
+        let is_call = !matches!(context, Context::Launder { .. });
         self.absorb(context, result);
-        Some(process)
+        is_call.then_some(process)
     }
 
     fn absorb(&mut self, context: Context, result: &Result<Response, Errno>) {
@@ -392,6 +421,11 @@ impl Kernel {
                     self.touched(ino);
                 }
                 self.unlock_pages(ino, locked.into_iter());
+            }
+            (Context::WriteBack { ino } | Context::Launder { ino }, _) => {
+                // fuse_writepage_end: times are not known any more.
+                self.inode(ino).until = Instant(0);
+                self.unlock_pages(ino, 0..=0);
             }
             _ => {}
         }
@@ -541,109 +575,6 @@ impl Kernel {
         }
     }
 
-    /// Begins to carry out a ticket's notifications.
-    pub(super) fn notify(&mut self, ticket: u64, notifications: Vec<Notification>) {
-        self.tickets.insert(ticket, Ticket { notifications: notifications.into(), hangs: false });
-        self.stirred = true;
-    }
-
-    /// Goes on with the notifications that wait for nothing; says which tickets are done.
-    pub(super) fn run_tickets(&mut self) -> Vec<u64> {
-        let mut done = Vec::new();
-        for ticket in self.tickets.keys().copied().collect::<Vec<_>>() {
-            while let Some((next, hangs)) =
-                self.tickets.get(&ticket).and_then(|t| Some((t.notifications.front()?.clone(), t.hangs)))
-            {
-                let hangs = !self.carry_out(ticket, &next, hangs);
-                let Some(running) = self.tickets.get_mut(&ticket) else { break };
-                running.hangs = hangs;
-                if hangs {
-                    break;
-                }
-                running.notifications.pop_front();
-            }
-            if self.tickets.get(&ticket).is_some_and(|running| running.notifications.is_empty()) {
-                self.tickets.remove(&ticket);
-                done.push(ticket);
-            }
-        }
-        done
-    }
-
-    /// False where it has to wait, and is to be called again.
-    fn carry_out(&mut self, ticket: u64, notification: &Notification, has_hung: bool) -> bool {
-        match notification {
-            Notification::Name { parent, name } => {
-                let owner = Owner::Ticket(ticket);
-                if !self.inodes.contains_key(parent) && *parent != Ino::ROOT {
-                    return true;
-                }
-                let known = self.dentries.get(&(*parent, name.clone())).and_then(|dentry| dentry.ino);
-                if self.inval_entry_fails && known.is_none() {
-                    // It may have waited for the lock when somebody still bore the name.
-                    self.unlock(owner, *parent);
-                    return true;
-                }
-                if !self.lock(owner, *parent, Hold::Exclusive) {
-                    return false;
-                }
-                // A name that is not cached: nothing else happens (PROTOCOL S1-2a). What bears the name keeps its
-                // attributes (fuse_reverse_inval_entry).
-                if self.dentries.remove(&(*parent, name.clone())).is_some() {
-                    self.directory_changed(*parent);
-                }
-                self.unlock(owner, *parent);
-                true
-            }
-            Notification::Attributes { ino } => {
-                self.forget_attributes(*ino);
-                true
-            }
-            Notification::Pages { ino, offset, length } => {
-                if !has_hung {
-                    self.forget_attributes(*ino);
-                }
-                let first = offset / PAGE;
-                let last = if *length == 0 { u64::MAX } else { (offset + length - 1) / PAGE };
-                if self.are_locked(*ino, first, last) {
-                    return false;
-                }
-                if let Some(inode) = self.inodes.get_mut(ino) {
-                    inode.pages.retain(|page, _| *page < first || *page > last);
-                    inode.listing = None;
-                    inode.listing_version += 1;
-                }
-                true
-            }
-            Notification::AllNames => {
-                self.epoch += 1;
-                true
-            }
-            // fuse_notify_store: the size first, then the page.
-            Notification::LastByte { ino, offset, byte } => {
-                if !has_hung {
-                    self.forget_attributes(*ino);
-                }
-                let page = offset / PAGE;
-                let is_last = {
-                    let Some(inode) = self.inodes.get_mut(ino) else { return true };
-                    if let Some(attributes) = &mut inode.attributes {
-                        attributes.size = attributes.size.max(offset + 1);
-                    }
-                    inode.attributes.is_some_and(|attributes| attributes.size == offset + 1)
-                };
-                if self.are_locked(*ino, page, page) {
-                    return false;
-                }
-                if offset % PAGE == 0 && is_last && !self.inode(*ino).pages.contains_key(&page) {
-                    self.inode(*ino).pages.insert(page, vec![0; PAGE as usize].into());
-                }
-                self.written(*ino, *offset, &[*byte]);
-                true
-            }
-        }
-    }
-
     /// What tickets and calls wait for, in words: for the report of a hang.
     pub(super) fn waits(&self) -> Vec<String> {
         let tickets = self
@@ -667,6 +598,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::mount::Notification;
     use crate::types::{FileKind, Timestamp};
 
     const DIRECTORY: Ino = Ino(2);

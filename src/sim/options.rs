@@ -42,6 +42,8 @@ pub struct Options {
     pub large: u64,
     /// Chance that a process counts in a file that a lock guards.
     pub counts: u64,
+    /// Chance that a process writes by a mapping.
+    pub maps: u64,
     /// Where it is little, who lags needs a snapshot, of several pieces.
     pub retention: Retention,
     /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
@@ -196,6 +198,7 @@ impl Options {
             block: Dice::new(seed ^ 0x0062_6c6f_636b).chance(400),
             large: dice.roll(2) * dice.roll(50),
             counts: 0,
+            maps: 0,
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,
             drift: if Dice::new(seed ^ 0x0064_7269_6674).chance(500) { DRIFT_MAX } else { 0 },
@@ -215,6 +218,8 @@ impl Options {
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
         let mut dice = Dice::new(seed ^ 0x006c_6f63_6b73);
         options.counts = dice.roll(3).min(1) * (50 + dice.roll(400));
+        let mut dice = Dice::new(seed ^ 0x006d_6d61_7073);
+        options.maps = dice.roll(2).min(1) * (20 + dice.roll(150));
         options
     }
 

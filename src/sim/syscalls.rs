@@ -4,10 +4,13 @@
 //! it learned so far stands in its journal, so that the steps before are not taken twice.
 
 mod counting;
+mod mapping;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(super) use self::counting::Guard;
+pub(super) use self::{counting::Guard, mapping::MAPPED_BYTES};
 use super::kernel::{Cached, Context, Hold, Kernel, Owner, PAGE};
 use crate::{
     mount::{OpenFlags, OpenedAs, Request, Response, WriteFlags},
@@ -74,6 +77,13 @@ pub(super) enum Call {
     Count {
         path: Path,
         guard: Guard,
+    },
+    /// open(O_CREAT), write to a shared mapping, wait, munmap, close.
+    Map {
+        path: Path,
+        offset: u64,
+        data: Bytes,
+        pause: Duration,
     },
 }
 
@@ -231,6 +241,7 @@ impl Step<'_> {
             Call::Rename { from, to, mode } => self.rename(from, to, *mode),
             Call::List { directory } => self.list(directory),
             Call::Count { path, guard } => self.count(path, guard),
+            Call::Map { path, offset, data, pause } => self.map(path, (*offset, data), *pause),
         }
     }
 

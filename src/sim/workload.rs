@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     dice::Dice,
     options::Options,
-    syscalls::{Call, Guard, Path},
+    syscalls::{Call, Guard, MAPPED_BYTES, Path},
 };
 use crate::{
     limits,
@@ -35,6 +35,9 @@ pub(super) struct Workload {
     /// What is rolled for calls that count, and how often they come.
     count_dice: Dice,
     counts: u64,
+    /// What is rolled for calls that map files, and how often they come.
+    map_dice: Dice,
+    maps: u64,
     /// Numbers that calls wrote under locks and that they were told are written.
     counted: BTreeMap<Path, BTreeSet<u64>>,
 }
@@ -50,6 +53,8 @@ impl Workload {
         Self {
             count_dice,
             counts: options.counts,
+            map_dice: dice.clone().split().split(),
+            maps: options.maps,
             counted: BTreeMap::new(),
             dice,
             directories: options.directories,
@@ -66,15 +71,21 @@ impl Workload {
 
     /// Every path that a call may name.
     pub(super) fn paths(&self) -> Vec<Path> {
-        let names =
-            || (0..self.names).map(|number| format!("n{number}")).chain(["log", "flock", "fcntl"].map(str::to_owned));
+        let names = || {
+            (0..self.names)
+                .map(|number| format!("n{number}"))
+                .chain(["log", "flock", "fcntl", "map"].map(str::to_owned))
+        };
         let in_directory =
             |directory: Name| names().map(move |text| Path { directory: directory.clone(), name: name(&text) });
         self.directories().into_iter().flat_map(in_directory).collect()
     }
 
     pub(super) fn next_call(&mut self) -> Call {
-        if self.counts > 0 && self.count_dice.chance(self.counts) { self.count() } else { self.call(0) }
+        if self.counts > 0 && self.count_dice.chance(self.counts) {
+            return self.count();
+        }
+        if self.maps > 0 && self.map_dice.chance(self.maps) { self.map() } else { self.call(0) }
     }
 
     /// A call that changes nothing.
@@ -162,6 +173,16 @@ impl Workload {
             dies: dice.chance(100).then(|| Duration::from_micros(dice.roll(60_000))),
         };
         Call::Count { path: Path { directory, name: name(file) }, guard }
+    }
+
+    /// Which file a process maps, and what it writes there: nobody writes to these otherwise.
+    fn map(&mut self) -> Call {
+        let dice = &mut self.map_dice;
+        let directory = name(&format!("d{}", dice.roll(self.directories)));
+        let data = vec![b'a' + dice.roll(25) as u8; 1 + dice.index(50)];
+        let offset = dice.roll(MAPPED_BYTES - data.len() as u64);
+        let pause = dice.micros(0, 100_000);
+        Call::Map { path: Path { directory, name: name("map") }, offset, data: data.into(), pause }
     }
 
     fn append(&mut self, directory: Name) -> Call {

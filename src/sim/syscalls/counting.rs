@@ -77,7 +77,7 @@ impl Step<'_> {
         Ok(matches!(note, Note::Number(1)))
     }
 
-    fn sleep(&mut self, time: Duration) -> Flow<()> {
+    pub(super) fn sleep(&mut self, time: Duration) -> Flow<()> {
         let began = self.note(|kernel| Some(Note::Number(kernel.now.0)))?;
         let Note::Number(began) = began else { return Ok(()) };
         let (end, is_killed) = (crate::types::Instant(began).after(time), self.running.is_killed);
