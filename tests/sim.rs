@@ -99,7 +99,7 @@ fn seeds_hold_every_promise_twice_alike() {
 }
 
 /// A seed as it was before disks were full, reads waited, logs were cut, sessions ended, mounts only looked, clocks
-/// drifted, kernels differed and files were mapped.
+/// drifted, kernels differed, files were mapped and processes hid their numbers.
 fn of_old(seed: u64) -> Options {
     let from_seed = Options::from_seed(seed);
     let faults = from_seed
@@ -115,6 +115,7 @@ fn of_old(seed: u64) -> Options {
         lookers: 0,
         counts: 0,
         maps: 0,
+        hides_pids: false,
         retention,
         timing,
         drift: 0,
@@ -158,7 +159,7 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
 
 /// A seed as it was before files were mapped.
 fn before_mappings(seed: u64) -> Options {
-    Options { maps: 0, ..Options::from_seed(seed) }
+    Options { maps: 0, hides_pids: false, ..Options::from_seed(seed) }
 }
 
 /// A seed as it was before some kernels were those of Linux 6.19, too.

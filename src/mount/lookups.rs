@@ -6,6 +6,9 @@ use crate::types::{Ino, Instant, LogIndex};
 
 /// How long after an answer the kernel has surely taken it over: the caller's thread only has to run.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_millis(50);
+/// The same where nothing proves it earlier, so that a change is told so much later: callers in a container with process
+/// numbers of its own have none here.
+pub(crate) const TAKEN_OVER_UNSEEN: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -35,8 +38,8 @@ enum Belief {
     /// The inode changed elsewhere, and nobody asked since. `is_behind`: it did not know the state before that change
     /// either, which is complete.
     Old { is_behind: bool },
-    /// It was told the first time since then at this moment, and since then this thread alone.
-    Told { at: Instant, to: Option<u32> },
+    /// It was told the first time since then at this moment, in an answer to this thread (0: nobody knows which).
+    Told { at: Instant, to: u32 },
 }
 
 impl Known {
@@ -57,11 +60,16 @@ impl Belief {
     /// Another change has come.
     fn overtaken(self, now: Instant) -> Self {
         match self {
-            Self::Told { at, .. } if now < at.after(TAKEN_OVER) => Self::Old { is_behind: true },
+            Self::Told { at, to } if now < taken_over(at, to) => Self::Old { is_behind: true },
             Self::Current | Self::Told { .. } => Self::Old { is_behind: false },
             old @ Self::Old { .. } => old,
         }
     }
+}
+
+/// When an answer that was given then to this thread has surely been taken over.
+fn taken_over(given: Instant, thread: u32) -> Instant {
+    given.after(if thread == 0 { TAKEN_OVER_UNSEEN } else { TAKEN_OVER })
 }
 
 /// The kernel's references. The root has one that is never forgotten.
@@ -110,7 +118,7 @@ impl Lookups {
     pub(crate) fn gave_pages(&mut self, ino: Ino, thread: u32) {
         if let Some(known) = self.known.get_mut(&ino) {
             known.has_pages = true;
-            if matches!(known.belief, Belief::Told { to: Some(to), .. } if to == thread) {
+            if matches!(known.belief, Belief::Told { to, .. } if to != 0 && to == thread) {
                 known.belief = Belief::Current;
             }
         }
@@ -170,8 +178,8 @@ impl Lookups {
     /// Until when an answer that makes the kernel believe something new may be on its way to another thread than this one.
     pub(crate) fn told_until(&self, ino: Ino, now: Instant, thread: u32) -> Option<Instant> {
         let Belief::Told { at, to } = self.known.get(&ino)?.belief else { return None };
-        let until = at.after(TAKEN_OVER);
-        (now < until && (thread == 0 || to != Some(thread))).then_some(until)
+        let until = taken_over(at, to);
+        (now < until && (thread == 0 || to != thread)).then_some(until)
     }
 
     /// The kernel was not told of the last change, or may not have taken that over.
@@ -202,10 +210,8 @@ impl Lookups {
         let Some(known) = self.known.get_mut(&ino) else { return false };
         match known.belief {
             Belief::Current => {}
-            Belief::Old { .. } => known.belief = Belief::Told { at: now, to: (thread != 0).then_some(thread) },
-            Belief::Told { at, to } if now < at.after(TAKEN_OVER) => {
-                known.belief = Belief::Told { at, to: to.filter(|to| *to == thread) };
-            }
+            Belief::Old { .. } => known.belief = Belief::Told { at: now, to: thread },
+            Belief::Told { at, to } if now < taken_over(at, to) => {}
             Belief::Told { .. } => known.belief = Belief::Current,
         }
         known.belief == Belief::Current

@@ -44,6 +44,8 @@ pub struct Options {
     pub counts: u64,
     /// Chance that a process writes by a mapping.
     pub maps: u64,
+    /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
+    pub hides_pids: bool,
     /// Where it is little, who lags needs a snapshot, of several pieces.
     pub retention: Retention,
     /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
@@ -199,6 +201,7 @@ impl Options {
             large: dice.roll(2) * dice.roll(50),
             counts: 0,
             maps: 0,
+            hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,
             drift: if Dice::new(seed ^ 0x0064_7269_6674).chance(500) { DRIFT_MAX } else { 0 },

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::{
-    super::{lookups::TAKEN_OVER, *},
+    super::{
+        lookups::{TAKEN_OVER, TAKEN_OVER_UNSEEN},
+        *,
+    },
     scene::{CALLER, Scene, Step},
 };
 use crate::types::AttributeChanges;
@@ -52,6 +55,37 @@ fn an_answer_is_taken_over_before_the_next_change_is_told() {
     scene.pass(Duration::from_millis(1));
     assert!(scene.answer(0, changed).is_some_and(|answer| answer.is_ok()));
     assert!(scene.sides[1].notified.contains(&Notification::Attributes { ino: file }));
+}
+
+/// Callers in a container with process numbers of its own: nothing proves that an answer was taken over, and it is waited
+/// for a shorter time.
+#[test]
+fn callers_without_numbers_hold_up_a_change_for_a_moment_only() {
+    let (mut scene, file) = read_elsewhere();
+    let unseen = Caller { pid: 0, ..CALLER };
+    assert!(scene.call(0, chmod(file, 0o600)).is_ok());
+    scene.send_as(1, 900, unseen, Request::Getattr { ino: file });
+    scene.send_as(1, 901, unseen, Request::Read { ino: file, fh: 0, offset: 0, length: 100 });
+    let changed = scene.send(0, chmod(file, 0o640));
+    scene.pass(TAKEN_OVER_UNSEEN - Duration::from_millis(1));
+    assert_eq!(scene.answer(0, changed), None, "any thread may have sent the read");
+    scene.pass(Duration::from_millis(1));
+    assert!(scene.answer(0, changed).is_some_and(|answer| answer.is_ok()));
+}
+
+/// Linux sends what a mapping wrote from whatever thread wants its pages.
+#[test]
+fn writing_a_mapping_back_proves_nothing_of_what_a_thread_was_told() {
+    let (mut scene, file) = read_elsewhere();
+    let fh = scene.open(1, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    assert!(scene.call(0, chmod(file, 0o600)).is_ok());
+    scene.getattr(1, file);
+    let flags = WriteFlags { write_back: true, ..WriteFlags::default() };
+    scene.send(1, Request::Write { ino: file, fh, offset: 0, data: bytes::Bytes::from_static(b"C"), flags });
+    let changed = scene.send(0, chmod(file, 0o640));
+    assert_eq!(scene.answer(0, changed), None);
+    scene.pass(TAKEN_OVER);
+    assert!(scene.answer(0, changed).is_some_and(|answer| answer.is_ok()));
 }
 
 #[test]

@@ -468,7 +468,8 @@ impl World {
         for (unique, process, mut request) in std::mem::take(&mut self.mounts[number].kernel.sent) {
             self.break_request(&mut request);
             self.tell(|| format!("mount {number} is asked {unique} {request:?}"));
-            let caller = Caller { uid: 33, gid: 33, pid: 1 + process as u32 };
+            let pid = if self.options.hides_pids { 0 } else { 1 + process as u32 };
+            let caller = Caller { uid: 33, gid: 33, pid };
             self.report.upcalls += 1;
             self.oracle.doubt(self.now, &request);
             match self.answer_in_its_place(number, &request) {
