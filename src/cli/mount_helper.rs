@@ -103,7 +103,7 @@ fn parse<'a>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Task, Stri
     let [source, directory] = places[..] else {
         return Err(format!("expected a credential file and a directory, found {} of them", places.len()));
     };
-    let mut options = MountOptions::default();
+    let mut options = MountOptions::of_mount_command();
     let (mut credential, mut log, mut settings, mut is_remount) = (PathBuf::from(source), None, Vec::new(), false);
     for option in lists.iter().flat_map(|list| list.as_bytes().split(|byte| *byte == b',')) {
         let option = OsStr::from_bytes(option);
@@ -154,8 +154,6 @@ fn is_for_mount_itself(option: &str) -> bool {
             | "users"
             | "owner"
             | "group"
-            | "sync"
-            | "async"
             | "comment"
             | "uhelper"
             | "helper"
@@ -237,13 +235,13 @@ mod tests {
 
     #[test]
     fn the_line_that_mount_gives_is_understood() {
-        let line = "/etc/manyfs/main.toml /srv/wp -n -o rw,noexec,_netdev,x-systemd.automount,squash=33:33,threads=4,acl,opens=untracked";
+        let line = "/etc/manyfs/main.toml /srv/wp -n -o rw,nosuid,noexec,sync,_netdev,x-systemd.automount,squash=33:33,threads=4,acl,opens=untracked";
         let Ok(Task::Mount(request)) = parsed(line) else { panic!("a mount") };
         assert_eq!(request.credential, Path::new("/etc/manyfs/main.toml"));
         assert_eq!(request.directory, Path::new("/srv/wp"));
         assert_eq!(
             request.arguments,
-            ["--squash=33:33", "--threads=4", "--acl", "--opens=untracked", "--options=rw,nosuid,nodev,noexec"]
+            ["--squash=33:33", "--threads=4", "--acl", "--opens=untracked", "--options=rw,nosuid,dev,noexec,sync"]
         );
     }
 
@@ -261,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_remount_starts_nothing() {
-        let expected = MountOptions(MountOptions::default().0 | MsFlags::MS_RDONLY);
+        let expected = MountOptions(MountOptions::of_mount_command().0 | MsFlags::MS_RDONLY);
         let directory = PathBuf::from("/srv/wp");
         assert_eq!(parsed("main /srv/wp -o remount,ro"), Ok(Task::Remount { directory, options: expected }));
         assert_eq!(parsed("main /srv/wp -f -o ro"), Ok(Task::Nothing));

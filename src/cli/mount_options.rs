@@ -15,6 +15,11 @@ impl Default for MountOptions {
 }
 
 impl MountOptions {
+    /// What mount(8) means when it names none: it leaves out "suid" and "dev", which are on unless they are ruled out.
+    pub(super) const fn of_mount_command() -> Self {
+        Self(MsFlags::MS_NOATIME)
+    }
+
     /// Takes one option; `false` when it is none that the kernel keeps.
     pub(super) fn take(&mut self, option: &str) -> bool {
         let (flag, value) = match option {
@@ -26,8 +31,13 @@ impl MountOptions {
             "dev" => (MsFlags::MS_NODEV, false),
             "noexec" => (MsFlags::MS_NOEXEC, true),
             "exec" => (MsFlags::MS_NOEXEC, false),
+            "sync" => (MsFlags::MS_SYNCHRONOUS, true),
+            "async" => (MsFlags::MS_SYNCHRONOUS, false),
             // Reads never change access times here (DESIGN P2): these ask for what is so anyway, or cannot be.
-            "noatime" | "nodiratime" | "atime" | "diratime" | "relatime" | "norelatime" => return true,
+            "noatime" | "nodiratime" | "atime" | "diratime" | "relatime" | "norelatime" | "strictatime"
+            | "nostrictatime" | "lazytime" | "nolazytime" => return true,
+            // So is every change of the tree.
+            "dirsync" => return true,
             // Both are on for every mount.
             "allow_other" | "default_permissions" | "defaults" => return true,
             _ => return false,
@@ -44,6 +54,7 @@ impl MountOptions {
             one_of(MsFlags::MS_NOSUID, "nosuid", "suid"),
             one_of(MsFlags::MS_NODEV, "nodev", "dev"),
             one_of(MsFlags::MS_NOEXEC, "noexec", "exec"),
+            one_of(MsFlags::MS_SYNCHRONOUS, "sync", "async"),
         ]
         .join(",")
     }
@@ -56,7 +67,9 @@ impl FromStr for MountOptions {
         let mut options = Self::default();
         for option in list.split(',').filter(|option| !option.is_empty()) {
             if !options.take(option) {
-                return Err(format!("'{option}' is none of ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime"));
+                return Err(format!(
+                    "'{option}' is none of ro, rw, nosuid, suid, nodev, dev, noexec, exec, sync, async, noatime"
+                ));
             }
         }
         Ok(options)
@@ -69,7 +82,8 @@ mod tests {
 
     #[test]
     fn the_last_of_two_opposites_holds() {
-        let options: MountOptions = "ro,noexec,,rw,suid,noatime,allow_other".parse().expect("known");
+        let options: MountOptions =
+            "ro,noexec,,rw,suid,noatime,strictatime,allow_other,sync,async,dirsync".parse().expect("known");
         assert_eq!(options.0, MsFlags::MS_NODEV | MsFlags::MS_NOATIME | MsFlags::MS_NOEXEC);
         assert_eq!(options.to_list().parse(), Ok(options));
         assert_eq!("".parse(), Ok(MountOptions::default()));

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     limits::{self, Timing},
-    namespace::{NewNode, Operation, Reply},
+    namespace::{NewNode, Operation, Reply, without_suid},
     types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name, TimeChange, XattrName},
 };
 
@@ -97,6 +97,7 @@ impl Mount {
             Request::Allocate { ino, mode, offset, length, .. } => {
                 self.wait(now, unique, plain());
                 self.flush(now, ino);
+                self.clear_suid_for(now, caller, ino);
                 let operation = Operation::Allocate { ino, mode, offset, length };
                 self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
             }
@@ -104,6 +105,7 @@ impl Mount {
                 self.wait(now, unique, Waiting::new(caller, deadline, Kind::CopyRange));
                 self.flush(now, from);
                 self.flush(now, to);
+                self.clear_suid_for(now, caller, to);
                 let length = length.min(COPY_BYTES_MAX);
                 let operation = Operation::CopyRange { from, from_offset, to, to_offset, length };
                 let inodes = if from == to { vec![from] } else { vec![from, to] };
@@ -285,6 +287,17 @@ impl Mount {
         }
         let waiting = Waiting::new(caller, self.deadline(now), Kind::Setattr { ino });
         self.change_inode(now, unique, waiting, ino, Operation::SetAttributes { ino, changes });
+    }
+
+    /// The kernel leaves it to us (FUSE_HANDLE_KILLPRIV_V2), and says nothing of it in FALLOCATE and COPY_FILE_RANGE: who
+    /// is not root takes setuid away from the file that he changes (`file_modified`, fs/inode.c).
+    fn clear_suid_for(&mut self, now: Instant, caller: Caller, ino: Ino) {
+        let has_suid = self.attributes(ino).is_some_and(|shown| without_suid(shown.mode) != shown.mode);
+        if has_suid && caller.uid != 0 {
+            let changes = AttributeChanges { clear_suid: true, ..AttributeChanges::default() };
+            let operation = Operation::SetAttributes { ino, changes };
+            self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+        }
     }
 
     /// A change of an inode by itself: a file's has its place among the file's other changes.

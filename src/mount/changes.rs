@@ -96,6 +96,11 @@ impl Changes {
         }
     }
 
+    /// As every write(2) does, by whomever (`file_remove_privs`, fs/inode.c).
+    pub(crate) fn ends_capabilities(&self) -> bool {
+        self.written_at.is_some() || self.set.clear_suid
+    }
+
     /// Applied before the mode: one that was set since is the one that stays.
     fn clear_suid(&mut self) {
         self.set.clear_suid = true;

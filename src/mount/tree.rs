@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Caller, DirectoryEntry, Mount, OpenFlags, OpenedAs, Request, Response,
+    changes::Changes,
     flush::Overlay,
     waiting::{Kind, Waiting},
     write::Way,
@@ -221,8 +222,13 @@ impl Mount {
         if self.volume().inode(ino).is_none() {
             return Err(Errno::ENOENT);
         }
-        let value = self.volume().xattr(ino, name).ok_or(Errno::ENODATA)?;
+        let value = self.volume().xattr(ino, name).filter(|_| self.shows_xattr(ino, name)).ok_or(Errno::ENODATA)?;
         sized(value.clone(), length)
+    }
+
+    /// No capabilities where what was written is yet to be applied.
+    fn shows_xattr(&self, ino: Ino, name: &XattrName) -> bool {
+        !(name.is_capability() && self.changes_ahead(ino).any(Changes::ends_capabilities))
     }
 
     fn listxattr(&self, ino: Ino, length: u32) -> Result<Response, Errno> {
@@ -230,7 +236,7 @@ impl Mount {
             return Err(Errno::ENOENT);
         }
         let mut names = BytesMut::new();
-        for (name, _) in self.volume().xattrs(ino) {
+        for (name, _) in self.volume().xattrs(ino).filter(|(name, _)| self.shows_xattr(ino, name)) {
             names.extend_from_slice(name.as_bytes());
             names.extend_from_slice(&[0]);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Caller, Mount};
+use super::{Caller, Mount, changes::Changes};
 use crate::types::{Attributes, BlockHash, FileKind, Ino, Name};
 
 /// A range of a file and where its bytes are.
@@ -60,6 +60,14 @@ impl Mount {
             (attributes.uid, attributes.gid) = (uid, gid);
         }
         Some(attributes)
+    }
+
+    /// What was done here to the file and is not applied yet.
+    pub(super) fn changes_ahead(&self, ino: Ino) -> impl Iterator<Item = &Changes> {
+        self.files.get(&ino).into_iter().flat_map(|file| {
+            let flushes = file.queue.iter().filter_map(|id| self.jobs.get(id));
+            flushes.map(|job| &job.changes).chain([&file.changes])
+        })
     }
 
     /// Bytes of the file, those not flushed included; 0 when there is no such inode.

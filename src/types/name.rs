@@ -45,6 +45,8 @@ impl Name {
     }
 }
 
+const CAPABILITY: &[u8] = b"security.capability";
+
 /// The name of an extended attribute: 1 to 255 bytes without a zero byte, its namespace prefix included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct XattrName(Arc<[u8]>);
@@ -62,6 +64,17 @@ impl XattrName {
             return Err(NameError::Byte);
         }
         Ok(Self(bytes.into()))
+    }
+
+    /// That of what a program may do beyond its user (capabilities(7)); it goes when the file's content or owner changes.
+    #[must_use]
+    pub fn capability() -> Self {
+        Self(CAPABILITY.into())
+    }
+
+    #[must_use]
+    pub fn is_capability(&self) -> bool {
+        *self.0 == *CAPABILITY
     }
 
     #[must_use]

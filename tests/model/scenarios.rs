@@ -217,6 +217,29 @@ fn a_write_that_clears_suid_clears_capabilities() {
     assert_eq!(node.mode(locking), 0o2644, "setgid without group execution meant locking and stays");
 }
 
+/// Also root's, which keeps setuid (`file_remove_privs`, fs/inode.c).
+#[test]
+fn every_change_of_content_clears_capabilities() {
+    let mut node = Node::new();
+    let file = node.make_in(Ino::ROOT, "f", NewNode::File, 0o6755);
+    let zero = AllocateMode::Zero { keep_size: false };
+    let changes = [
+        write(file, vec![piece(0, 5)]),
+        Operation::SetAttributes { ino: file, changes: AttributeChanges { size: Some(1), ..Default::default() } },
+        Operation::Allocate { ino: file, mode: zero, offset: 0, length: 9 },
+    ];
+    for change in changes {
+        node.set_xattr(file, "security.capability", vec![1, 2, 3]).expect("set");
+        node.set_xattr(file, "user.kept", vec![1]).expect("set");
+        node.main(Command::Operation(change.clone()));
+        assert_eq!((node.mode(file), node.xattr(file, "security.capability")), (0o6755, None), "{change:?}");
+        assert!(node.xattr(file, "user.kept").is_some());
+    }
+    node.set_xattr(file, "security.capability", vec![1, 2, 3]).expect("set");
+    node.set(file, AttributeChanges { mode: Some(0o755), ..Default::default() }).expect("chmod");
+    assert!(node.xattr(file, "security.capability").is_some(), "chmod ends none");
+}
+
 #[test]
 fn xattrs_have_limits() {
     let mut node = Node::new();

@@ -63,14 +63,14 @@ fn mount_returns_when_mounted_and_umount_ends_the_process() {
     let cluster = Cluster::found();
     let directory = cluster.mount_point();
     let script = r#"
-        mount -t fuse.manyfs "$CREDENTIAL" "$DIR" -o noexec,squash=33:33,_netdev
+        mount -t fuse.manyfs "$CREDENTIAL" "$DIR" -o nosuid,noexec,strictatime,squash=33:33,_netdev
         echo content > "$DIR/file"
         echo "$(stat -c %u:%g "$DIR/file") $(findmnt -no SOURCE "$DIR")"
         findmnt -no OPTIONS "$DIR"
         mount -o remount,ro "$DIR"
         if echo other 2>/dev/null > "$DIR/file"; then exit 9; fi
         findmnt -no OPTIONS "$DIR"
-        mount -o remount,rw,exec "$DIR"
+        mount -o remount,rw,exec,suid,nodev "$DIR"
         echo more >> "$DIR/file"
         findmnt -no OPTIONS "$DIR"
         cat "$DIR/file"
@@ -83,7 +83,7 @@ fn mount_returns_when_mounted_and_umount_ends_the_process() {
     assert_eq!(lines[0], format!("33:33 {}", cluster.path().join("main.toml").display()));
     let options = |line: usize| lines[line].split(',').collect::<Vec<_>>();
     for (line, present, absent) in
-        [(1, ["rw", "noexec"], "ro"), (2, ["ro", "nosuid"], "rw"), (3, ["rw", "nodev"], "noexec")]
+        [(1, ["rw", "noexec"], "nodev"), (2, ["ro", "nosuid"], "rw"), (3, ["rw", "nodev"], "nosuid")]
     {
         let options = options(line);
         assert!(present.iter().all(|option| options.contains(option)), "{present:?} in {options:?}");

@@ -1,6 +1,6 @@
 //! Extended attributes.
 
-use std::fs;
+use std::{fs, io::Write};
 
 use nix::libc;
 use rustix::fs::{XattrFlags, getxattr, getxattr_query, listxattr, removexattr, setxattr};
@@ -51,5 +51,26 @@ fn flags_and_sizes() {
         assert_eq!(removexattr(&path, "user.none"), Err(rustix::io::Errno::NODATA));
         let long = format!("user.{}", "n".repeat(250));
         setxattr(&path, &long[..255], b"", XattrFlags::empty()).expect("a name of 255 bytes");
+    });
+}
+
+/// Also root's, which leaves setuid (`file_remove_privs`, fs/inode.c); what is written later, as archives are unpacked, stays.
+#[test]
+fn a_write_ends_capabilities() {
+    const CAPABILITY: &str = "security.capability";
+    // Version 2, cap_chown permitted and effective.
+    const VALUE: [u8; 20] = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    everywhere(|here, there| {
+        let (mine, theirs) = (here.join("program"), there.join("program"));
+        fs::write(&mine, "text").expect("create");
+        setxattr(&mine, CAPABILITY, &VALUE, XattrFlags::empty()).expect("setxattr");
+        assert_eq!(get(&theirs, CAPABILITY).map(|value| value.len()), Ok(VALUE.len()));
+        let mut file = fs::OpenOptions::new().append(true).open(&mine).expect("open");
+        file.write_all(b"more").expect("write");
+        assert_eq!(get(&mine, CAPABILITY), Err(libc::ENODATA));
+        assert_eq!(get(&theirs, CAPABILITY), Err(libc::ENODATA));
+        setxattr(&mine, CAPABILITY, &VALUE, XattrFlags::empty()).expect("setxattr");
+        drop(file);
+        assert!(get(&theirs, CAPABILITY).is_ok());
     });
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    super::*,
+    super::{lookups::TAKEN_OVER, *},
     scene::{CALLER, Scene, config, name},
 };
 use crate::{
@@ -274,6 +274,26 @@ fn a_write_clears_setuid_when_the_kernel_asks() {
     assert!(scene.call(0, Request::Setattr { ino: file, changes }).is_ok());
     scene.close(0, file, fh);
     assert_eq!(scene.getattr(0, file).0.mode, 0o4755);
+}
+
+#[test]
+fn allocations_and_copies_by_others_than_root_clear_setuid() {
+    let mut scene = Scene::new(2);
+    let (from, fh) = scene.create(0, "from");
+    scene.write(0, from, fh, 0, b"0123456789");
+    let file = scene.file(0, "program", b"text");
+    let changes = AttributeChanges { mode: Some(0o6755), ..AttributeChanges::default() };
+    let allocate = Request::Allocate { ino: file, fh: 0, mode: AllocateMode::Extend, offset: 0, length: 100 };
+    let copy = Request::CopyRange { from, from_offset: 0, to: file, to_offset: 0, length: 5 };
+    for (unique, request) in [(900, allocate), (910, copy)] {
+        for (number, uid, mode) in [(0, 0, 0o6755), (1, 33, 0o755)] {
+            assert!(scene.call(0, Request::Setattr { ino: file, changes }).is_ok());
+            scene.send_as(0, unique + number, Caller { uid, ..CALLER }, request.clone());
+            scene.pass(TAKEN_OVER);
+            assert!(scene.answer(0, unique + number).is_some_and(|answer| answer.is_ok()));
+            assert_eq!((scene.getattr(0, file).0.mode, scene.getattr(1, file).0.mode), (mode, mode), "uid {uid}");
+        }
+    }
 }
 
 #[test]

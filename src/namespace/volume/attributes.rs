@@ -107,11 +107,10 @@ impl Draft {
         self.volume.xattrs.insert((ino, name), value);
     }
 
-    /// What a write or truncate by another than root does: setuid, setgid and capabilities go.
+    /// What chown does, and a write or truncate by another than root: setuid, setgid and capabilities go.
     pub(super) fn clear_suid(&mut self, ino: Ino) {
         self.change(ino, crate::namespace::Inode::clear_suid);
-        let capability = XattrName::new(b"security.capability").expect("the constant is a name of an attribute");
-        self.drop_xattr(ino, &capability);
+        self.drop_xattr(ino, &XattrName::capability());
     }
 
     /// The default list of a directory, if it has one.
@@ -155,9 +154,11 @@ impl Draft {
         }
     }
 
-    fn drop_xattr(&mut self, ino: Ino, name: &XattrName) {
-        self.touch(RowKey::Xattr(ino, name.clone()));
-        self.volume.xattrs.remove(&(ino, name.clone()));
+    pub(super) fn drop_xattr(&mut self, ino: Ino, name: &XattrName) {
+        if self.volume.xattr(ino, name).is_some() {
+            self.touch(RowKey::Xattr(ino, name.clone()));
+            self.volume.xattrs.remove(&(ino, name.clone()));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{attributes::check_time, draft::Draft};
 use crate::{
     limits,
     namespace::{AllocateMode, Reply, extent::Extent},
-    types::{Errno, FileKind, Ino, Piece, Timestamp},
+    types::{Errno, FileKind, Ino, Piece, Timestamp, XattrName},
 };
 
 /// What fallocate's COLLAPSE_RANGE and INSERT_RANGE must be aligned to, in bytes.
@@ -176,6 +176,7 @@ impl Draft {
             inode.data_version += 1;
         });
         self.stamp_content(ino, mtime);
+        self.drop_xattr(ino, &XattrName::capability());
     }
 
     /// Makes an extent end at `at` and another begin there, where one straddles it.
