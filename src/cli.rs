@@ -25,6 +25,7 @@ mod scrub;
 mod serve;
 mod socket;
 mod status;
+mod sweep;
 mod unmount;
 mod volume;
 

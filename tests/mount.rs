@@ -18,6 +18,7 @@ mod mount {
     mod delegation;
     mod deleted;
     mod fallocate;
+    mod first_start;
     mod holder;
     mod interrupt;
     mod links;
@@ -28,6 +29,7 @@ mod mount {
     mod names;
     mod opens;
     mod permissions;
+    mod pod_end;
     mod readdir;
     mod refusals;
     mod rename;

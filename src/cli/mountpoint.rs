@@ -1,6 +1,7 @@
 //! The directory a mount is made on: checked before anything is started, so that a refusal changes nothing.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs, io,
     os::unix::ffi::OsStringExt,
@@ -77,6 +78,20 @@ pub(super) fn is_mounted(directory: &Path) -> bool {
     matches!(topmost(directory), Ok(Some(mounted)) if mounted.kind == KIND)
 }
 
+/// Where something of ours, dead or alive, is mounted at or below `directory`, which is absolute; each place once.
+pub(super) fn mounted_below(directory: &Path) -> Result<BTreeSet<PathBuf>, MountPointError> {
+    let mut ours = BTreeSet::new();
+    for mounted in list()?.into_iter().filter(|mounted| mounted.directory.starts_with(directory)) {
+        // What was mounted last covers what was there before.
+        if mounted.kind == KIND {
+            ours.insert(mounted.directory);
+        } else {
+            ours.remove(&mounted.directory);
+        }
+    }
+    Ok(ours)
+}
+
 /// Unmounts what is mounted at `directory`. `even_if_busy` takes the name away though files are open.
 pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountPointError> {
     if !geteuid().is_root() {
@@ -92,7 +107,7 @@ pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountP
         return Err(MountPointError::NotMounted(directory));
     }
     let ended = match device::unmount(&directory) {
-        Err(error) if even_if_busy || is_dead(&error) => {
+        Err(error) if even_if_busy || says_dead(&error) => {
             tracing::debug!(%error, "detaching instead");
             device::detach(&directory)
         }
@@ -106,28 +121,33 @@ pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountP
 }
 
 /// The path as the kernel lists it. A dead mount cannot be looked at; then its parent is.
-fn absolute(directory: &Path) -> Result<PathBuf, MountPointError> {
+pub(super) fn absolute(directory: &Path) -> Result<PathBuf, MountPointError> {
     let looked_at = fs::canonicalize(directory).or_else(|error| {
         let path = std::path::absolute(directory)?;
         match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) if is_dead(&error) => Ok(fs::canonicalize(parent)?.join(name)),
+            (Some(parent), Some(name)) if says_dead(&error) => Ok(fs::canonicalize(parent)?.join(name)),
             _ => Err(error),
         }
     });
     looked_at.map_err(|error| missing(directory, error))
 }
 
-fn is_dead(error: &io::Error) -> bool {
+fn says_dead(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted)
 }
 
-/// statfs(2) is never answered from a cache. One that does not answer lives: its worker may be stopped or busy.
+/// One that does not answer lives: its worker may be stopped or busy.
 fn is_alive(directory: &Path) -> bool {
     let (done, result) = mpsc::channel();
     let owned = directory.to_owned();
     // It may wait for as long as the worker does.
-    thread::spawn(move || done.send(statfs(&owned).map(drop)));
-    !matches!(result.recv_timeout(ALIVE_WAIT), Ok(Err(Errno::ENOTCONN | Errno::ECONNABORTED)))
+    thread::spawn(move || done.send(is_dead(&statfs(&owned))));
+    !matches!(result.recv_timeout(ALIVE_WAIT), Ok(true))
+}
+
+/// Whether a mount that was asked so has lost its processes: statfs(2) is never answered from a cache.
+pub(super) fn is_dead<T>(asked: &nix::Result<T>) -> bool {
+    matches!(asked, Err(Errno::ENOTCONN | Errno::ECONNABORTED))
 }
 
 fn missing(path: &Path, error: io::Error) -> MountPointError {
@@ -152,9 +172,14 @@ struct Mounted {
 
 /// The mount that covers all others at `directory`, if there is one.
 fn topmost(directory: &Path) -> Result<Option<Mounted>, MountPointError> {
+    Ok(list()?.into_iter().rev().find(|mounted| mounted.directory == directory))
+}
+
+/// All mounts that this process sees, in the order in which they were made.
+fn list() -> Result<Vec<Mounted>, MountPointError> {
     let path = Path::new("/proc/self/mountinfo");
     let list = fs::read_to_string(path).map_err(|error| io_error(path, error))?;
-    Ok(list.lines().rev().filter_map(parse).find(|mounted| mounted.directory == directory))
+    Ok(list.lines().filter_map(parse).collect())
 }
 
 /// One line of mountinfo, proc(5): `id parent major:minor root directory options … - kind source super-options`.

@@ -1,8 +1,8 @@
 //! `manyfs unmount`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use super::{Failure, mountpoint};
+use super::{Failure, mountpoint, sweep};
 
 /// Unmount a volume; its mount process then flushes, leaves the cluster and ends.
 ///
@@ -15,10 +15,21 @@ pub(super) struct Unmount {
     /// process.
     #[arg(long)]
     detach: bool,
+    /// Detach the mounts at and below the directory whose processes are gone ("transport endpoint is not connected"), and
+    /// leave those that live.
+    #[arg(long, conflicts_with = "detach")]
+    dead: bool,
+    /// Look for dead mounts again and again, with this many seconds between, until SIGTERM.
+    #[arg(long, value_name = "SECONDS", requires = "dead", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    every: Option<u64>,
 }
 
 impl Unmount {
     pub(super) fn run(self) -> Result<(), Failure> {
-        Ok(mountpoint::release(&self.directory, self.detach)?)
+        if self.dead {
+            sweep::run(&self.directory, self.every.map(Duration::from_secs))
+        } else {
+            Ok(mountpoint::release(&self.directory, self.detach)?)
+        }
     }
 }

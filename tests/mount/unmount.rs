@@ -87,6 +87,27 @@ fn a_dead_mount_left_by_a_crash_is_detached_and_mounted_again() {
 }
 
 #[test]
+fn dead_mounts_are_swept_away_and_living_ones_left() {
+    let cluster = Cluster::found();
+    let (mut dead, alive, stopped) = (cluster.mount(), cluster.mount(), cluster.mount());
+    kill(stopped.worker(), Signal::SIGSTOP).expect("it runs");
+    kill(dead.pid(), Signal::SIGSTOP).expect("it runs");
+    kill(dead.worker(), Signal::SIGKILL).expect("it runs");
+    kill(dead.pid(), Signal::SIGKILL).expect("it runs");
+    assert_eq!(dead.ended(), None, "by a signal");
+    wait_for("the mount to be dead", || (errno_of_statfs(&dead.path) == Some(libc::ENOTCONN)).then_some(()));
+    succeed(manyfs(["unmount", "--dead"]).arg(cluster.path()));
+    assert!(!is_mounted(&dead.path));
+    assert!(is_mounted(&alive.path) && is_mounted(&stopped.path));
+    kill(stopped.worker(), Signal::SIGCONT).expect("it runs");
+    fs::write(stopped.path.join("f"), "both live on").expect("write");
+    assert_eq!(fs::read_to_string(alive.path.join("f")).expect("read"), "both live on");
+    // Nothing to do is no error; a place that is not there is.
+    succeed(manyfs(["unmount", "--dead"]).arg(cluster.path()));
+    assert!(!manyfs(["unmount", "--dead"]).arg(cluster.path().join("none")).output().expect("runs").status.success());
+}
+
+#[test]
 fn a_worker_that_is_killed_takes_the_mount_away_with_a_sentence() {
     let cluster = Cluster::found();
     let mut mount = cluster.mount();
