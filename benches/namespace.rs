@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use divan::{Bencher, black_box};
 use manyfs::{
     namespace::{Command, Entry, EntryHeader, Founding, NewNode, Operation, Reply, State, Volume, VolumeOptions},
-    types::{ClusterId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp},
+    types::{FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp},
 };
 
 const DIRECTORIES: u64 = 100;
@@ -38,7 +38,7 @@ fn name(text: &str) -> Name {
 impl Tree {
     fn grown() -> Self {
         let founding =
-            Founding { cluster: ClusterId(1), nodes: Vec::new(), stamp: Stamp(1), main: VolumeOptions::default() };
+            Founding { id: FoundingId::default(), nodes: Vec::new(), stamp: Stamp(1), main: VolumeOptions::default() };
         let state = State::found(&founding);
         let mut tree = Self { state, next: LogIndex(2), session: SessionId(0), directories: Vec::new() };
         tree.apply(Command::OpenSession { mount: MountId(1) });

@@ -187,6 +187,7 @@ mod tests {
                 listen_peer: Some("x".to_owned()),
                 listen_http: Some("x".to_owned()),
                 advertise: Some("x".to_owned()),
+                peers: Some(vec!["x".to_owned()]),
                 node: Some(1),
             },
             mount: crate::config::MountSection {

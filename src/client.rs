@@ -12,7 +12,10 @@ mod lease;
 mod servers;
 pub mod transport;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -21,7 +24,7 @@ use crate::{
     limits::{self, Timing},
     namespace::{Operation, Reply},
     types::{
-        ClusterId, ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp,
+        ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp,
         message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
@@ -29,7 +32,6 @@ use crate::{
 /// What a client needs to know at its start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub cluster: ClusterId,
     /// `host:port`, dialled in turn.
     pub servers: Vec<String>,
     pub mount: MountId,
@@ -111,6 +113,9 @@ pub struct Client {
     connections: u64,
     /// The leader waits for acknowledgements of this mount, and grants no lease meanwhile.
     is_in_debt: bool,
+    /// Servers that said they are of another founding, before any of our own was found.
+    strangers: BTreeSet<String>,
+    was_welcomed: bool,
     /// Leaders that were left because they said nothing, since the last lease.
     silences: u32,
     events: VecDeque<Event>,
@@ -132,6 +137,8 @@ impl Client {
             inline_bytes_max: limits::INLINE_BYTES_MAX,
             connections: 0,
             is_in_debt: false,
+            strangers: BTreeSet::new(),
+            was_welcomed: false,
             silences: 0,
             events: VecDeque::new(),
             config,
@@ -193,7 +200,6 @@ impl Client {
         self.phase = Phase::Greeting { connection, address: address.clone(), deadline };
         self.generation = Generation(self.generation.0 + 1);
         let hello = Hello {
-            cluster: self.config.cluster,
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
             mount: self.config.mount,
@@ -426,6 +432,7 @@ impl Client {
             usize::try_from(welcome.inline_bytes_max).unwrap_or(usize::MAX).min(limits::INLINE_BYTES_MAX);
         self.told(now, welcome.stamp, welcome.space, welcome.stores.clone());
         self.servers.attached();
+        self.was_welcomed = true;
         self.phase = Phase::Attached { connection, address, heard: now, renew: now, is_leased: false };
         self.events.push_back(Event::Attached(welcome));
         self.renew(now, connection);
@@ -438,6 +445,19 @@ impl Client {
             Refusal::Permanent => {
                 self.phase = Phase::Ended;
                 self.events.push_back(Event::Fatal(format!("{address} refuses this mount: {reason}")));
+            }
+            Refusal::Foreign => {
+                self.events.push_back(Event::Notice(format!("{address} is no server of this mount: {reason}")));
+                self.strangers.insert(address.to_owned());
+                // What a stranger says ends no mount that has been welcomed, nor one whose servers did not all say so.
+                if !self.was_welcomed && self.config.servers.iter().all(|server| self.strangers.contains(server)) {
+                    self.phase = Phase::Ended;
+                    self.events.push_back(Event::Fatal(format!(
+                        "no server of the credential is of its founding: {reason}; make a new credential"
+                    )));
+                } else {
+                    self.failed(now, address);
+                }
             }
             Refusal::SessionExpired => {
                 self.events.push_back(Event::Notice(format!("the session has expired: {reason}")));

@@ -48,6 +48,9 @@ pub struct ServeSection {
     pub listen_http: Option<String>,
     /// The host by which others reach this node. Default: as `cluster init` names it.
     pub advertise: Option<String>,
+    /// `host[:port]` of all storage nodes, which a blank one asks before it is founded; `none` where it is the only one.
+    /// Default: none is named, and the node is not founded.
+    pub peers: Option<Vec<String>>,
     /// The number of the node that the data directory must be of. Default: any.
     pub node: Option<u64>,
 }
@@ -114,6 +117,7 @@ impl Config {
         put(&["serve"], "listen_peer", serve.listen_peer.clone());
         put(&["serve"], "listen_http", serve.listen_http.clone());
         put(&["serve"], "advertise", serve.advertise.clone());
+        put(&["serve"], "peers", serve.peers.as_ref().map(|peers| peers.join(",")));
         put(&["serve"], "node", serve.node.map(|node| node.to_string()));
         let mount = &self.mount;
         put(&["mount"], "credential", path(&mount.credential));
@@ -185,7 +189,7 @@ mod tests {
         let config = parse(
             "log = 'debug'\n\
              [serve]\nauthority = 'a'\ndata = 'd'\nlisten-client = 'c:1'\nlisten-peer = 'p:2'\nlisten-http = 'h:3'\n\
-             advertise = 'host'\n\
+             advertise = 'host'\npeers = ['node1', 'node2:1']\n\
              [mount]\ncredential = 'm'\nlisten-http = 'h:4'\ncontent-cache = 32\nsquash = '1:2'\nthreads = 3\n\
              write-timeout = 9\nwhen-disconnected = 'block'\nopens = 'untracked'\nkernel-mask = ['inc_epoch']\n\
              [admin]\nauthority = 'b'\nservers = ['x', 'y:1']\n",

@@ -42,7 +42,7 @@ use self::{
 use crate::{
     namespace::State,
     types::{
-        Access, ConnectionId, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
+        ConnectionId, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
         message::{Hello, Refusal, Space, StoreAddress, ToMount},
     },
 };
@@ -118,8 +118,7 @@ struct Confirmation {
 
 #[derive(Debug)]
 struct Connection {
-    volume: String,
-    access: Access,
+    grant: Grant,
     phase: Phase,
     /// When the mount is sent elsewhere if no leader is known until then.
     patience_until: Instant,
@@ -178,7 +177,7 @@ impl Coordinator {
     /// Takes notice of something; `state` already includes it. Never blocks, never fails.
     pub fn handle(&mut self, now: Instant, state: &State, input: Input) {
         match input {
-            Input::Opened { connection, volume, access } => self.open(now, state, connection, volume, access),
+            Input::Opened { connection, grant } => self.open(now, state, connection, grant),
             Input::Message { connection, message } => self.message(now, state, connection, message),
             Input::Closed { connection } => self.drop_connection(connection),
             Input::Leadership { leader, term, leading, attach_grace } => {

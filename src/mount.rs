@@ -192,7 +192,6 @@ impl Mount {
         let client = Client::new(
             now,
             client::Config {
-                cluster: config.cluster,
                 servers: config.servers.clone(),
                 mount: config.mount,
                 seed: config.seed,

@@ -7,6 +7,7 @@
 mod admin;
 mod apply;
 pub mod event;
+mod hello;
 mod reports;
 mod snapshots;
 #[cfg(test)]
@@ -21,20 +22,21 @@ pub use event::{
     Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
 };
 
+pub use self::hello::{HelloError, PeerHello};
 use self::{admin::Admin, reports::Reports, snapshots::Snapshots};
 use crate::{
     coordinator::{self, Coordinator},
     limits::{self, Retention, Timing},
     namespace::{DecodeError, Entry, NodeInfo, State},
     replica::{self, Replica, ReplicaError, Restart},
-    types::{ClusterId, Instant, LogIndex, NodeId, Term, VolumeId},
+    types::{FoundingId, Instant, LogIndex, NodeId, Term, VolumeId},
 };
 
 /// What a node is told once.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeConfig {
     pub id: NodeId,
-    pub cluster: ClusterId,
+    pub founding: FoundingId,
     pub timing: Timing,
     pub retention: Retention,
     /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
@@ -46,8 +48,8 @@ pub struct NodeConfig {
 /// Why a node cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    #[error("the data is of cluster {found}, this node is of {expected}: give it its own data directory")]
-    Cluster { expected: ClusterId, found: ClusterId },
+    #[error("the data is of founding {found}, this node is of founding {expected}: give it its own data directory")]
+    Founding { expected: FoundingId, found: FoundingId },
     #[error("the data needs feature level {found}, this program knows {}: upgrade this node", limits::FEATURE_LEVEL)]
     FeatureLevel { found: u16 },
     #[error("log entry {index} cannot be read: {error}")]
@@ -99,8 +101,8 @@ impl Node {
     pub fn open(now: Instant, config: NodeConfig, recovered: Recovered) -> Result<Self, NodeError> {
         let Recovered { hard_state, membership, state, state_index, state_term, entries, compacted } = recovered;
         // A node that is to receive its first snapshot has no state yet.
-        if state_index > LogIndex(0) && state.cluster() != config.cluster {
-            return Err(NodeError::Cluster { expected: config.cluster, found: state.cluster() });
+        if state_index > LogIndex(0) && state.founding() != config.founding {
+            return Err(NodeError::Founding { expected: config.founding, found: state.founding() });
         }
         if state.feature_level() > limits::FEATURE_LEVEL {
             return Err(NodeError::FeatureLevel { found: state.feature_level() });
@@ -144,8 +146,8 @@ impl Node {
             Input::StatePersisted { index } => self.state_persisted(index),
             Input::Peer { from, message } => self.peer_message(from, message),
             Input::PeerLost { peer } => self.tell_replica(replica::Input::PeerLost { peer }),
-            Input::MountOpened { connection, volume, access } => {
-                self.tell_coordinator(coordinator::Input::Opened { connection, volume, access });
+            Input::MountOpened { connection, grant } => {
+                self.tell_coordinator(coordinator::Input::Opened { connection, grant });
             }
             Input::Mount { connection, message } => {
                 self.tell_coordinator(coordinator::Input::Message { connection, message });
@@ -215,6 +217,7 @@ impl Node {
             unacknowledged: report.unacknowledged,
         };
         NodeStatus {
+            founding: self.config.founding,
             id: self.config.id,
             leader: self.leader,
             term: replica.term,
@@ -456,7 +459,7 @@ fn remembering(
     applied: LogIndex,
 ) -> Result<Coordinator, NodeError> {
     let coordinator_config =
-        coordinator::Config { cluster: config.cluster, timing: config.timing, retention: config.retention };
+        coordinator::Config { founding: config.founding, timing: config.timing, retention: config.retention };
     // The log may lie behind the state, where a snapshot was installed: then it holds nothing of use.
     let Some(entries) = replica.entries(compacted.min(applied), applied) else {
         return Ok(Coordinator::new(coordinator_config, state, applied));

@@ -4,9 +4,10 @@
 //! that file and issue themselves a certificate in memory; a mount is given a credential, a file with a certificate for
 //! one volume, read-write or read-only. Every connection is TLS 1.3 with a certificate at both ends.
 //!
-//! The role stands in the certificate as one URI: `manyfs://CLUSTER/storage`, `/admin`, `/mount/VOLUME/rw` or `/ro`. Only
-//! storage nodes' certificates carry the DNS name `SERVER_NAME`, which every client asks for, so that addresses do
-//! not matter and no mount can pass for a store.
+//! The role stands in the certificate as one URI: `manyfs://CLUSTER/storage` of a blank node and, once it is founded,
+//! `/storage/FOUNDING/NODE`; `/admin`; `/mount/FOUNDING/VOLUME/NAME/rw` or `/ro`. Only storage nodes' certificates carry the
+//! DNS name `SERVER_NAME`, which every client asks for, so that addresses do not matter and no mount can pass for a store.
+//! A founded node's carries a second one, by which its peers ask for it and no other.
 
 mod authority;
 mod credential;
@@ -22,10 +23,16 @@ pub use tls::{Identity, server_config};
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use crate::{limits::VOLUME_NAME_BYTES_MAX, types::ClusterId};
+use crate::{limits::VOLUME_NAME_BYTES_MAX, types::Member};
 
 /// The DNS name in every storage node's certificate, and in no other.
 pub const SERVER_NAME: &str = "storage.manyfs";
+
+/// The DNS name in the certificate of this storage node, and in no other.
+#[must_use]
+pub fn name_of(member: Member) -> String {
+    format!("{}.{}.{SERVER_NAME}", member.node, member.founding.number)
+}
 
 /// Why a certificate, an authority or a credential is not what it should be.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,10 +43,11 @@ pub enum PkiError {
     Io { path: PathBuf, action: &'static str, source: Arc<io::Error> },
     #[error("{} is not {expected}: {found}", .path.display())]
     Form { path: PathBuf, expected: &'static str, found: String },
-    #[error("{} was written in version {found}, this program reads version {known}; use the newer manyfs", .path.display())]
+    #[error(
+        "{} was written in version {found}, this program reads version {known}: {}", .path.display(),
+        if .found > .known { "use the newer manyfs" } else { "it is of a build before any release; make it anew" }
+    )]
     Version { path: PathBuf, known: u32, found: u32 },
-    #[error("{} names cluster {file}, but its certificate is of cluster {certificate}; issue it again", .path.display())]
-    Contradiction { path: PathBuf, file: ClusterId, certificate: ClusterId },
     #[error(
         "'{found}' cannot name a volume: a name is 1 to {VOLUME_NAME_BYTES_MAX} of a-z, A-Z, 0-9, '-', '_' and '.', and \
          begins with a letter or digit"

@@ -19,6 +19,8 @@ mod filler;
 mod listener;
 mod metrics;
 mod mounts;
+mod neighbours;
+mod papers;
 mod peer_service;
 mod peers;
 mod running;
@@ -39,7 +41,6 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
@@ -51,6 +52,8 @@ use self::{
     listener::Gate,
     metrics::{NodeMetrics, StoreCollector},
     mounts::MountService,
+    neighbours::Neighbours,
+    papers::Papers,
     peer_service::PeerService,
     peers::{PeerMetrics, Peers},
     running::Running,
@@ -65,7 +68,7 @@ use crate::{
     pki::{self, Authority, Identity, PkiError},
     storage::{Packs, Storage, StorageError},
     telemetry,
-    types::NodeId,
+    types::{FoundingId, Member, NodeId, VolumeId},
     wire::{
         admin::Process,
         proto::{
@@ -84,7 +87,7 @@ const STREAMS_MAX: u32 = 1024;
 /// How a storage node runs.
 #[derive(Debug)]
 pub struct ServeConfig {
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// The data directory; missing is made when the node is founded.
     pub data: PathBuf,
     /// Which node the directory must belong to; `None`: whichever it is.
@@ -93,6 +96,9 @@ pub struct ServeConfig {
     pub listen_client: String,
     pub listen_peer: String,
     pub listen_http: String,
+    /// Client addresses of the storage nodes that a blank node asks before it is founded, its own perhaps among them. Empty:
+    /// it is to be the only one; `None`: it was not told, and is not founded.
+    pub peers: Option<Vec<String>>,
     /// The host by which others reach this node; `None`: as `cluster init` names it.
     pub advertise: Option<String>,
     pub timing: Timing,
@@ -121,6 +127,25 @@ pub enum ServeError {
     Ended(String),
 }
 
+/// A node that takes part, for a mount in the same process.
+#[derive(Clone, Debug)]
+pub struct LocalNode(Running);
+
+impl LocalNode {
+    /// The node's blocks.
+    #[must_use]
+    pub fn packs(&self) -> &Packs {
+        self.0.packs()
+    }
+
+    /// The volume that has this name, as its founding and number; `None` while the node knows no leader, or no such volume.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> Option<(FoundingId, VolumeId)> {
+        let view = self.0.view();
+        view.leader.and(view.volumes.get(name)).map(|volume| (self.0.founding(), *volume))
+    }
+}
+
 /// Waits for SIGTERM or SIGINT. From the first call on they do not end the process by themselves.
 ///
 /// # Errors
@@ -136,28 +161,28 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send, ServeError> {
     })
 }
 
-/// Runs a storage node until `stop` stops it in order. `on_running` is given the node's blocks once it takes part.
+/// Runs a storage node until `stop` stops it in order. `on_running` is given the node once it takes part.
 ///
 /// # Errors
 /// Why it cannot run, or cannot go on. Before it listens, nothing was changed.
 pub async fn serve(
     config: ServeConfig,
     stop: impl Future<Output = ()> + Send,
-    on_running: impl FnOnce(Packs) + Send,
+    on_running: impl FnOnce(LocalNode) + Send,
 ) -> Result<(), ServeError> {
     let mut stop = std::pin::pin!(stop);
     let ports = Ports::bind(&config).await?;
     let addresses = ports.addresses()?;
     let stage = Arc::new(Stage::find(config.authority.cluster(), config.node, config.data.clone())?);
-    if stage.node().is_none() {
+    if stage.member().is_none() {
         check_writable(&config.data)?;
     }
-    let identity = config.authority.issue_storage()?;
+    let papers = Arc::new(Papers::new(config.authority.clone(), stage.member())?);
     let mut metrics = Metrics::new();
     let (stop_services, services_stop) = watch::channel(false);
-    let mut services = ports.serve(&config, addresses, &stage, &identity, &mut metrics, services_stop)?;
-    match stage.node() {
-        Some(node) => info!("node {node} of cluster {} in {}", stage.cluster(), config.data.display()),
+    let mut services = ports.serve(&config, addresses, &stage, &papers, &mut metrics, services_stop)?;
+    match stage.member() {
+        Some(Member { founding, node }) => info!("node {node} of founding {founding} in {}", config.data.display()),
         None => info!(
             "blank: waiting to be founded as a node of cluster {} by `manyfs cluster init`",
             config.authority.cluster()
@@ -169,10 +194,11 @@ pub async fn serve(
         () = &mut stop => None,
         error = first_end(&mut services) => return Err(error),
     };
-    if let Some((node, opened)) = begun {
-        let mut active = Active::start(&config, addresses, node, opened, &identity, &metrics)?;
+    if let Some((me, opened)) = begun {
+        papers.name(me)?;
+        let mut active = Active::start(&config, addresses, me, opened, &papers.identity(), &metrics)?;
         stage.set_running(active.running.clone());
-        on_running(active.running.packs().clone());
+        on_running(LocalNode(active.running.clone()));
         tokio::select! {
             result = active.ended() => result?,
             () = &mut stop => {
@@ -218,12 +244,11 @@ impl Ports {
         config: &ServeConfig,
         bound: BoundPorts,
         stage: &Arc<Stage>,
-        identity: &Identity,
+        papers: &Arc<Papers>,
         metrics: &mut Metrics,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<String>, ServeError> {
-        let acceptor = TlsAcceptor::from(pki::server_config(identity)?);
-        let gate = || Gate { acceptor: acceptor.clone(), cluster: stage.cluster(), refused: metrics.refused.clone() };
+        let gate = || Gate { papers: papers.clone(), cluster: stage.cluster(), refused: metrics.refused.clone() };
         let process = Process {
             pid: std::process::id(),
             data: config.data.display().to_string(),
@@ -231,6 +256,7 @@ impl Ports {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             peer_address: format!("{}:{}", config.advertise.as_deref().unwrap_or_default(), bound.peer),
         };
+        let neighbours = Neighbours { addresses: config.peers.clone(), papers: papers.clone() };
         let clients = http2()
             .add_service(
                 MountServer::new(MountService { stage: stage.clone() }).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -239,7 +265,12 @@ impl Ports {
                 BlockServer::new(BlockService { stage: stage.clone(), metrics: metrics.blocks.clone() })
                     .max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
-            .add_service(AdminServer::new(AdminService { stage: stage.clone(), process }));
+            .add_service(AdminServer::new(AdminService {
+                stage: stage.clone(),
+                process,
+                papers: papers.clone(),
+                neighbours,
+            }));
         let peers = http2().add_service(
             PeerServer::new(PeerService { stage: stage.clone() }).max_decoding_message_size(2 * MESSAGE_BYTES_MAX),
         );
@@ -388,7 +419,7 @@ impl Active {
     fn start(
         config: &ServeConfig,
         bound: BoundPorts,
-        node: NodeId,
+        me: Member,
         opened: Opened,
         identity: &Identity,
         metrics: &Metrics,
@@ -396,17 +427,17 @@ impl Active {
         let Opened { storage, recovered, events } = opened;
         metrics.store.watch(storage.counters().clone());
         let node_config = NodeConfig {
-            id: node,
-            cluster: config.authority.cluster(),
+            id: me.node,
+            founding: me.founding,
             timing: config.timing,
             retention: Retention::DEFAULT,
             // Any number does: it spreads election timeouts within the node's slot.
             seed: pki::random()? as u64,
-            address: bound.of_node(config, node),
+            address: bound.of_node(config, me.node),
         };
         let core =
             Node::open(clock::now(), node_config, recovered).map_err(|error| ServeError::Fatal(error.to_string()))?;
-        let (running, queue) = Running::new(node, storage.packs().clone(), storage.scrubber().clone());
+        let (running, queue) = Running::new(me, storage.packs().clone(), storage.scrubber().clone());
         events.lead_to(running.clone());
         let storage = Arc::new(storage);
         let mut tasks = JoinSet::new();
@@ -417,8 +448,7 @@ impl Active {
         let lost = running.clone();
         let peers = Peers {
             runtime: tokio::runtime::Handle::current(),
-            cluster: config.authority.cluster(),
-            node,
+            me,
             identity: identity.clone(),
             on_lost: Arc::new(move |peer| lost.tell(Input::PeerLost { peer })),
             metrics: metrics.peers.clone(),

@@ -62,7 +62,7 @@ use crate::{
     limits,
     namespace::{State, entry::Founding},
     node::Recovered,
-    types::{ClusterId, LogIndex, NodeId, Term, message::Space},
+    types::{FoundingId, LogIndex, NodeId, Term, message::Space},
 };
 
 /// What the store's threads report.
@@ -123,15 +123,15 @@ pub fn create_with(
 ) -> Result<(), StorageError> {
     let state = State::found(founding);
     let meta = Meta { index: LogIndex(1), term: Term(1), digest: state.digest(), membership: membership.clone() };
-    create_node(dir, options, Identity { cluster: founding.cluster, node }, Some(&state), &meta)
+    create_node(dir, options, Identity { founding: founding.id, node }, Some(&state), &meta)
 }
 
 /// Prepares a blank or missing directory for a node that will receive a snapshot: no state, an empty log.
 ///
 /// # Errors
 /// As `create`.
-pub fn create_empty(dir: &Path, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
-    create_node(dir, Options::default(), Identity { cluster, node }, None, &Meta::default())
+pub fn create_empty(dir: &Path, founding: FoundingId, node: NodeId) -> Result<(), StorageError> {
+    create_node(dir, Options::default(), Identity { founding, node }, None, &Meta::default())
 }
 
 fn create_node(

@@ -15,9 +15,10 @@ pub use attributes::{AttributeChanges, Attributes, FileKind, TimeChange};
 pub use block::{BlockHash, Piece};
 pub use errno::Errno;
 pub use id::{
-    ClusterId, ConnectionId, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Term, UploadId, VolumeId,
+    ClusterId, ConnectionId, FoundingId, FoundingNumber, Generation, Ino, LogIndex, MountId, NodeId, Sequence,
+    SessionId, Term, UploadId, VolumeId,
 };
 pub use lock::{LockClaim, LockFamily, LockHolder, LockKind, LockRange};
 pub use name::{Name, NameError, XattrName};
-pub use principal::{Access, Principal};
+pub use principal::{Access, Grant, Member, Principal};
 pub use time::{Instant, Stamp, Timestamp};

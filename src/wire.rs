@@ -15,7 +15,10 @@ use bytes::Bytes;
 
 use crate::{
     namespace::{DecodeError, NodeInfo},
-    types::{BlockHash, ClusterId, LogIndex, MountId, NodeId, SessionId, VolumeId, message::ProtocolRange},
+    types::{
+        BlockHash, ClusterId, FoundingId, FoundingNumber, LogIndex, MountId, NodeId, SessionId, VolumeId,
+        message::ProtocolRange,
+    },
 };
 
 /// The generated messages and services.
@@ -56,6 +59,28 @@ fn wide_from_bytes(message: &'static str, field: &'static str, bytes: &[u8]) -> 
 
 fn cluster_from(message: &'static str, bytes: &[u8]) -> Result<ClusterId, WireError> {
     wide_from_bytes(message, "cluster", bytes).map(ClusterId)
+}
+
+/// Cluster and number, one behind the other.
+#[must_use]
+pub fn founding_to_bytes(founding: FoundingId) -> Bytes {
+    [founding.cluster.0, founding.number.0].map(u128::to_be_bytes).concat().into()
+}
+
+/// What `founding_to_bytes` wrote.
+///
+/// # Errors
+/// `Value` where it is not 32 bytes.
+pub fn founding_from(message: &'static str, bytes: &[u8]) -> Result<FoundingId, WireError> {
+    let halves = bytes.split_first_chunk::<16>().and_then(|(cluster, number)| Some((cluster, number.try_into().ok()?)));
+    let Some((cluster, number)) = halves else {
+        let found = format!("{} bytes", bytes.len());
+        return Err(WireError::Value { message, field: "founding", expected: "32 bytes", found });
+    };
+    Ok(FoundingId {
+        cluster: ClusterId(u128::from_be_bytes(*cluster)),
+        number: FoundingNumber(u128::from_be_bytes(number)),
+    })
 }
 
 fn mount_from(message: &'static str, bytes: &[u8]) -> Result<MountId, WireError> {

@@ -59,6 +59,8 @@ fn one_process_stores_and_mounts() {
             &listen[1],
             "--listen-http",
             &listen[2],
+            "--peers",
+            "none",
             "--mount",
             path(&directory),
         ];

@@ -8,6 +8,8 @@ mod failing;
 mod full;
 #[path = "cluster/mounted.rs"]
 mod mounted;
+#[path = "cluster/refounded.rs"]
+mod refounded;
 #[path = "cluster/rotten.rs"]
 mod rotten;
 #[path = "cluster/support.rs"]
@@ -30,8 +32,9 @@ use manyfs::{
     mount::{Input, Output},
     pki::{self, Authority, Credential},
     types::{
-        Access, BlockHash, ClusterId, ConnectionId, Generation, LogIndex, MountId, NodeId, UploadId,
-        message::{Hello, ProtocolRange, ToLeader, ToMount},
+        BlockHash, ConnectionId, FoundingId, FoundingNumber, Generation, Grant, LogIndex, MountId, NodeId, UploadId,
+        VolumeId,
+        message::{Hello, ProtocolRange, Refusal, ToLeader, ToMount},
     },
 };
 use support::{Cluster, listing, path, refuse, succeed, wait_for};
@@ -267,7 +270,7 @@ impl Caller {
     }
 
     /// Attaches at `address` as a new mount; what the node says to that.
-    fn attach(&self, connection: u64, address: &str, cluster: ClusterId) -> Result<ToMount, String> {
+    fn attach(&self, connection: u64, address: &str) -> Result<ToMount, String> {
         let connection = ConnectionId(connection);
         self.execute(Output::Connect { connection, address: address.to_owned() });
         match self.next() {
@@ -276,7 +279,6 @@ impl Caller {
             other => panic!("{other:?}"),
         }
         let hello = Hello {
-            cluster,
             protocol: ProtocolRange { min: 1, max: 1 },
             features: 0,
             mount: self.mount,
@@ -343,53 +345,35 @@ fn by_way_of_another(address: &str) -> (String, Arc<AtomicUsize>) {
 fn a_connection_that_was_prepared_is_used() {
     let cluster = Cluster::founded(1);
     let address = cluster.nodes[0].client.as_str();
-    let out = cluster.dir.path().join("main.toml");
-    let create = ["credential", "create", "--authority", path(&cluster.authority), "--servers", address];
-    succeed(&[&create[..], &["--out", path(&out)]].concat());
-    let credential = Credential::load(&out).expect("a credential");
-    let cluster_id = Authority::load(&cluster.authority).expect("an authority").cluster();
+    let credential = cluster.credential("main", &[]);
     let (prepared, dialled) = by_way_of_another(address);
     let caller = Caller::new(&credential);
     caller.execute(Output::Prepare { address: prepared.clone() });
     wait_for("the other address to be dialled", || (dialled.load(Ordering::Relaxed) == 1).then_some(()));
-    assert!(matches!(caller.attach(1, &prepared, cluster_id), Ok(ToMount::Welcome(_))));
+    assert!(matches!(caller.attach(1, &prepared), Ok(ToMount::Welcome(_))));
     assert_eq!(dialled.load(Ordering::Relaxed), 1);
     // What was prepared in vain is in nobody's way.
     for in_vain in ["127.0.0.1:1", "no address"] {
         let caller = Caller::new(&credential);
         caller.execute(Output::Prepare { address: in_vain.to_owned() });
-        assert!(matches!(caller.attach(1, address, cluster_id), Ok(ToMount::Welcome(_))), "{in_vain}");
+        assert!(matches!(caller.attach(1, address), Ok(ToMount::Welcome(_))), "{in_vain}");
         caller.execute(Output::Prepare { address: in_vain.to_owned() });
     }
     let caller = Caller::new(&credential);
     caller.execute(Output::Prepare { address: "127.0.0.1:1".to_owned() });
-    caller.attach(1, "127.0.0.1:1", cluster_id).expect_err("nobody listens there");
+    caller.attach(1, "127.0.0.1:1").expect_err("nobody listens there");
 }
 
 #[test]
 fn a_credential_opens_its_own_volume_of_its_own_cluster_and_no_more() {
     let cluster = Cluster::founded(1);
     let address = cluster.nodes[0].client.as_str();
-    let out = cluster.dir.path().join("main.toml");
-    succeed(&[
-        "credential",
-        "create",
-        "--authority",
-        path(&cluster.authority),
-        "--servers",
-        address,
-        "--out",
-        path(&out),
-    ]);
-    let credential = Credential::load(&out).expect("a credential");
+    let credential = cluster.credential("main", &[]);
     let authority = Authority::load(&cluster.authority).expect("an authority");
-    let issue = |volume, access| authority.issue_mount(volume, access, vec![address.to_owned()]).expect("issued");
-    let cluster_id = authority.cluster();
+    let issue = |grant| authority.issue_mount(grant, vec![address.to_owned()]).expect("issued");
 
     let caller = Caller::new(&credential);
-    let ToMount::Welcome(welcome) = caller.attach(1, address, cluster_id).expect("attached") else {
-        panic!("no welcome")
-    };
+    let ToMount::Welcome(welcome) = caller.attach(1, address).expect("attached") else { panic!("no welcome") };
     let bytes = b"some bytes";
     let hash = BlockHash::of(bytes);
     assert_eq!(caller.fetch(address, hash), Err("the store does not have the block".to_owned()));
@@ -398,44 +382,71 @@ fn a_credential_opens_its_own_volume_of_its_own_cluster_and_no_more() {
     let refused = caller.store(address, b"other bytes", hash).expect_err("a wrong name");
     assert!(refused.contains("block"), "{refused}");
 
-    // Another cluster in the hello, with the right certificate.
-    match Caller::new(&credential).attach(1, address, ClusterId(1)) {
-        Ok(ToMount::Refused { .. }) | Err(_) => {}
+    // Another founding with the same authority: neither tree nor blocks.
+    let founding = FoundingId { number: FoundingNumber(1), ..credential.grant.founding };
+    let stranger = Caller::new(&issue(Grant { founding, ..credential.grant.clone() }));
+    match stranger.attach(1, address) {
+        Ok(ToMount::Refused { refusal: Refusal::Foreign, .. }) => {}
         other => panic!("{other:?}"),
     }
+    assert!(stranger.fetch(address, hash).is_err_and(|refused| refused.contains("founding")));
     // A volume that does not exist.
-    match Caller::new(&issue("nowhere", Access::ReadWrite)).attach(1, address, cluster_id) {
-        Ok(ToMount::Refused { reason, .. }) => assert!(reason.contains("nowhere"), "{reason}"),
+    let nowhere = Grant { volume: VolumeId(99), name: "nowhere".to_owned(), ..credential.grant.clone() };
+    match Caller::new(&issue(nowhere)).attach(1, address) {
+        Ok(ToMount::Refused { refusal: Refusal::Permanent, reason }) => assert!(reason.contains("nowhere"), "{reason}"),
         other => panic!("{other:?}"),
     }
+    let sentence = cluster.refuse(&["credential", "create", "--volume", "nowhere", "--out", "/nowhere/x.toml"]);
+    assert!(sentence.contains("no volume nowhere"), "{sentence}");
     // Reading only: blocks are given and not taken.
-    let reader = Caller::new(&issue("main", Access::ReadOnly));
-    assert!(matches!(reader.attach(1, address, cluster_id), Ok(ToMount::Welcome(_))));
+    let reader = Caller::new(&cluster.credential("main", &["--read-only"]));
+    assert!(matches!(reader.attach(1, address), Ok(ToMount::Welcome(_))));
     assert_eq!(reader.fetch(address, hash).as_deref(), Ok(bytes.as_slice()));
     let refused = reader.store(address, b"more", BlockHash::of(b"more")).expect_err("read-only");
     assert!(refused.contains("read-only"), "{refused}");
     // Another volume's credential stores nothing for this one.
     cluster.succeed(&["volume", "create", "other"]);
-    let other = Caller::new(&issue("other", Access::ReadWrite));
-    let Ok(ToMount::Welcome(elsewhere)) = other.attach(1, address, cluster_id) else { panic!("no welcome") };
+    let other = Caller::new(&cluster.credential("other", &[]));
+    let Ok(ToMount::Welcome(elsewhere)) = other.attach(1, address) else { panic!("no welcome") };
     assert_ne!(elsewhere.volume, welcome.volume);
 
     // Another authority, even with this cluster's id in its file.
     let foreign = Authority::create().expect("an authority");
-    let mut foreign = foreign.issue_mount("main", Access::ReadWrite, vec![address.to_owned()]).expect("issued");
-    let refused = Caller::new(&foreign).attach(1, address, cluster_id).expect_err("a foreign authority");
+    let mut foreign = foreign.issue_mount(credential.grant.clone(), vec![address.to_owned()]).expect("issued");
+    let refused = Caller::new(&foreign).attach(1, address).expect_err("a foreign authority");
     assert!(refused.contains("belongs to another cluster"), "{refused}");
     // It trusts our authority, but ours does not trust it.
     foreign.identity.authority = credential.identity.authority.clone();
-    let refused = Caller::new(&foreign).attach(1, address, cluster_id).expect_err("a foreign certificate");
+    let refused = Caller::new(&foreign).attach(1, address).expect_err("a foreign certificate");
     assert!(refused.contains("does not accept our certificate"), "{refused}");
     wait_for("the refusal to be logged", || cluster.nodes[0].log().contains("refused a connection").then_some(()));
 
     // A mount administers nothing.
     let admin = cluster.dir.path().join("not-an-authority.toml");
-    fs::copy(&out, &admin).expect("copied");
+    credential.save(&admin).expect("written");
     let sentence = refuse(&["status", "--authority", path(&admin), "--servers", address]);
     assert!(sentence.contains("is not the authority of a cluster"), "{sentence}");
+}
+
+#[test]
+fn a_credential_is_never_overwritten_and_can_be_printed() {
+    let cluster = Cluster::founded(1);
+    let out = cluster.dir.path().join("main.toml");
+    let arguments = ["credential", "create", "--json", "--out", path(&out)];
+    let made: serde_json::Value = serde_json::from_str(&cluster.succeed(&arguments)).expect("JSON");
+    assert_eq!((made["volume"].as_str(), made["access"].as_str()), (Some("main"), Some("read-write")));
+    let before = fs::read_to_string(&out).expect("readable");
+    assert!(before.contains(&format!("servers = [\"{}\"]", cluster.nodes[0].client)), "{before}");
+    let sentence = cluster.refuse(&arguments);
+    assert!(sentence.contains("exists already"), "{sentence}");
+    assert_eq!(fs::read_to_string(&out).expect("readable"), before);
+    let printed = cluster.dir.path().join("printed.toml");
+    fs::write(&printed, cluster.succeed(&["credential", "create", "--out", "-"])).expect("written");
+    assert_eq!(Credential::load(&printed).expect("a credential").grant, Credential::load(&out).expect("one").grant);
+    // One that cannot be written is not made.
+    let nowhere = cluster.dir.path().join("none").join("x.toml");
+    cluster.refuse(&["credential", "create", "--out", path(&nowhere)]);
+    assert!(!nowhere.exists());
 }
 
 #[test]

@@ -17,14 +17,15 @@ use manyfs::{
     },
     replica::Replica,
     types::{
-        Access, BlockHash, ClusterId, ConnectionId, Errno, Ino, Instant, LogIndex, MountId, Name, NodeId, Stamp, Term,
+        Access, BlockHash, ClusterId, ConnectionId, Errno, FoundingId, FoundingNumber, Grant, Ino, Instant, LogIndex,
+        MountId, Name, NodeId, Stamp, Term, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
 
 /// Linux 6.1.
 const OLD_KERNEL: KernelFeatures = KernelFeatures { inc_epoch: false, inval_entry: true };
-const CLUSTER: ClusterId = ClusterId(9);
+const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(9), number: FoundingNumber(1) };
 const WAY: Duration = Duration::from_millis(1);
 const SYNC: Duration = Duration::from_micros(500);
 const KERNEL: Duration = Duration::from_micros(200);
@@ -89,7 +90,7 @@ impl World {
     fn new(nodes: u64, mounts: usize, kernel: KernelFeatures) -> Self {
         let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let founding = Founding {
-            cluster: CLUSTER,
+            id: FOUNDING,
             nodes: ids.iter().map(|id| info(id.0)).collect(),
             stamp: Stamp(1),
             main: VolumeOptions::default(),
@@ -126,7 +127,7 @@ impl World {
     fn start(&mut self, id: NodeId) {
         let config = NodeConfig {
             id,
-            cluster: CLUSTER,
+            founding: FOUNDING,
             timing: Timing::DEFAULT,
             retention: Retention::DEFAULT,
             seed: id.0,
@@ -149,8 +150,7 @@ impl World {
 
     fn mount(&mut self, number: usize, kernel: KernelFeatures) {
         let servers = self.disks.keys().map(|id| format!("n{id}:7440")).collect();
-        let config =
-            Config { kernel, seed: number as u64, ..Config::new(CLUSTER, servers, MountId(number as u128 + 1)) };
+        let config = Config { kernel, seed: number as u64, ..Config::new(servers, MountId(number as u128 + 1)) };
         let mount = Mount::new(self.now, config);
         self.sides.push(Side { mount, connection: None, answers: BTreeMap::new(), is_ready: false, is_cut_off: false });
         self.drain_mount(number);
@@ -310,8 +310,12 @@ impl World {
                         self.sides[mount].connection = Some((connection, node));
                         let opened = node::event::Input::MountOpened {
                             connection: far(mount, connection),
-                            volume: "main".to_owned(),
-                            access: Access::ReadWrite,
+                            grant: Grant {
+                                founding: FOUNDING,
+                                volume: VolumeId(1),
+                                name: "main".to_owned(),
+                                access: Access::ReadWrite,
+                            },
                         };
                         self.tell_node(node, opened);
                         self.tell_mount(mount, mount::Input::Connected { connection });

@@ -14,11 +14,12 @@ use super::{Failure, address};
 use crate::{
     client::transport::{endpoint, sentence_of},
     namespace::{VolumeOptions, entry::Founding},
-    node::AdminError,
+    node::{AdminError, NodeStatus},
     pki::{Authority, Identity},
-    types::NodeId,
+    types::{FoundingId, NodeId, VolumeId},
     wire::{
-        admin::{Report, change_outcome},
+        admin::{Phase, Report, change_outcome},
+        founding_to_bytes,
         proto::{self, admin_client::AdminClient},
     },
 };
@@ -79,11 +80,13 @@ impl Administrator {
         let mut answers = self.ask(self.servers.clone()).await;
         let mut others = Vec::new();
         for answer in &answers {
-            if let Ok(Report { phase: crate::wire::admin::Phase::Running(status), .. }) = &answer.report {
+            if let Some(status) = answer.running() {
                 for peer in &status.peers {
                     let address = &peer.node.client_address;
-                    let answered =
-                        answers.iter().any(|answer| answer.address == *address || answer.node() == Some(peer.node.id));
+                    let is_it = |answer: &Answer| {
+                        (answer.founding(), answer.node()) == (Some(status.founding), Some(peer.node.id))
+                    };
+                    let answered = answers.iter().any(|answer| answer.address == *address || is_it(answer));
                     if !answered && !others.contains(address) {
                         others.push(address.clone());
                     }
@@ -106,16 +109,26 @@ impl Administrator {
         addresses.into_iter().zip(reports).map(|(address, (_, report))| Answer { address, report }).collect()
     }
 
-    pub(super) async fn prepare(&self, address: &str, founding: &Founding, node: NodeId) -> Result<(), Failure> {
-        let request = proto::PrepareRequest { founding: Some(founding.clone().into()), node: node.0 };
+    /// Writes the founding on the node; with `only_ask` it is only asked whether it would take it.
+    pub(super) async fn prepare(
+        &self,
+        address: &str,
+        founding: &Founding,
+        node: NodeId,
+        only_ask: bool,
+    ) -> Result<(), Failure> {
+        let request = proto::PrepareRequest { founding: Some(founding.clone().into()), node: node.0, only_ask };
         let mut client = connect(&self.identity, address).await?;
         client.prepare(request).await.map_err(|status| sentence_of(address, &status))?;
         Ok(())
     }
 
-    pub(super) async fn begin(&self, address: &str) -> Result<(), Failure> {
+    pub(super) async fn begin(&self, address: &str, founding: FoundingId) -> Result<(), Failure> {
         let mut client = connect(&self.identity, address).await?;
-        client.begin(proto::BeginRequest {}).await.map_err(|status| sentence_of(address, &status))?;
+        client
+            .begin(proto::BeginRequest { founding: founding_to_bytes(founding) })
+            .await
+            .map_err(|status| sentence_of(address, &status))?;
         Ok(())
     }
 
@@ -132,12 +145,46 @@ impl Administrator {
         Ok(begun)
     }
 
+    /// The founding that these nodes are of, and the number of the volume of this name, as the node says that is furthest.
+    /// Waits a little for a leader to be elected.
+    pub(super) async fn volume(&self, name: &str) -> Result<(FoundingId, VolumeId), Failure> {
+        let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+        loop {
+            let answers = self.ask_all().await;
+            // Those that were named; at an address that only they know another may answer by now.
+            let founding = one_founding(&answers[..self.servers.len()])?;
+            let knows = |status: &&NodeStatus| Some(status.founding) == founding && status.leader.is_some();
+            let running = answers.iter().filter_map(Answer::running).filter(knows);
+            match (founding, running.max_by_key(|status| status.applied)) {
+                (Some(founding), Some(status)) => {
+                    return match status.volumes.iter().find(|volume| volume.name == name) {
+                        Some(volume) => Ok((founding, volume.id)),
+                        None => Err(format!(
+                            "the cluster has no volume {name}; `manyfs volume create {name}` makes it, nothing was changed"
+                        )
+                        .into()),
+                    };
+                }
+                _ if tokio::time::Instant::now() >= deadline => {
+                    let reason = |answer: &Answer| match &answer.report {
+                        Ok(_) => format!("{} knows no leader", answer.address),
+                        Err(reason) => reason.clone(),
+                    };
+                    let reasons: Vec<_> = answers.iter().map(reason).collect();
+                    return Err(format!("no storage node can say which volume that is: {}", reasons.join("; ")).into());
+                }
+                _ => tokio::time::sleep(LEADER_PAUSE).await,
+            }
+        }
+    }
+
     /// Has the leader make the change, wherever it is. Waits a little for one to be elected.
     pub(super) async fn change(&self, change: &Change) -> Result<(), Failure> {
         let deadline = tokio::time::Instant::now() + LEADER_WAIT;
         let mut reasons = Vec::new();
         loop {
             reasons.clear();
+            let founding = one_founding(&self.ask(self.servers.clone()).await)?;
             let mut next = self.servers.clone();
             next.reverse();
             let mut asked: Vec<String> = Vec::new();
@@ -145,7 +192,7 @@ impl Administrator {
                 if asked.contains(&address) {
                     continue;
                 }
-                match self.change_at(&address, change).await {
+                match self.change_at(&address, change, founding).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(AdminError::NotLeader { leader })) => {
                         reasons.push(format!("{address} knows no leader"));
@@ -166,17 +213,27 @@ impl Administrator {
         }
     }
 
-    async fn change_at(&self, address: &str, change: &Change) -> Result<Result<(), AdminError>, Failed> {
+    async fn change_at(
+        &self,
+        address: &str,
+        change: &Change,
+        founding: Option<FoundingId>,
+    ) -> Result<Result<(), AdminError>, Failed> {
+        let founding = founding.map(founding_to_bytes).unwrap_or_default();
         let mut client = connect(&self.identity, address).await.map_err(Failed::before)?;
         let change = change.clone();
         let response = tokio::time::timeout(CHANGE_TIMEOUT, async {
             match change {
                 Change::CreateVolume { name, options } => {
-                    client.create_volume(proto::CreateVolumeRequest { name, options: Some(options.into()) }).await
+                    let options = Some(options.into());
+                    client.create_volume(proto::CreateVolumeRequest { name, options, founding }).await
                 }
-                Change::DeleteVolume { name } => client.delete_volume(proto::DeleteVolumeRequest { name }).await,
+                Change::DeleteVolume { name } => {
+                    client.delete_volume(proto::DeleteVolumeRequest { name, founding }).await
+                }
                 Change::TransferLeader { to } => {
-                    client.transfer_leader(proto::TransferLeaderRequest { to: to.map(|node| node.0) }).await
+                    let to = to.map(|node| node.0);
+                    client.transfer_leader(proto::TransferLeaderRequest { to, founding }).await
                 }
             }
         });
@@ -193,14 +250,45 @@ impl Administrator {
 }
 
 impl Answer {
+    /// What it says of itself, where it takes part.
+    pub(super) fn running(&self) -> Option<&NodeStatus> {
+        match &self.report.as_ref().ok()?.phase {
+            Phase::Running(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The founding that the node is of.
+    pub(super) fn founding(&self) -> Option<FoundingId> {
+        match &self.report.as_ref().ok()?.phase {
+            Phase::Blank => None,
+            Phase::Prepared { founding, .. } => Some(founding.id),
+            Phase::Running(status) => Some(status.founding),
+        }
+    }
+
     /// The identity of the node that answered.
     pub(super) fn node(&self) -> Option<NodeId> {
-        use crate::wire::admin::Phase;
         match &self.report.as_ref().ok()?.phase {
             Phase::Blank => None,
             Phase::Prepared { node, .. } => Some(*node),
             Phase::Running(status) => Some(status.id),
         }
+    }
+}
+
+/// The one founding that these nodes are of, as far as they are of any.
+fn one_founding(answers: &[Answer]) -> Result<Option<FoundingId>, Failure> {
+    let mut founded = answers.iter().filter_map(|answer| Some((answer, answer.founding()?)));
+    let Some((first, founding)) = founded.next() else { return Ok(None) };
+    match founded.find(|(_, other)| *other != founding) {
+        Some((stranger, other)) => Err(format!(
+            "{} is of founding {founding} and {} of founding {other}: these are two clusters with one authority; name \
+             the servers of one of them, nothing was changed",
+            first.address, stranger.address
+        )
+        .into()),
+        None => Ok(Some(founding)),
     }
 }
 
@@ -225,7 +313,7 @@ impl Failed {
 }
 
 async fn connect(identity: &Identity, address: &str) -> Result<AdminClient<Channel>, Failure> {
-    let channel = endpoint(address, identity)?.connect().await.map_err(|error| sentence_of(address, &error))?;
+    let channel = endpoint(address, identity, None)?.connect().await.map_err(|error| sentence_of(address, &error))?;
     Ok(AdminClient::new(channel))
 }
 
@@ -236,7 +324,7 @@ async fn status(identity: &Identity, channels: &Channels, address: &str) -> Resu
         let channel = match standing {
             Some(channel) => channel,
             None => {
-                let endpoint = endpoint(address, identity).map_err(|error| error.to_string())?;
+                let endpoint = endpoint(address, identity, None).map_err(|error| error.to_string())?;
                 endpoint.connect().await.map_err(|error| sentence_of(address, &error))?
             }
         };

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     limits::VOTERS_MAX,
     namespace::{NodeInfo, VolumeOptions, entry::Founding},
-    pki::Authority,
-    types::NodeId,
+    pki::{self, Authority},
+    types::{FoundingId, FoundingNumber, NodeId},
     wire::admin::{Phase, Report},
 };
 
@@ -182,18 +182,25 @@ pub(super) async fn found(authority: &Authority, addresses: Vec<String>) -> Resu
     let administrator = Administrator::new(authority, addresses.clone())?;
     let answers = administrator.ask(addresses.clone()).await;
     let reports = reports_of(&answers)?;
-    let founding = founding(authority, &addresses, &reports);
+    let number = number_of(&reports).map_or_else(|| pki::random().map(FoundingNumber), Ok)?;
+    let founding = founding(authority, number, &addresses, &reports);
     let plan = plan(&founding, &addresses, &reports)?;
-    for (at, address) in addresses.iter().enumerate().filter(|(at, _)| plan[*at] == Step::Prepare) {
-        let node = NodeId(at as u64 + 1);
+    let blank: Vec<_> =
+        (1..).map(NodeId).zip(&addresses).zip(&plan).filter(|(_, step)| **step == Step::Prepare).collect();
+    // All are asked before the first is changed.
+    for ((node, address), _) in &blank {
+        let asked = administrator.prepare(address, &founding, *node, true).await;
+        asked.map_err(|failure| format!("{failure}; nothing was changed"))?;
+    }
+    for ((node, address), _) in &blank {
         administrator
-            .prepare(address, &founding, node)
+            .prepare(address, &founding, *node, false)
             .await
             .map_err(|failure| format!("{failure}; nothing votes yet, repeat `cluster init` when that is mended"))?;
     }
     for (_, address) in addresses.iter().enumerate().filter(|(at, _)| plan[*at] != Step::Nothing) {
         administrator
-            .begin(address)
+            .begin(address, founding.id)
             .await
             .map_err(|failure| format!("{failure}; all nodes are prepared, repeat `cluster init` to begin"))?;
     }
@@ -243,8 +250,17 @@ fn reports_of(answers: &[Answer]) -> Result<Vec<&Report>, Failure> {
     Ok(answers.iter().filter_map(|answer| answer.report.as_ref().ok()).collect())
 }
 
+/// What an earlier `cluster init` drew, where it got so far that a node knows it.
+fn number_of(reports: &[&Report]) -> Option<FoundingNumber> {
+    reports.iter().find_map(|report| match &report.phase {
+        Phase::Blank => None,
+        Phase::Prepared { founding, .. } => Some(founding.id.number),
+        Phase::Running(status) => Some(status.founding.number),
+    })
+}
+
 /// The same for the same arguments, whenever it is made: so it can be repeated.
-fn founding(authority: &Authority, addresses: &[String], reports: &[&Report]) -> Founding {
+fn founding(authority: &Authority, number: FoundingNumber, addresses: &[String], reports: &[&Report]) -> Founding {
     let nodes = addresses.iter().zip(reports).enumerate().map(|(at, (address, report))| {
         let peer = &report.process.peer_address;
         NodeInfo {
@@ -254,7 +270,7 @@ fn founding(authority: &Authority, addresses: &[String], reports: &[&Report]) ->
         }
     });
     Founding {
-        cluster: authority.cluster(),
+        id: FoundingId { cluster: authority.cluster(), number },
         nodes: nodes.collect(),
         stamp: authority.created(),
         main: VolumeOptions::default(),
@@ -274,10 +290,10 @@ fn plan(founding: &Founding, addresses: &[String], reports: &[&Report]) -> Resul
     let mut steps = Vec::new();
     for (at, (address, report)) in addresses.iter().zip(reports).enumerate() {
         let meant = NodeId(at as u64 + 1);
-        if report.cluster != founding.cluster {
+        if report.cluster != founding.id.cluster {
             return Err(format!(
                 "{address} was given the authority of cluster {}, not of {}; nothing was changed",
-                report.cluster, founding.cluster
+                report.cluster, founding.id.cluster
             )
             .into());
         }
@@ -296,6 +312,14 @@ fn plan(founding: &Founding, addresses: &[String], reports: &[&Report]) -> Resul
                     "{address} was prepared as node {node} of another founding; give the same --nodes as then, or wipe \
                      {} there and start it again; nothing was changed",
                     report.process.data
+                )
+                .into());
+            }
+            Phase::Running(status) if status.founding != founding.id => {
+                return Err(format!(
+                    "{address} is of founding {}, others are of founding {}: two clusters with one authority; nothing was \
+                     changed",
+                    status.founding, founding.id
                 )
                 .into());
             }
@@ -333,6 +357,8 @@ mod tests {
         wire::admin::Process,
     };
 
+    const ID: FoundingId = FoundingId { cluster: ClusterId(7), number: FoundingNumber(8) };
+
     fn report(at: u32, phase: Phase) -> Report {
         let process = Process {
             pid: at,
@@ -351,14 +377,14 @@ mod tests {
             peer_address: format!("node{id}:7441"),
             client_address: format!("node{id}:7440"),
         });
-        let founding =
-            Founding { cluster: ClusterId(7), nodes: nodes.collect(), stamp: Stamp(5), main: VolumeOptions::default() };
+        let founding = Founding { id: ID, nodes: nodes.collect(), stamp: Stamp(5), main: VolumeOptions::default() };
         (founding, addresses)
     }
 
     fn running(id: u64, founding: &Founding) -> Phase {
         let peers = founding.nodes.iter().cloned();
         Phase::Running(Box::new(NodeStatus {
+            founding: founding.id,
             id: NodeId(id),
             leader: None,
             term: Term(1),
@@ -412,6 +438,12 @@ mod tests {
         let other = Phase::Prepared { node: NodeId(1), founding: founding.clone() };
         let refused = plan_of([other, Phase::Blank, Phase::Blank]).expect_err("refused");
         assert!(refused.contains("another founding"), "{refused}");
+
+        // Founded twice with one authority.
+        let (founding, _) = three();
+        let second = Founding { id: FoundingId { number: FoundingNumber(9), ..ID }, ..founding.clone() };
+        let all = [running(1, &founding), running(2, &founding), running(3, &second)];
+        assert!(plan_of(all).expect_err("refused").contains("two clusters with one authority"));
 
         let mut foreign = report(1, Phase::Blank);
         foreign.cluster = ClusterId(8);

@@ -27,7 +27,7 @@ use self::{
 use super::{
     Failure,
     admin::Administrator,
-    cluster,
+    cluster, credential,
     report::{Format, print},
     runtime,
     status::{ClusterView, MountView, NodeView},
@@ -152,6 +152,10 @@ impl Demo {
         let administrator = Administrator::new(&authority, layout.addresses())?;
         self.wait_for_nodes(layout, &administrator, processes).await?;
         cluster::found(&authority, layout.addresses()).await?;
+        if !layout.credential().exists() {
+            let credential = credential::issue(&authority, "main", Access::ReadWrite, layout.addresses()).await?;
+            credential.save(&layout.credential())?;
+        }
         for mount in 1..=layout.mount_count() {
             processes.start(mount_name(mount), &layout.mount_start(mount))?;
         }
@@ -326,7 +330,7 @@ fn wipe(layout: &Layout) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes what is missing: directories, authority, credential.
+/// Makes what is missing: directories, authority.
 fn furnish(layout: &Layout) -> Result<(), Failure> {
     let mut dirs: Vec<PathBuf> = ["log", "run"].map(|name| layout.dir().join(name)).into();
     dirs.extend((1..=layout.mount_count()).map(|mount| layout.mount_point(mount)));
@@ -337,10 +341,6 @@ fn furnish(layout: &Layout) -> Result<(), Failure> {
         .map_err(|error| format!("{} cannot be written: {error}", layout.config().display()))?;
     if !layout.authority().exists() {
         Authority::create()?.save(&layout.authority())?;
-    }
-    if !layout.credential().exists() {
-        let authority = Authority::load(&layout.authority())?;
-        authority.issue_mount("main", Access::ReadWrite, layout.addresses())?.save(&layout.credential())?;
     }
     Ok(())
 }

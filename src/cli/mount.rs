@@ -133,15 +133,14 @@ impl Mount {
         File::open("/dev/urandom")?.read_exact(&mut random)?;
         let (id, seed) = random.split_at(16);
         let mut mount = Config::new(
-            credential.cluster,
             credential.servers.clone(),
             MountId(id.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))),
         );
         mount.seed = seed.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         mount.timing = Timing::DEFAULT.scaled(self.time_scale);
-        self.settings.apply(credential.access, &mut mount);
+        self.settings.apply(credential.grant.access, &mut mount);
         let control = self.control().map(std::path::absolute).transpose()?;
-        let volume = credential.volume.clone();
+        let volume = credential.grant.name.clone();
         let config = WorkerConfig {
             mount,
             kernel_mask: self.settings.kernel_mask,

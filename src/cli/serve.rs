@@ -2,10 +2,10 @@
 
 mod both;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Failure,
+    Failure, address,
     mount_settings::MountSettings,
     runfile::{self, NodeRun},
     runtime,
@@ -22,7 +22,7 @@ use crate::{
 /// A node with a blank data directory waits until `manyfs cluster init` founds the cluster with it. SIGTERM stops it in
 /// order: leadership is handed over first.
 ///
-/// Example: manyfs serve --authority authority.toml --data /var/lib/manyfs --advertise node1
+/// Example: manyfs serve --authority authority.toml --data /var/lib/manyfs --advertise node1 --peers node1,node2,node3
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
     /// The cluster's authority file, made by `manyfs cluster authority`.
@@ -44,6 +44,11 @@ pub(super) struct Serve {
     /// Where metrics and health are served over HTTP: /metrics, /healthz, /readyz.
     #[arg(long, env = "MANYFS_LISTEN_HTTP", value_name = "ADDRESS", default_value = "0.0.0.0:7442")]
     listen_http: String,
+    /// All storage nodes of the cluster, separated by commas: host or host:port [default port: 7440]; `none` for a node that
+    /// is to be the only one. A blank node asks them before it is founded, so that one which lost its disk never becomes a
+    /// second cluster. Not needed afterwards.
+    #[arg(long, env = "MANYFS_PEERS", value_name = "HOSTS", value_delimiter = ',', value_parser = peer)]
+    peers: Option<Vec<String>>,
     /// The host by which mounts and other nodes reach this one [default: as `cluster init --nodes` names it]
     #[arg(long, env = "MANYFS_ADVERTISE", value_name = "HOST", value_parser = host)]
     advertise: Option<String>,
@@ -86,7 +91,7 @@ impl Serve {
 
     /// What the server needs to know; the run file is written.
     fn config(&self) -> Result<ServeConfig, Failure> {
-        let authority = Authority::load(&self.authority)?;
+        let authority = Arc::new(Authority::load(&self.authority)?);
         let start = NodeRun::of_this_process()?;
         // Of two processes with the same arguments the second is refused: it must not take the first one's place here.
         let is_alone = |run: NodeRun| !runfile::is_alive(run.pid, &run.start);
@@ -100,6 +105,7 @@ impl Serve {
             listen_client: self.listen_client.clone(),
             listen_peer: self.listen_peer.clone(),
             listen_http: self.listen_http.clone(),
+            peers: self.peers.clone().map(|peers| if peers == [NO_PEERS] { Vec::new() } else { peers }),
             advertise: self.advertise.clone(),
             timing: Timing::DEFAULT.scaled(self.time_scale),
             start: start.start,
@@ -110,6 +116,13 @@ impl Serve {
 fn logged(error: ServeError) -> Failure {
     tracing::error!("{error}");
     error.into()
+}
+
+/// What `--peers` says of a node that has none.
+const NO_PEERS: &str = "none";
+
+fn peer(text: &str) -> Result<String, String> {
+    if text == NO_PEERS { Ok(text.to_owned()) } else { address::with_port(text) }
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     node::NodeStatus,
     pki::Authority,
-    types::NodeId,
+    types::{FoundingId, NodeId},
     wire::admin::{Phase, Report},
 };
 
@@ -72,7 +72,10 @@ pub(super) struct NodeView {
     pub(super) digest: Option<String>,
     /// Its disk is so full that it takes no entries as long as a majority does without it.
     pub(super) short_of_space: bool,
-    /// Why it does not answer.
+    /// Of which founding it is: the number that `cluster init` drew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) founding: Option<String>,
+    /// Why it does not answer, or is none of this cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
 }
@@ -88,6 +91,8 @@ pub(super) enum NodeState {
     Prepared,
     Blank,
     Silent,
+    /// Of another founding with the same authority.
+    Foreign,
 }
 
 /// A mount of this machine.
@@ -163,10 +168,11 @@ impl Target {
 impl ClusterView {
     /// What these answers say together. With a layout of a demo its nodes and mounts are shown, dead or alive.
     pub(super) fn of(answers: &[Answer], layout: Option<&Layout>) -> Self {
+        let founding = main_founding(answers);
         let reports = || answers.iter().filter_map(|answer| answer.report.as_ref().ok());
         let running = || {
             reports().filter_map(|report| match &report.phase {
-                Phase::Running(status) => Some(&**status),
+                Phase::Running(status) if Some(status.founding) == founding => Some(&**status),
                 _ => None,
             })
         };
@@ -174,7 +180,7 @@ impl ClusterView {
         let leading = running().filter(|status| status.leader == Some(status.id)).max_by_key(|status| status.term);
         let leading = leading.filter(|leading| running().all(|status| status.term <= leading.term));
         let furthest = leading.or_else(|| running().max_by_key(|status| status.applied));
-        let mut nodes: Vec<_> = answers.iter().map(|answer| NodeView::of(answer, answers, leading)).collect();
+        let mut nodes: Vec<_> = answers.iter().map(|answer| NodeView::of(answer, answers, founding, leading)).collect();
         if let Some(layout) = layout {
             layout.complete(&mut nodes);
         }
@@ -209,7 +215,7 @@ impl ClusterView {
 }
 
 impl NodeView {
-    fn of(answer: &Answer, answers: &[Answer], leading: Option<&NodeStatus>) -> Self {
+    fn of(answer: &Answer, answers: &[Answer], founding: Option<FoundingId>, leading: Option<&NodeStatus>) -> Self {
         let mut view = Self {
             id: answer
                 .node()
@@ -225,11 +231,17 @@ impl NodeView {
             committed: None,
             digest: None,
             short_of_space: false,
+            founding: answer.founding().map(|founding| founding.number.to_string()),
             problem: None,
         };
         match &answer.report {
             Ok(report) => view.fill(report, leading),
             Err(problem) => view.problem = Some(problem.clone()),
+        }
+        if let Some(other) = answer.founding().filter(|other| Some(*other) != founding) {
+            view.state = NodeState::Foreign;
+            view.leader = false;
+            view.problem = Some(format!("is of another founding, {}: a cluster of its own", other.number));
         }
         view
     }
@@ -255,6 +267,14 @@ impl NodeView {
         };
         self.leader = self.state == NodeState::Leader;
     }
+}
+
+/// The founding of most of the nodes that answered, the first ones' where there are equally many.
+fn main_founding(answers: &[Answer]) -> Option<FoundingId> {
+    let foundings = || answers.iter().filter_map(Answer::founding);
+    let count = |founding: &FoundingId| foundings().filter(|other| other == founding).count();
+    // `max_by_key` gives the last of equal ones.
+    foundings().collect::<Vec<_>>().into_iter().rev().max_by_key(count)
 }
 
 /// A node that does not answer is known to those that do.
@@ -362,6 +382,7 @@ fn state_word(node: &NodeView) -> String {
         NodeState::Alone => "knows no leader".to_owned(),
         NodeState::Prepared => "prepared, waits for the others".to_owned(),
         NodeState::Blank => "blank, waits to be founded".to_owned(),
+        NodeState::Foreign => node.problem.clone().unwrap_or_else(|| "of another cluster".to_owned()),
         NodeState::Silent => node.problem.clone().unwrap_or_else(|| "dead".to_owned()),
     }
 }

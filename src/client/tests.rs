@@ -14,7 +14,6 @@ struct Scene {
 impl Scene {
     fn new(servers: &[&str]) -> Self {
         let config = Config {
-            cluster: ClusterId(1),
             servers: servers.iter().map(|s| (*s).to_owned()).collect(),
             mount: MountId(2),
             seed: 0,
@@ -223,4 +222,46 @@ fn a_permanent_refusal_ends_it_with_a_sentence() {
     scene.message(ToMount::Refused { refusal: Refusal::Permanent, reason: "no volume `x`".to_owned() });
     assert!(matches!(scene.other.last(), Some(Event::Fatal(text)) if text.contains("no volume `x`")));
     assert_eq!(scene.client.poll_timeout(), None);
+}
+
+fn foreign() -> ToMount {
+    ToMount::Refused { refusal: Refusal::Foreign, reason: "of another founding".to_owned() }
+}
+
+/// One node that was founded a second time ended every mount of the first founding.
+#[test]
+fn a_server_of_another_founding_ends_no_mount() {
+    let mut scene = Scene::new(&["a", "b"]);
+    scene.attach();
+    for _ in 0..20 {
+        let connection = scene.connection();
+        scene.client.disconnected(scene.now, connection, "reset");
+        scene.drain();
+        let dials = scene.connects.len();
+        while scene.connects.len() == dials {
+            scene.pass(Duration::from_millis(10));
+        }
+        let connection = scene.connection();
+        scene.client.connected(scene.now, connection, LogIndex(0), Vec::new());
+        scene.message(foreign());
+    }
+    assert!(!scene.other.iter().any(|event| matches!(event, Event::Fatal(_))), "{:?}", scene.other);
+    scene.attach();
+    assert!(scene.client.is_attached());
+}
+
+#[test]
+fn a_mount_whose_servers_are_all_of_another_founding_says_so() {
+    let mut scene = Scene::new(&["a", "b"]);
+    for ended in [false, true] {
+        let dials = scene.connects.len();
+        while scene.connects.len() == dials && !matches!(scene.client.phase, Phase::Dialing { .. }) {
+            scene.pass(Duration::from_millis(10));
+        }
+        let connection = scene.connection();
+        scene.client.connected(scene.now, connection, LogIndex(0), Vec::new());
+        scene.message(foreign());
+        let is_fatal = |event: &Event| matches!(event, Event::Fatal(reason) if reason.contains("new credential"));
+        assert_eq!(scene.other.iter().any(is_fatal), ended, "{:?}", scene.other);
+    }
 }

@@ -190,6 +190,6 @@ impl Attempt {
 }
 
 async fn dial(address: &str, identity: &Identity) -> Result<Channel, String> {
-    let endpoint = endpoint(address, identity).map_err(|error| error.to_string())?;
+    let endpoint = endpoint(address, identity, None).map_err(|error| error.to_string())?;
     endpoint.connect().await.map_err(|error| sentence_of(address, &error))
 }

@@ -32,10 +32,6 @@ impl Coordinator {
         let Some(waiting) = self.connections.get(&connection) else { return };
         let Phase::Waiting(hello) = &waiting.phase else { return };
         let hello = hello.clone();
-        if hello.cluster != self.config.cluster {
-            let reason = format!("this is cluster {}, the mount asks for {}", self.config.cluster, hello.cluster);
-            return self.refuse(connection, Refusal::Permanent, reason);
-        }
         if hello.protocol.max < limits::PROTOCOL_MIN || limits::PROTOCOL_MAX < hello.protocol.min {
             let reason = format!(
                 "this node speaks protocol versions {} to {}, the mount {} to {}: upgrade the older of the two",
@@ -46,8 +42,12 @@ impl Coordinator {
             );
             return self.refuse(connection, Refusal::Permanent, reason);
         }
-        let Some(volume) = state.volume_named(&waiting.volume) else {
-            let reason = format!("the cluster has no volume {:?} (any more)", waiting.volume);
+        let Some(volume) = state.volume(waiting.grant.volume) else {
+            let name = &waiting.grant.name;
+            let reason = match state.volume_named(name) {
+                Some(_) => format!("the volume {name:?} of this credential was deleted; another has its name now"),
+                None => format!("the volume {name:?} of this credential was deleted, or is not known"),
+            };
             return self.refuse_when_sure(connection, Refusal::Permanent, reason);
         };
         let owned = |session: SessionId| volume.session_of(hello.mount).is_some_and(|own| own == session);

@@ -8,14 +8,14 @@ use crate::{
     limits::{Retention, Timing},
     namespace::{Command, Entry, Reply},
     types::{
-        Access, ClusterId, ConnectionId, Errno, LogIndex, NodeId, SessionId, Term, VolumeId,
+        ConnectionId, Errno, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
-    pub cluster: ClusterId,
+    pub founding: FoundingId,
     pub timing: Timing,
     pub retention: Retention,
 }
@@ -34,11 +34,10 @@ pub struct AppliedEntry {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
-    /// A mount has connected; its certificate names the volume.
+    /// A mount has connected; its certificate says what it may.
     Opened {
         connection: ConnectionId,
-        volume: String,
-        access: Access,
+        grant: Grant,
     },
     Message {
         connection: ConnectionId,

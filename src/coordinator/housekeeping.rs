@@ -97,9 +97,8 @@ impl Coordinator {
         refusal: Option<String>,
     ) {
         self.opening.remove(&(volume, mount));
-        let name = state.volume(volume).map(Volume::name);
         let of_mount = |(connection, entry): (&ConnectionId, &super::Connection)| match &entry.phase {
-            Phase::Waiting(hello) if hello.mount == mount && Some(entry.volume.as_str()) == name => Some(*connection),
+            Phase::Waiting(hello) if hello.mount == mount && entry.grant.volume == volume => Some(*connection),
             _ => None,
         };
         let connections: Vec<ConnectionId> = self.connections.iter().filter_map(of_mount).collect();

@@ -5,23 +5,24 @@ use std::time::Duration;
 use super::{Connection, Coordinator, HandingOver, Output, Phase, Role, member::Member, proposals::Origin};
 use crate::{
     namespace::{Command, State},
-    types::{Access, ConnectionId, Instant, NodeId, Term, VolumeId, message::ToMount},
+    types::{
+        ConnectionId, Grant, Instant, NodeId, Term, VolumeId,
+        message::{Refusal, ToMount},
+    },
 };
 
 impl Coordinator {
     /// A mount has connected.
-    pub(super) fn open(
-        &mut self,
-        now: Instant,
-        state: &State,
-        connection: ConnectionId,
-        volume: String,
-        access: Access,
-    ) {
+    pub(super) fn open(&mut self, now: Instant, state: &State, connection: ConnectionId, grant: Grant) {
+        let (own, other) = (self.config.founding, grant.founding);
         let patience_until = now.after(self.patience());
         let phase = Phase::Silent;
-        self.connections.insert(connection, Connection { volume, access, phase, patience_until, sure_behind: None });
-        if let Role::Following { leader: Some(leader) } = self.role {
+        self.connections.insert(connection, Connection { grant, phase, patience_until, sure_behind: None });
+        // Before all else: a mount of another founding is told nothing of this one, not even who leads (PROTOCOL R67).
+        if other != own {
+            let reason = format!("it is of founding {own}, the credential is for founding {other}");
+            self.refuse(connection, Refusal::Foreign, reason);
+        } else if let Role::Following { leader: Some(leader) } = self.role {
             self.send_to(state, connection, Some(leader));
         }
     }

@@ -33,7 +33,7 @@ impl Coordinator {
                 self.refuse(connection, Refusal::Protocol, reason);
             }
             (Phase::Attached(stream), message) => {
-                let speaker = Speaker { connection, key: stream.key, access: entry.access };
+                let speaker = Speaker { connection, key: stream.key, access: entry.grant.access };
                 if let Some(member) = self.members.get_mut(&speaker.key) {
                     member.heard = now;
                     self.attached_message(now, state, speaker, message);

@@ -16,13 +16,13 @@ use crate::{
     limits::{self, Retention, Timing},
     namespace::{Command, Entry, Founding, NewNode, NodeInfo, Operation, Reply, VolumeOptions},
     types::{
-        ClusterId, Errno, Generation, Ino, Name, Sequence, Stamp,
+        Access, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Sequence, Stamp,
         message::{ProtocolRange, ToLeader, Welcome},
     },
 };
 
 const T: Timing = Timing::DEFAULT;
-const CLUSTER: ClusterId = ClusterId(77);
+const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(77), number: FoundingNumber(1) };
 const ME: NodeId = NodeId(1);
 
 fn node(id: u64) -> NodeInfo {
@@ -31,7 +31,7 @@ fn node(id: u64) -> NodeInfo {
 
 fn founded() -> State {
     let nodes = vec![node(1), node(2), node(3)];
-    State::found(&Founding { cluster: CLUSTER, nodes, stamp: Stamp(1000), main: VolumeOptions::default() })
+    State::found(&Founding { id: FOUNDING, nodes, stamp: Stamp(1000), main: VolumeOptions::default() })
 }
 
 fn mkdir(name: &str) -> Operation {
@@ -90,7 +90,7 @@ impl Bench {
     fn following() -> Self {
         let state = founded();
         let coordinator = Coordinator::new(
-            Config { cluster: CLUSTER, timing: T, retention: Retention::DEFAULT },
+            Config { founding: FOUNDING, timing: T, retention: Retention::DEFAULT },
             &state,
             LogIndex(1),
         );
@@ -192,9 +192,14 @@ impl Bench {
     }
 
     fn connect_as(&mut self, volume: &str, access: Access) -> ConnectionId {
+        let id = self.state.volume_named(volume).map_or(VolumeId(99), crate::namespace::Volume::id);
+        self.connect_with(Grant { founding: FOUNDING, volume: id, name: volume.to_owned(), access })
+    }
+
+    fn connect_with(&mut self, grant: Grant) -> ConnectionId {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        self.input(Input::Opened { connection, volume: volume.to_owned(), access });
+        self.input(Input::Opened { connection, grant });
         connection
     }
 
@@ -204,7 +209,6 @@ impl Bench {
 
     fn hello(mount: u128) -> Hello {
         Hello {
-            cluster: CLUSTER,
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
             mount: MountId(mount),

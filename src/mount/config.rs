@@ -2,14 +2,12 @@
 
 use crate::{
     limits::{self, Timing},
-    types::{ClusterId, LogIndex, MountId, SessionId, VolumeId, message::Space},
+    types::{LogIndex, MountId, SessionId, VolumeId, message::Space},
 };
 
 /// How a mount runs. Validated by the shell that reads it from credential, file, environment and flags.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
-    /// The cluster that the credential names.
-    pub cluster: ClusterId,
     /// `host:port` of storage nodes' client services, dialled in turn; at least one.
     pub servers: Vec<String>,
     /// Chosen at random by the shell at every start.
@@ -29,11 +27,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Production's defaults for one cluster and its servers.
+    /// Production's defaults for a mount of these servers.
     #[must_use]
-    pub fn new(cluster: ClusterId, servers: Vec<String>, mount: MountId) -> Self {
+    pub fn new(servers: Vec<String>, mount: MountId) -> Self {
         Self {
-            cluster,
             servers,
             mount,
             seed: 0,

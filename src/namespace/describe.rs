@@ -115,14 +115,14 @@ mod tests {
     use super::*;
     use crate::{
         namespace::{Command, EntryHeader, Founding, NewNode, Operation, State, VolumeOptions},
-        types::{ClusterId, Ino, LogIndex, Name, NodeId, Sequence, SessionId, Stamp, VolumeId},
+        types::{FoundingId, Ino, LogIndex, Name, NodeId, Sequence, SessionId, Stamp, VolumeId},
     };
 
     #[test]
     fn every_row_of_a_state_is_described_and_garbage_is_not() {
         let node = NodeInfo { id: NodeId(1), peer_address: "a:7441".to_owned(), client_address: "a:7440".to_owned() };
         let founding =
-            Founding { cluster: ClusterId(7), nodes: vec![node], stamp: Stamp(1), main: VolumeOptions::default() };
+            Founding { id: FoundingId::default(), nodes: vec![node], stamp: Stamp(1), main: VolumeOptions::default() };
         let mut state = State::found(&founding);
         let header = EntryHeader {
             feature_level: 1,

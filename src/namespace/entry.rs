@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Operation;
 use crate::{
     limits,
-    types::{ClusterId, Ino, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId},
+    types::{FoundingId, Ino, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId},
 };
 
 /// The version of the encoding that this program writes.
@@ -92,7 +92,7 @@ pub enum Command {
 /// How a cluster begins: the same on every founding node, at log index 1.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Founding {
-    pub cluster: ClusterId,
+    pub id: FoundingId,
     pub nodes: Vec<NodeInfo>,
     pub stamp: Stamp,
     pub main: VolumeOptions,

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Reply, VolumeOptions};
 use crate::types::{
-    BlockHash, ClusterId, Errno, FileKind, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, Timestamp,
+    BlockHash, Errno, FileKind, FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, Timestamp,
     VolumeId, XattrName,
 };
 
@@ -314,7 +314,7 @@ pub(super) fn row_digest(key: &[u8], value: &[u8]) -> u128 {
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClusterRow {
-    pub(super) cluster: ClusterId,
+    pub(super) founding: FoundingId,
     pub(super) feature_level: u16,
     /// The next volume's id; ids are never used again.
     pub(super) next_volume: u32,

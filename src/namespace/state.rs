@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     limits,
-    types::{BlockHash, ClusterId, Errno, LogIndex, NodeId, Stamp, VolumeId},
+    types::{BlockHash, Errno, FoundingId, LogIndex, NodeId, Stamp, VolumeId},
 };
 
 /// The volume that founding a cluster makes.
@@ -39,7 +39,7 @@ impl State {
     #[must_use]
     pub fn found(founding: &Founding) -> Self {
         let header = ClusterRow {
-            cluster: founding.cluster,
+            founding: founding.id,
             feature_level: limits::FEATURE_LEVEL,
             next_volume: 1,
             applied: LogIndex(1),
@@ -152,6 +152,12 @@ impl State {
         self.volumes.get(&id)
     }
 
+    /// Whether the volume was ever made; it may be gone.
+    #[must_use]
+    pub const fn has_made(&self, id: VolumeId) -> bool {
+        id.0 < self.header.next_volume
+    }
+
     #[must_use]
     pub fn volume_named(&self, name: &str) -> Option<&Volume> {
         self.volumes.values().find(|volume| volume.name() == name)
@@ -173,8 +179,8 @@ impl State {
     }
 
     #[must_use]
-    pub const fn cluster(&self) -> ClusterId {
-        self.header.cluster
+    pub const fn founding(&self) -> FoundingId {
+        self.header.founding
     }
 
     /// Entries up to this level may be used.
@@ -321,7 +327,7 @@ impl State {
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
-            .field("cluster", &self.header.cluster)
+            .field("founding", &self.header.founding)
             .field("applied", &self.applied)
             .field("volumes", &self.volumes)
             .field("digest", &format_args!("{:032x}", self.digest()))

@@ -215,6 +215,12 @@ impl Volume {
         self.sessions.iter().map(|(id, session)| (*id, session.as_ref()))
     }
 
+    /// Whether the session was ever opened; it may have ended.
+    #[must_use]
+    pub const fn has_opened(&self, session: SessionId) -> bool {
+        session.0 < self.counters.next_session
+    }
+
     #[must_use]
     pub fn session_of(&self, mount: MountId) -> Option<SessionId> {
         self.mounts.get(&mount).copied()

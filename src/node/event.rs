@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     namespace::{NodeInfo, RowChange, State, VolumeOptions},
     types::{
-        Access, BlockHash, ConnectionId, LogIndex, NodeId, SessionId, Term, UploadId, VolumeId,
+        BlockHash, ConnectionId, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, UploadId, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -154,6 +154,7 @@ pub enum AdminError {
 /// What `status` shows of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeStatus {
+    pub founding: FoundingId,
     pub id: NodeId,
     pub leader: Option<NodeId>,
     pub term: Term,
@@ -217,10 +218,10 @@ pub enum Input {
     PeerLost {
         peer: NodeId,
     },
+    /// A mount has connected; its certificate says what it may.
     MountOpened {
         connection: ConnectionId,
-        volume: String,
-        access: Access,
+        grant: Grant,
     },
     Mount {
         connection: ConnectionId,

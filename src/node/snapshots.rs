@@ -160,9 +160,9 @@ impl Node {
     fn install(&mut self, index: LogIndex, term: Term, membership: Bytes, rows: Vec<(Bytes, Bytes)>) {
         let row = |(key, value): (Bytes, Bytes)| RowChange { key, value: Some(value) };
         let state = match State::from_rows(rows.iter().cloned()) {
-            Ok(state) if state.cluster() == self.config.cluster => state,
+            Ok(state) if state.founding() == self.config.founding => state,
             Ok(state) => {
-                let sentence = format!("the state that was fetched is of cluster {}: not taken", state.cluster());
+                let sentence = format!("the state that was fetched is of founding {}: not taken", state.founding());
                 return self.outputs.push_back(Output::Notice(sentence));
             }
             Err(error) => {

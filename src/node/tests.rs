@@ -14,13 +14,14 @@ use super::*;
 use crate::{
     namespace::{Founding, NewNode, Operation, Reply, Volume, VolumeOptions},
     types::{
-        Access, ConnectionId, Errno, Generation, Ino, MountId, Name, Sequence, SessionId, Stamp,
+        Access, ClusterId, ConnectionId, Errno, FoundingNumber, Generation, Grant, Ino, MountId, Name, Sequence,
+        SessionId, Stamp,
         message::{Hello, ProtocolRange, Refusal, Space, ToLeader, ToMount},
     },
 };
 
 const T: Timing = Timing::DEFAULT;
-const CLUSTER: ClusterId = ClusterId(9);
+const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(9), number: FoundingNumber(1) };
 
 /// What one node has on its disk: everything it ever asked to have there.
 #[derive(Clone, Default)]
@@ -36,7 +37,7 @@ struct Disk {
 impl Disk {
     fn founded(nodes: &[NodeId]) -> Self {
         let infos = nodes.iter().map(|id| info(id.0)).collect();
-        let founding = Founding { cluster: CLUSTER, nodes: infos, stamp: Stamp(1), main: VolumeOptions::default() };
+        let founding = Founding { id: FOUNDING, nodes: infos, stamp: Stamp(1), main: VolumeOptions::default() };
         let position = (LogIndex(1), Term(1));
         Self {
             membership: Replica::membership_of(nodes),
@@ -188,7 +189,7 @@ impl World {
     fn start_at(&mut self, id: NodeId, address: Option<NodeInfo>) {
         let config = NodeConfig {
             id,
-            cluster: CLUSTER,
+            founding: FOUNDING,
             timing: self.timing,
             retention: Retention::DEFAULT,
             seed: id.0,
@@ -402,7 +403,6 @@ impl World {
         client.connection = Some(connection);
         client.generation += 1;
         let hello = Hello {
-            cluster: CLUSTER,
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
             mount: client.mount,
@@ -411,8 +411,9 @@ impl World {
             applied: client.volume.as_ref().map_or(LogIndex(0), Volume::applied),
             orphans: Vec::new(),
         };
-        let volume = "main".to_owned();
-        self.handle(node, Input::MountOpened { connection, volume, access: Access::ReadWrite });
+        let (volume, name) = (VolumeId(1), "main".to_owned());
+        let grant = Grant { founding: FOUNDING, volume, name, access: Access::ReadWrite };
+        self.handle(node, Input::MountOpened { connection, grant });
         self.handle(node, Input::Mount { connection, message: ToLeader::Hello(hello) });
     }
 

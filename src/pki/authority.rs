@@ -12,8 +12,8 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Credential, Identity, PkiError, SERVER_NAME, check_volume_name, file, principal, tls};
-use crate::types::{Access, ClusterId, Principal, Stamp};
+use super::{Credential, Identity, PkiError, SERVER_NAME, check_volume_name, file, name_of, principal, tls};
+use crate::types::{ClusterId, Grant, Member, Principal, Stamp};
 
 const HEADING: &str = "\
 # The authority of a ManyFS cluster. Whoever has this file can read, change and delete everything in the cluster:
@@ -70,7 +70,7 @@ impl Authority {
             certificate: self.certificate.clone(),
             key: self.key.serialize_pem(),
         };
-        file::write_secret(path, HEADING, &contents)
+        file::write_secret(path, &file::text_of(HEADING, &contents)?)
     }
 
     /// Reads what `save` wrote.
@@ -98,12 +98,12 @@ impl Authority {
         self.created
     }
 
-    /// A storage node's certificate and key.
+    /// A storage node's certificate and key; `None`: of one that is blank.
     ///
     /// # Errors
     /// `Issue`.
-    pub fn issue_storage(&self) -> Result<Identity, PkiError> {
-        self.issue(&Principal::Storage)
+    pub fn issue_storage(&self, member: Option<Member>) -> Result<Identity, PkiError> {
+        self.issue(&Principal::Storage(member))
     }
 
     /// An administrator's certificate and key.
@@ -114,14 +114,14 @@ impl Authority {
         self.issue(&Principal::Admin)
     }
 
-    /// All that a mount of `volume` needs, with the storage nodes' client addresses (`host:port`).
+    /// All that a mount with this grant needs, with the storage nodes' client addresses (`host:port`).
     ///
     /// # Errors
     /// `VolumeName` or `Issue`.
-    pub fn issue_mount(&self, volume: &str, access: Access, servers: Vec<String>) -> Result<Credential, PkiError> {
-        check_volume_name(volume)?;
-        let identity = self.issue(&Principal::Mount { volume: volume.to_owned(), access })?;
-        Ok(Credential { cluster: self.cluster, servers, volume: volume.to_owned(), access, identity })
+    pub fn issue_mount(&self, grant: Grant, servers: Vec<String>) -> Result<Credential, PkiError> {
+        check_volume_name(&grant.name)?;
+        let identity = self.issue(&Principal::Mount(grant.clone()))?;
+        Ok(Credential { grant, servers, identity })
     }
 
     fn issue(&self, principal: &Principal) -> Result<Identity, PkiError> {
@@ -130,8 +130,11 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().map_err(issue)?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        if *principal == Principal::Storage {
-            params.subject_alt_names.push(SanType::DnsName(SERVER_NAME.try_into().map_err(issue)?));
+        if let Principal::Storage(member) = principal {
+            let names = std::iter::once(SERVER_NAME.to_owned()).chain(member.map(name_of));
+            for name in names {
+                params.subject_alt_names.push(SanType::DnsName(name.try_into().map_err(issue)?));
+            }
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, &self.key).map_err(issue)?;
@@ -207,10 +210,10 @@ mod tests {
 
         let loaded = Authority::load(&path).expect("loads");
         assert_eq!((loaded.cluster(), loaded.created()), (authority.cluster(), authority.created()));
-        let identity = loaded.issue_storage().expect("issues");
+        let identity = loaded.issue_storage(None).expect("issues");
         assert_eq!(
             principal_of(&tls::first_certificate(&identity.certificate).expect("PEM")).expect("ours"),
-            (authority.cluster(), Principal::Storage)
+            (authority.cluster(), Principal::Storage(None))
         );
     }
 
@@ -228,7 +231,7 @@ mod tests {
             sentence
         };
         refuse("");
-        assert!(refuse("version = 2").contains("version 2"));
+        assert!(refuse("version = 3").contains("version 3"));
         assert!(refuse(&format!("{text}\nsurprise = 1")).contains("surprise"));
         refuse(&text.replace("BEGIN PRIVATE KEY", "BEGIN NOTHING"));
         refuse(&text.replace("MII", "AAA"));

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::PkiError;
 
-/// The version of both file formats that this program writes.
-pub(super) const VERSION: u32 = 1;
+/// The version of both file formats that this program writes. 2: credentials are for one founding and a volume's number.
+pub(super) const VERSION: u32 = 2;
 
 /// The one field of every future version that is read before all else.
 #[derive(Deserialize)]
@@ -21,15 +21,20 @@ struct VersionOnly {
     version: u32,
 }
 
-/// Writes `value` behind `heading` (comment lines) to a new file that only its owner can read, and syncs it.
-pub(super) fn write_secret(path: &Path, heading: &str, value: &impl Serialize) -> Result<(), PkiError> {
+/// `value` behind `heading` (comment lines).
+pub(super) fn text_of(heading: &str, value: &impl Serialize) -> Result<String, PkiError> {
     let body = toml::to_string_pretty(value).map_err(|error| PkiError::Issue(error.to_string()))?;
+    Ok(format!("{heading}\n{body}"))
+}
+
+/// Writes the text to a new file that only its owner can read, and syncs it.
+pub(super) fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => PkiError::Exists { path: path.to_owned() },
         _ => PkiError::Io { path: path.to_owned(), action: "written", source: Arc::new(source) },
     };
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-    let written = file.write_all(format!("{heading}\n{body}").as_bytes()).and_then(|()| file.sync_all());
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if let Err(error) = written {
         // Half a secret is of no use to anyone and would be in the way of the next try.
         return Err(match fs::remove_file(path) {

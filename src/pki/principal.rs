@@ -1,9 +1,11 @@
 //! What a certificate says about its holder.
 
+use std::str::FromStr;
+
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{PkiError, check_volume_name};
-use crate::types::{Access, ClusterId, Principal};
+use crate::types::{Access, ClusterId, FoundingId, Grant, Member, NodeId, Principal, VolumeId};
 
 const SCHEME: &str = "manyfs://";
 
@@ -29,32 +31,46 @@ pub fn principal_of(certificate: &[u8]) -> Result<(ClusterId, Principal), PkiErr
 /// The URI that stands for the role.
 pub(super) fn uri_of(cluster: ClusterId, principal: &Principal) -> String {
     let role = match principal {
-        Principal::Storage => "storage".to_owned(),
+        Principal::Storage(None) => "storage".to_owned(),
+        Principal::Storage(Some(Member { founding, node })) => format!("storage/{}/{node}", founding.number),
         Principal::Admin => "admin".to_owned(),
-        Principal::Mount { volume, access: Access::ReadWrite } => format!("mount/{volume}/rw"),
-        Principal::Mount { volume, access: Access::ReadOnly } => format!("mount/{volume}/ro"),
+        Principal::Mount(Grant { founding, volume, name, access }) => {
+            let access = if *access == Access::ReadWrite { "rw" } else { "ro" };
+            format!("mount/{}/{volume}/{name}/{access}", founding.number)
+        }
     };
     format!("{SCHEME}{cluster}/{role}")
 }
 
 fn parse(uri: &str) -> Option<(ClusterId, Principal)> {
-    let mut parts = uri.strip_prefix(SCHEME)?.split('/');
-    let cluster = parts.next().filter(|digits| digits.len() == 32)?.parse().ok()?;
-    let principal = match (parts.next()?, parts.next(), parts.next(), parts.next()) {
-        ("storage", None, None, None) => Principal::Storage,
-        ("admin", None, None, None) => Principal::Admin,
-        ("mount", Some(volume), Some(access), None) => {
-            check_volume_name(volume).ok()?;
+    let (cluster, role) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+    let cluster = wide(cluster)?;
+    let founding = |number: &str| Some(FoundingId { cluster, number: wide(number)? });
+    let principal = match *role.split('/').collect::<Vec<_>>() {
+        ["storage"] => Principal::Storage(None),
+        ["storage", number, node] => {
+            let node = NodeId(node.parse().ok().filter(|node| *node > 0)?);
+            Principal::Storage(Some(Member { founding: founding(number)?, node }))
+        }
+        ["admin"] => Principal::Admin,
+        ["mount", number, volume, name, access] => {
+            check_volume_name(name).ok()?;
+            let volume = VolumeId(volume.parse().ok().filter(|volume| *volume > 0)?);
             let access = match access {
                 "rw" => Access::ReadWrite,
                 "ro" => Access::ReadOnly,
                 _ => return None,
             };
-            Principal::Mount { volume: volume.to_owned(), access }
+            Principal::Mount(Grant { founding: founding(number)?, volume, name: name.to_owned(), access })
         }
         _ => return None,
     };
     Some((cluster, principal))
+}
+
+/// 32 hexadecimal digits.
+fn wide<T: FromStr>(digits: &str) -> Option<T> {
+    digits.parse().ok().filter(|_| digits.len() == 32)
 }
 
 #[cfg(test)]
@@ -62,12 +78,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::FoundingNumber;
 
     #[test]
     fn a_role_survives_its_uri() {
         let cluster = ClusterId(0x0123_4567_89ab_cdef);
-        let mount = |access| Principal::Mount { volume: "site-2".to_owned(), access };
-        for principal in [Principal::Storage, Principal::Admin, mount(Access::ReadOnly), mount(Access::ReadWrite)] {
+        let founding = FoundingId { cluster, number: FoundingNumber(0xfed) };
+        let mount =
+            |access| Principal::Mount(Grant { founding, volume: VolumeId(3), name: "site-2".to_owned(), access });
+        let node = Principal::Storage(Some(Member { founding, node: NodeId(7) }));
+        let blank = Principal::Storage(None);
+        for principal in [blank, node, Principal::Admin, mount(Access::ReadOnly), mount(Access::ReadWrite)] {
             assert_eq!(parse(&uri_of(cluster, &principal)), Some((cluster, principal)));
         }
     }
@@ -75,9 +96,15 @@ mod tests {
     #[test]
     fn what_is_no_role_is_refused() {
         let cluster = ClusterId(7);
-        for role in ["", "root", "storage/", "storage/x", "mount", "mount/a", "mount/a/x", "mount//rw", "mount/a/rw/x"]
-        {
+        let number = FoundingNumber(9);
+        for role in ["", "root", "storage/", "storage/x", "storage/9/1", "mount", "mount/a/rw", "mount/9/1/a/rw"] {
             assert_eq!(parse(&format!("manyfs://{cluster}/{role}")), None, "{role}");
+        }
+        for rest in ["0", "-1", "x", "1/2", ""] {
+            assert_eq!(parse(&format!("manyfs://{cluster}/storage/{number}/{rest}")), None, "{rest}");
+        }
+        for rest in ["1", "1/a", "1/a/x", "1//rw", "0/a/rw", "x/a/rw", "1/a/rw/x"] {
+            assert_eq!(parse(&format!("manyfs://{cluster}/mount/{number}/{rest}")), None, "{rest}");
         }
         assert_eq!(parse("manyfs://7/storage"), None);
         assert_eq!(parse("https://example.org"), None);

@@ -6,6 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::{
     listener::Caller,
+    neighbours::Neighbours,
+    papers::Papers,
     running::Running,
     stage::{FoundingError, Stage},
 };
@@ -13,9 +15,10 @@ use crate::{
     namespace::{VolumeOptions, entry::Founding},
     node::{AdminAnswer, AdminError, AdminRequest},
     pki::check_volume_name,
-    types::{NodeId, Principal},
+    types::{Member, NodeId, Principal},
     wire::{
         admin::{Phase, Process, Report, change_response},
+        founding_from,
         proto::{self, admin_server::Admin},
     },
 };
@@ -23,6 +26,8 @@ use crate::{
 pub(super) struct AdminService {
     pub(super) stage: Arc<Stage>,
     pub(super) process: Process,
+    pub(super) papers: Arc<Papers>,
+    pub(super) neighbours: Neighbours,
 }
 
 #[tonic::async_trait]
@@ -43,19 +48,30 @@ impl Admin for AdminService {
     ) -> Result<Response<proto::PrepareResponse>, Status> {
         admit(&request)?;
         let request = request.into_inner();
-        let node = NodeId(request.node);
+        let (node, only_ask) = (NodeId(request.node), request.only_ask);
         let founding = request.founding.ok_or_else(|| Status::invalid_argument("a founding is missing"))?;
         let founding = Founding::try_from(founding).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let member = Member { founding: founding.id, node };
+        if self.stage.can_prepare(node, &founding).map_err(refuse)? {
+            self.neighbours.admit(&founding).await.map_err(refuse)?;
+        }
+        if only_ask {
+            return Ok(Response::new(proto::PrepareResponse {}));
+        }
         let stage = self.stage.clone();
         let prepared = tokio::task::spawn_blocking(move || stage.prepare(node, founding)).await;
         prepared.map_err(|error| Status::internal(error.to_string()))?.map_err(refuse)?;
+        // Its peers must be able to see who it is before it takes part.
+        self.papers.name(member).map_err(|error| Status::internal(error.to_string()))?;
         tracing::info!("prepared as node {node}; the node takes part once all founding nodes are prepared");
         Ok(Response::new(proto::PrepareResponse {}))
     }
 
     async fn begin(&self, request: Request<proto::BeginRequest>) -> Result<Response<proto::BeginResponse>, Status> {
         admit(&request)?;
-        self.stage.begin().map_err(refuse)?;
+        let founding = founding_from("BeginRequest", &request.into_inner().founding)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.stage.begin(founding).map_err(refuse)?;
         self.stage.wait_until_running().await.map_err(refuse)?;
         Ok(Response::new(proto::BeginResponse {}))
     }
@@ -79,7 +95,7 @@ impl Admin for AdminService {
                 .map_err(|error: crate::wire::WireError| Status::invalid_argument(error.to_string()))?,
             None => VolumeOptions::default(),
         };
-        self.change(AdminRequest::CreateVolume { name: request.name, options }).await
+        self.change(&request.founding, AdminRequest::CreateVolume { name: request.name, options }).await
     }
 
     async fn delete_volume(
@@ -87,7 +103,8 @@ impl Admin for AdminService {
         request: Request<proto::DeleteVolumeRequest>,
     ) -> Result<Response<proto::ChangeResponse>, Status> {
         admit(&request)?;
-        self.change(AdminRequest::DeleteVolume { name: request.into_inner().name }).await
+        let proto::DeleteVolumeRequest { name, founding } = request.into_inner();
+        self.change(&founding, AdminRequest::DeleteVolume { name }).await
     }
 
     async fn transfer_leader(
@@ -95,13 +112,23 @@ impl Admin for AdminService {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::ChangeResponse>, Status> {
         admit(&request)?;
-        self.change(AdminRequest::TransferLeader { to: request.into_inner().to.map(NodeId) }).await
+        let proto::TransferLeaderRequest { to, founding } = request.into_inner();
+        self.change(&founding, AdminRequest::TransferLeader { to: to.map(NodeId) }).await
     }
 }
 
 impl AdminService {
-    async fn change(&self, request: AdminRequest) -> Result<Response<proto::ChangeResponse>, Status> {
+    /// Asks the node for a change of the founding that is meant, which must be its own.
+    async fn change(&self, founding: &[u8], request: AdminRequest) -> Result<Response<proto::ChangeResponse>, Status> {
         let running = self.stage.running()?;
+        let meant =
+            founding_from("ChangeRequest", founding).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if meant != running.founding() {
+            return Err(Status::failed_precondition(format!(
+                "this node is of founding {}, the change is for founding {meant}; nothing was changed",
+                running.founding()
+            )));
+        }
         Ok(Response::new(change_response(running.ask(request).await)))
     }
 }
@@ -117,8 +144,8 @@ async fn status_of(running: &Running) -> Result<crate::node::NodeStatus, Status>
 
 fn admit<T>(request: &Request<T>) -> Result<(), Status> {
     match &*Caller::of(request)?.principal {
-        Principal::Admin | Principal::Storage => Ok(()),
-        Principal::Mount { .. } => Err(Status::permission_denied(
+        Principal::Admin | Principal::Storage(_) => Ok(()),
+        Principal::Mount(_) => Err(Status::permission_denied(
             "a credential for a volume administers nothing; use the cluster's authority file",
         )),
     }

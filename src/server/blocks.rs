@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{listener::Caller, running::Running, stage::Stage};
 use crate::{
     storage::StorageError,
-    types::{Access, Principal, VolumeId},
+    types::{Access, Grant, Principal, VolumeId},
     wire::{
         Put, WireError, hash_from_bytes,
         proto::{self, block_server::Block},
@@ -59,10 +59,11 @@ impl Block for BlockService {
     }
 
     /// A block's name is 256 bits that only its bytes give: who knows it has the bytes, or was told by a volume that
-    /// may be read. So every credential may ask.
+    /// may be read. So every credential of this founding may ask.
     async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
-        Caller::of(&request)?;
+        let caller = Caller::of(&request)?;
         let running = self.stage.running()?;
+        may_read(&caller.principal, &running)?;
         let hash = hash_from_bytes("GetRequest", &request.into_inner().hash).map_err(invalid)?;
         let packs = running.packs().clone();
         let found = tokio::task::spawn_blocking(move || packs.get(&hash))
@@ -88,18 +89,37 @@ impl Block for BlockService {
 
 fn may_write(principal: &Principal, volume: VolumeId, running: &Running) -> Result<(), Status> {
     match principal {
-        Principal::Storage => Ok(()),
-        Principal::Admin => Err(Status::permission_denied("an administrator's certificate stores no blocks")),
-        Principal::Mount { access: Access::ReadOnly, volume } => {
-            Err(Status::permission_denied(format!("the credential for volume {volume} is read-only")))
+        Principal::Storage(_) | Principal::Admin => {
+            Err(Status::permission_denied("only a credential for a volume stores blocks"))
         }
-        Principal::Mount { access: Access::ReadWrite, volume: name } => match running.view().volumes.get(name) {
-            Some(id) if *id == volume => Ok(()),
-            Some(_) => Err(Status::permission_denied(format!("the credential is for volume {name} alone"))),
-            // A follower may not have applied the volume's creation yet.
-            None => Err(Status::unavailable(format!("this node does not know volume {name}, or not yet"))),
-        },
+        Principal::Mount(grant) if grant.founding != running.founding() => Err(stranger(grant, running)),
+        Principal::Mount(grant) if grant.access == Access::ReadOnly => {
+            Err(Status::permission_denied(format!("the credential for volume {} is read-only", grant.name)))
+        }
+        Principal::Mount(grant) if grant.volume != volume => {
+            Err(Status::permission_denied(format!("the credential is for volume {} alone", grant.name)))
+        }
+        Principal::Mount(_) => Ok(()),
     }
+}
+
+fn may_read(principal: &Principal, running: &Running) -> Result<(), Status> {
+    match principal {
+        Principal::Mount(grant) if grant.founding != running.founding() => Err(stranger(grant, running)),
+        Principal::Storage(Some(member)) if member.founding == running.founding() => Ok(()),
+        Principal::Mount(_) => Ok(()),
+        Principal::Storage(_) | Principal::Admin => {
+            Err(Status::permission_denied("blocks are given to mounts and to storage nodes of this founding alone"))
+        }
+    }
+}
+
+fn stranger(grant: &Grant, running: &Running) -> Status {
+    Status::permission_denied(format!(
+        "this node is of founding {}, the credential is for founding {}",
+        running.founding(),
+        grant.founding
+    ))
 }
 
 fn invalid(error: WireError) -> Status {

@@ -104,7 +104,7 @@ impl Filler {
         channels.retain(|address, _| addresses.contains(address));
         for address in addresses {
             if !channels.contains_key(&address)
-                && let Ok(endpoint) = endpoint(&address, &self.identity)
+                && let Ok(endpoint) = endpoint(&address, &self.identity, None)
             {
                 channels.insert(address, endpoint.connect_lazy());
             }

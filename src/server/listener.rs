@@ -18,11 +18,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, transport::server::Connected};
 use tracing::{debug, warn};
 
+use super::papers::Papers;
 use crate::{
     clock,
     pki::principal_of,
@@ -56,7 +57,7 @@ impl Caller {
 
 /// How connections of one port are let in.
 pub(super) struct Gate {
-    pub(super) acceptor: TlsAcceptor,
+    pub(super) papers: Arc<Papers>,
     pub(super) cluster: ClusterId,
     /// Connections that were refused.
     pub(super) refused: Counter,
@@ -105,7 +106,7 @@ impl Gate {
 
     async fn shake_hands(&self, stream: TcpStream, address: SocketAddr) -> Result<Connection, Refusal> {
         stream.set_nodelay(true).map_err(Refusal::Gone)?;
-        let stream = match self.acceptor.accept(stream).into_fallible().await {
+        let stream = match self.papers.acceptor().accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 // The alert that says why must not be overtaken by a reset: the other end's last words are read.

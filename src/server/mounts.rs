@@ -29,7 +29,7 @@ impl Mount for MountService {
         request: Request<Streaming<proto::ToLeader>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let caller = Caller::of(&request)?;
-        let Principal::Mount { volume, access } = &*caller.principal else {
+        let Principal::Mount(grant) = &*caller.principal else {
             return Err(Status::permission_denied(
                 "only a credential for a volume can attach; `manyfs credential create` makes one",
             ));
@@ -38,9 +38,9 @@ impl Mount for MountService {
         let connection = running.next_connection();
         let (outgoing, closed) = running.connections().open(connection);
         let guard = ConnectionGuard { running: running.clone(), connection };
-        let opened = Input::MountOpened { connection, volume: volume.clone(), access: *access };
+        let opened = Input::MountOpened { connection, grant: grant.clone() };
         running.give(opened, 0).await.map_err(|stopped| Status::unavailable(stopped.to_string()))?;
-        debug!("mount of volume {volume} attached from {} as connection {connection}", caller.address);
+        debug!("a mount of volume {} attached from {} as connection {connection}", grant.name, caller.address);
         let reader = Reader { running, connection, stream: request.into_inner(), closed };
         tokio::spawn(reader.read());
         Ok(Response::new(Box::pin(GuardedOutgoing { outgoing, _guard: guard })))

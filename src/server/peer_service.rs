@@ -8,11 +8,10 @@ use tracing::debug;
 
 use super::{listener::Caller, running::Running, stage::Stage};
 use crate::{
-    limits::{PROTOCOL_MAX, PROTOCOL_MIN},
-    node::Input,
-    types::{NodeId, Principal},
+    node::{Input, PeerHello},
+    types::{Member, Principal},
     wire::{
-        peer::{PeerFrame, PeerHello},
+        peer::PeerFrame,
         proto::{self, peer_server::Peer},
     },
 };
@@ -25,15 +24,15 @@ pub(super) struct PeerService {
 impl Peer for PeerService {
     async fn send(&self, request: Request<Streaming<proto::PeerMessage>>) -> Result<Response<proto::PeerEnd>, Status> {
         let caller = Caller::of(&request)?;
-        if *caller.principal != Principal::Storage {
+        let Principal::Storage(certified) = *caller.principal else {
             return Err(Status::permission_denied("only storage nodes speak on this port; mounts use port 7440"));
-        }
+        };
         let mut stream = request.into_inner();
         let hello = match next(&mut stream).await? {
             Some((PeerFrame::Hello(hello), _)) => hello,
             _ => return Err(Status::invalid_argument("the first message of a peer stream must be its hello")),
         };
-        let running = self.greet(&hello).await?;
+        let running = self.greet(&hello, certified).await?;
         debug!("node {} at {} opened its stream", hello.from, caller.address);
         while let Some((frame, bytes)) = next(&mut stream).await? {
             let PeerFrame::Message(message) = frame else {
@@ -48,24 +47,11 @@ impl Peer for PeerService {
 
 impl PeerService {
     /// The node that the sender means, which begins if it was only prepared: its peer has begun already.
-    async fn greet(&self, hello: &PeerHello) -> Result<Running, Status> {
-        if hello.cluster != self.stage.cluster() {
-            return Err(Status::failed_precondition(format!("this node is of cluster {}", self.stage.cluster())));
-        }
-        if hello.protocol.min > PROTOCOL_MAX || hello.protocol.max < PROTOCOL_MIN {
-            return Err(Status::failed_precondition(format!(
-                "this node speaks protocol {PROTOCOL_MIN} to {PROTOCOL_MAX}, the sender {} to {}; upgrade the older one",
-                hello.protocol.min, hello.protocol.max
-            )));
-        }
-        let me = self.stage.node().ok_or_else(|| Status::unavailable("this node is blank and waits to be founded"))?;
-        if hello.to != me || hello.from == me || hello.from == NodeId(0) {
-            return Err(Status::failed_precondition(format!(
-                "this is node {me}, and node {} asked for node {}; an address in the cluster is wrong",
-                hello.from, hello.to
-            )));
-        }
-        self.stage.begin().map_err(|error| Status::unavailable(error.to_string()))?;
+    async fn greet(&self, hello: &PeerHello, certified: Option<Member>) -> Result<Running, Status> {
+        let me =
+            self.stage.member().ok_or_else(|| Status::unavailable("this node is blank and waits to be founded"))?;
+        hello.check(certified, me).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        self.stage.begin(hello.founding).map_err(|error| Status::unavailable(error.to_string()))?;
         self.stage.wait_until_running().await.map_err(|error| Status::unavailable(error.to_string()))
     }
 }

@@ -16,11 +16,11 @@ use crate::{
     client::transport::{endpoint, sentence_of},
     limits::{PROTOCOL_MAX, PROTOCOL_MIN},
     namespace::NodeInfo,
-    node::PeerMessage,
+    node::{PeerHello, PeerMessage},
     pki::Identity,
-    types::{ClusterId, NodeId, message::ProtocolRange},
+    types::{Member, NodeId, message::ProtocolRange},
     wire::{
-        peer::{PeerFrame, PeerHello},
+        peer::PeerFrame,
         proto::{self, peer_client::PeerClient},
     },
 };
@@ -58,8 +58,7 @@ impl PeerMetrics {
 /// All peers of this node, for its thread.
 pub(super) struct Peers {
     pub(super) runtime: Handle,
-    pub(super) cluster: ClusterId,
-    pub(super) node: NodeId,
+    pub(super) me: Member,
     pub(super) identity: Identity,
     pub(super) on_lost: OnLost,
     pub(super) metrics: PeerMetrics,
@@ -77,7 +76,7 @@ impl Peers {
     /// Where a peer is; dials it from now on, and elsewhere if it moved.
     pub(super) fn set_address(&mut self, info: &NodeInfo) {
         let known = self.links.get(&info.id).is_some_and(|link| link.address == info.peer_address);
-        if info.id == self.node || known {
+        if info.id == self.me.node || known {
             return;
         }
         if let Some(moved) = self.links.remove(&info.id) {
@@ -86,8 +85,8 @@ impl Peers {
         let queue = Arc::new(Mutex::new(None));
         let dialler = Dialler {
             hello: PeerHello {
-                cluster: self.cluster,
-                from: self.node,
+                founding: self.me.founding,
+                from: self.me.node,
                 to: info.id,
                 protocol: ProtocolRange { min: PROTOCOL_MIN, max: PROTOCOL_MAX },
             },
@@ -158,7 +157,8 @@ impl Dialler {
     }
 
     async fn dial(&self) -> Result<PeerClient<tonic::transport::Channel>, String> {
-        let endpoint = endpoint(&self.address, &self.identity).map_err(|error| error.to_string())?;
+        let peer = Member { founding: self.hello.founding, node: self.hello.to };
+        let endpoint = endpoint(&self.address, &self.identity, Some(peer)).map_err(|error| error.to_string())?;
         let channel = tokio::time::timeout(DIAL_TIMEOUT, endpoint.connect())
             .await
             .map_err(|_| format!("{} does not answer", self.address))?

@@ -17,7 +17,7 @@ use crate::{
     namespace::NodeInfo,
     node::{AdminAnswer, AdminError, AdminRequest, Input},
     storage::{Packs, Scrubber},
-    types::{ConnectionId, NodeId, VolumeId},
+    types::{ConnectionId, FoundingId, Member, NodeId, VolumeId},
 };
 
 /// Bytes of messages from the network that may wait for the node's thread; beyond it connections are not read.
@@ -50,7 +50,7 @@ pub(super) struct Stopped;
 pub(super) struct Running(Arc<Shared>);
 
 struct Shared {
-    node: NodeId,
+    me: Member,
     inputs: mpsc::UnboundedSender<Queued>,
     room: Arc<Semaphore>,
     packs: Packs,
@@ -64,10 +64,10 @@ struct Shared {
 
 impl Running {
     /// The other end of the queue is for the node's thread.
-    pub(super) fn new(node: NodeId, packs: Packs, scrubber: Scrubber) -> (Self, mpsc::UnboundedReceiver<Queued>) {
+    pub(super) fn new(me: Member, packs: Packs, scrubber: Scrubber) -> (Self, mpsc::UnboundedReceiver<Queued>) {
         let (inputs, receiver) = mpsc::unbounded_channel();
         let shared = Shared {
-            node,
+            me,
             inputs,
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX / PERMIT_BYTES)),
             packs,
@@ -82,7 +82,11 @@ impl Running {
     }
 
     pub(super) fn node(&self) -> NodeId {
-        self.0.node
+        self.0.me.node
+    }
+
+    pub(super) fn founding(&self) -> FoundingId {
+        self.0.me.founding
     }
 
     pub(super) fn packs(&self) -> &Packs {
@@ -157,6 +161,6 @@ impl Running {
 
 impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("node", &self.0.node).finish_non_exhaustive()
+        f.debug_struct("Running").field("me", &self.0.me).finish_non_exhaustive()
     }
 }

@@ -15,8 +15,8 @@ use crate::{
     namespace::{VolumeOptions, entry::Founding},
     node::{Input, Recovered},
     replica::Replica,
-    storage::{self, OnEvent, Storage, StorageError, StorageEvent},
-    types::{ClusterId, LogIndex, NodeId},
+    storage::{self, Identity, OnEvent, Storage, StorageError, StorageEvent},
+    types::{ClusterId, FoundingId, LogIndex, Member, NodeId},
     wire::admin::Phase,
 };
 
@@ -91,7 +91,20 @@ enum Place {
         opened: Box<Opened>,
     },
     /// The store was taken by whoever starts the node.
-    Begun(NodeId),
+    Begun(Member),
+}
+
+impl Place {
+    /// Whether the founding is to be written: it may be there already.
+    fn takes(&self, node: NodeId, founding: &Founding) -> Result<bool, FoundingError> {
+        match self {
+            Self::Blank => Ok(true),
+            Self::Preparing => Err(FoundingError::Busy),
+            Self::Prepared { node: known, founding: same, .. } if *known == node && same == founding => Ok(false),
+            Self::Prepared { node: known, .. } => Err(FoundingError::Other { node: *known }),
+            Self::Begun(member) => Err(FoundingError::Used(*member)),
+        }
+    }
 }
 
 /// Why a node could not be founded.
@@ -101,8 +114,8 @@ pub(super) enum FoundingError {
     Blank,
     #[error("this node is being prepared by another `cluster init`; let that one finish")]
     Busy,
-    #[error("this node is node {node} of the cluster already; `cluster init` is for blank nodes")]
-    Used { node: NodeId },
+    #[error("this node is node {} of a cluster already, founding {}; `cluster init` is for blank nodes", .0.node, .0.founding)]
+    Used(Member),
     #[error("this node was prepared as node {node} for another founding; wipe its data directory to found it anew")]
     Other { node: NodeId },
     #[error(
@@ -114,6 +127,20 @@ pub(super) enum FoundingError {
          that order"
     )]
     Expected { expected: NodeId, found: NodeId },
+    #[error(
+        "this node was started without --peers: name the client addresses of the other storage nodes, or none where it is \
+         to be the only one; a blank node asks them whether the cluster exists already"
+    )]
+    NoPeers,
+    #[error("this node was told with --peers none to be the only one, the founding has {nodes} nodes; name the others")]
+    Alone { nodes: usize },
+    #[error("a peer of this blank node cannot be asked whether the cluster exists already: {0}")]
+    SilentPeer(String),
+    #[error(
+        "this node is blank, but its peer {address} is node {} of founding {} already: this node has lost its disk or has \
+         another --data, and would be a second cluster", .peer.node, .peer.founding
+    )]
+    FoundedPeer { address: String, peer: Member },
     #[error("the founding makes no sense: {0}")]
     Senseless(String),
     #[error(transparent)]
@@ -140,7 +167,7 @@ impl Stage {
             identity.expect(&stage.data, Some(cluster), expected)?;
             let opened = stage.open()?;
             let has_begun = has_begun(&opened.recovered);
-            stage.settle(identity.node, opened);
+            stage.settle(identity, opened);
             if has_begun {
                 stage.begun.send_replace(true);
             }
@@ -152,11 +179,12 @@ impl Stage {
         self.cluster
     }
 
-    /// The node's identity, once it has one.
-    pub(super) fn node(&self) -> Option<NodeId> {
+    /// Which node this is, once it is one.
+    pub(super) fn member(&self) -> Option<Member> {
         match &*self.place() {
             Place::Blank | Place::Preparing => None,
-            Place::Prepared { node, .. } | Place::Begun(node) => Some(*node),
+            Place::Prepared { node, founding, .. } => Some(Member { founding: founding.id, node: *node }),
+            Place::Begun(member) => Some(*member),
         }
     }
 
@@ -188,26 +216,30 @@ impl Stage {
         })
     }
 
+    /// Whether `prepare` would be done. True: it is still to be done.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn can_prepare(&self, node: NodeId, founding: &Founding) -> Result<bool, FoundingError> {
+        check(self.cluster, node, founding)?;
+        if let Some(expected) = self.expected.filter(|expected| *expected != node) {
+            return Err(FoundingError::Expected { expected, found: node });
+        }
+        self.place().takes(node, founding)
+    }
+
     /// Writes the founding. Blocks on the disk. The same again is a success.
     ///
     /// # Errors
     /// Why not; nothing was changed then.
     pub(super) fn prepare(&self, node: NodeId, founding: Founding) -> Result<(), FoundingError> {
-        check(self.cluster, node, &founding)?;
-        if let Some(expected) = self.expected.filter(|expected| *expected != node) {
-            return Err(FoundingError::Expected { expected, found: node });
-        }
+        self.can_prepare(node, &founding)?;
         {
             let mut place = self.place();
-            match &*place {
-                Place::Blank => *place = Place::Preparing,
-                Place::Preparing => return Err(FoundingError::Busy),
-                Place::Prepared { node: known, founding: same, .. } => {
-                    let same = *known == node && *same == founding;
-                    return if same { Ok(()) } else { Err(FoundingError::Other { node: *known }) };
-                }
-                Place::Begun(node) => return Err(FoundingError::Used { node: *node }),
+            if !place.takes(node, &founding)? {
+                return Ok(());
             }
+            *place = Place::Preparing;
         }
         let voters: Vec<NodeId> = founding.nodes.iter().map(|info| info.id).collect();
         let opened = storage::create(&self.data, &founding, node, &Replica::membership_of(&voters))
@@ -225,14 +257,18 @@ impl Stage {
         }
     }
 
-    /// Lets a prepared node take part; a success where it does already.
+    /// Lets a node that was prepared for this founding take part; a success where it does already.
     ///
     /// # Errors
-    /// `Blank` or `Busy`.
-    pub(super) fn begin(&self) -> Result<(), FoundingError> {
+    /// `Blank`, `Busy`, or `Other` and `Used` where it is of another founding.
+    pub(super) fn begin(&self, id: FoundingId) -> Result<(), FoundingError> {
         match &*self.place() {
             Place::Blank => return Err(FoundingError::Blank),
             Place::Preparing => return Err(FoundingError::Busy),
+            Place::Prepared { node, founding, .. } if founding.id != id => {
+                return Err(FoundingError::Other { node: *node });
+            }
+            Place::Begun(member) if member.founding != id => return Err(FoundingError::Used(*member)),
             Place::Prepared { .. } | Place::Begun(_) => {}
         }
         self.begun.send_replace(true);
@@ -240,13 +276,14 @@ impl Stage {
     }
 
     /// Waits for `begin` and takes the store. For the one who starts the node.
-    pub(super) async fn wait_until_begun(&self) -> Option<(NodeId, Opened)> {
+    pub(super) async fn wait_until_begun(&self) -> Option<(Member, Opened)> {
         self.begun.subscribe().wait_for(|begun| *begun).await.ok()?;
         let mut place = self.place();
         match std::mem::replace(&mut *place, Place::Blank) {
-            Place::Prepared { node, opened, .. } => {
-                *place = Place::Begun(node);
-                Some((node, *opened))
+            Place::Prepared { node, founding, opened } => {
+                let member = Member { founding: founding.id, node };
+                *place = Place::Begun(member);
+                Some((member, *opened))
             }
             other => {
                 *place = other;
@@ -274,8 +311,8 @@ impl Stage {
         Ok(Opened { storage, recovered, events })
     }
 
-    fn settle(&self, node: NodeId, opened: Opened) {
-        let founding = founding_of(&opened.recovered);
+    fn settle(&self, Identity { founding: id, node }: Identity, opened: Opened) {
+        let founding = founding_of(id, &opened.recovered);
         *self.place() = Place::Prepared { node, founding, opened: Box::new(opened) };
     }
 
@@ -294,10 +331,10 @@ fn has_begun(recovered: &Recovered) -> bool {
 }
 
 /// The founding that a prepared node's state was made from.
-fn founding_of(recovered: &Recovered) -> Founding {
+fn founding_of(id: FoundingId, recovered: &Recovered) -> Founding {
     let state = &recovered.state;
     Founding {
-        cluster: state.cluster(),
+        id,
         nodes: state.nodes().cloned().collect(),
         stamp: state.last_stamp(),
         main: state.volumes().next().map_or_else(VolumeOptions::default, |volume| *volume.options()),
@@ -305,8 +342,8 @@ fn founding_of(recovered: &Recovered) -> Founding {
 }
 
 fn check(cluster: ClusterId, node: NodeId, founding: &Founding) -> Result<(), FoundingError> {
-    if founding.cluster != cluster {
-        return Err(FoundingError::Cluster { here: cluster, there: founding.cluster });
+    if founding.id.cluster != cluster {
+        return Err(FoundingError::Cluster { here: cluster, there: founding.id.cluster });
     }
     let count = founding.nodes.len();
     if count.is_multiple_of(2) || count > VOTERS_MAX {
@@ -327,11 +364,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{namespace::NodeInfo, types::Stamp};
+    use crate::{
+        namespace::NodeInfo,
+        types::{FoundingNumber, Stamp},
+    };
+
+    const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(7), number: FoundingNumber(8) };
 
     fn founding() -> Founding {
         let node = NodeInfo { id: NodeId(1), peer_address: "a:1".to_owned(), client_address: "a:2".to_owned() };
-        Founding { cluster: ClusterId(7), nodes: vec![node], stamp: Stamp(1), main: Default::default() }
+        Founding { id: FOUNDING, nodes: vec![node], stamp: Stamp(1), main: Default::default() }
     }
 
     #[test]
@@ -351,7 +393,7 @@ mod tests {
         let stage = Stage::find(ClusterId(7), None, dir.path().join("data")).unwrap();
         assert!(stage.running_if_begun().await.unwrap().is_none(), "a blank node has nothing to wait for");
         stage.prepare(NodeId(1), founding()).unwrap();
-        stage.begin().unwrap();
+        stage.begin(FOUNDING).unwrap();
         let _store = stage.wait_until_begun().await.unwrap();
         let waited = tokio::time::timeout(Duration::from_millis(50), stage.running_if_begun()).await;
         assert!(waited.is_err(), "it was begun and does not run yet, so there is nothing true to report");

@@ -30,7 +30,7 @@ use crate::{
     namespace::{Founding, NodeInfo, VolumeOptions},
     node::PeerMessage,
     types::{
-        BlockHash, ClusterId, ConnectionId, Errno, Instant, NodeId, Sequence, Stamp,
+        BlockHash, ClusterId, ConnectionId, Errno, FoundingId, FoundingNumber, Instant, NodeId, Sequence, Stamp,
         message::{ToLeader, ToMount},
     },
 };
@@ -107,7 +107,7 @@ impl World {
     pub(super) fn new(seed: u64, options: Options, tell: Option<fn(&str)>) -> Self {
         let mut dice = Dice::new(seed);
         let founding = Founding {
-            cluster: ClusterId(u128::from(seed) + 1),
+            id: FoundingId { cluster: ClusterId(u128::from(seed) + 1), number: FoundingNumber(1) },
             nodes: (1..=options.nodes).map(node_info).collect(),
             stamp: Stamp(EPOCH),
             main: VolumeOptions::default(),

@@ -67,7 +67,7 @@ impl CheckReport {
 pub fn check(dir: &Path) -> Result<CheckReport, StorageError> {
     let (identity, _lock) = lock_node(dir)?;
     let mut report =
-        CheckReport { cluster: identity.cluster.to_string(), node: identity.node.0, ..CheckReport::default() };
+        CheckReport { cluster: identity.founding.cluster.to_string(), node: identity.node.0, ..CheckReport::default() };
     let log = match recover(&Disk::new(dir.join("log"))) {
         Ok(recovered) => Some(recovered),
         Err(error) if error.is_damage() => {

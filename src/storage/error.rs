@@ -22,8 +22,7 @@ pub enum StorageError {
     )]
     NotBlank { dir: PathBuf, found: String },
     #[error(
-        "{} already holds node {} of cluster {}; start it with `serve`, or choose an empty directory for a new one",
-        .dir.display(), .found.node, .found.cluster
+        "{} already holds {found}; start it with `serve`, or choose an empty directory for a new one", .dir.display()
     )]
     AlreadyCreated { dir: PathBuf, found: Identity },
     #[error("{} holds no node yet; found a cluster with `cluster init`, or choose the right directory", .dir.display())]
@@ -38,7 +37,10 @@ pub enum StorageError {
         .dir.display()
     )]
     OtherNode { dir: PathBuf, expected: NodeId, found: NodeId },
-    #[error("{} was written in format {found}, this program reads format {known}; start the newer manyfs", .path.display())]
+    #[error(
+        "{} was written in format {found}, this program reads format {known}: {}", .path.display(),
+        if .found > .known { "start the newer manyfs" } else { "it is of a build before any release, and is not read any more" }
+    )]
     Format { path: PathBuf, known: u32, found: u32 },
     #[error("{} may not be {action} by this user: {source}; give the directory to the user that runs manyfs", .path.display())]
     Access { path: PathBuf, action: &'static str, source: Arc<io::Error> },

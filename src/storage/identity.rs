@@ -12,10 +12,10 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::StorageError;
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, FoundingId, NodeId};
 
 /// The version of the directory's format that this program writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const FILE: &str = "manyfs.toml";
 /// What `manyfs.toml` is called while a node is being created: where it is found alone, creation was interrupted.
@@ -26,10 +26,10 @@ const PARTS: [&str; 3] = ["log", "state", "packs"];
 /// What a blank device may hold.
 const IGNORED: [&str; 2] = ["lost+found", LOCK_FILE];
 
-/// Which node of which cluster a data directory belongs to.
+/// Which node of which founding a data directory belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
-    pub cluster: ClusterId,
+    pub founding: FoundingId,
     pub node: NodeId,
 }
 
@@ -39,8 +39,9 @@ impl Identity {
     /// # Errors
     /// `OtherCluster` or `OtherNode`.
     pub fn expect(&self, dir: &Path, cluster: Option<ClusterId>, node: Option<NodeId>) -> Result<(), StorageError> {
-        if let Some(expected) = cluster.filter(|&expected| expected != self.cluster) {
-            return Err(StorageError::OtherCluster { dir: dir.to_owned(), expected, found: self.cluster });
+        let found = self.founding.cluster;
+        if let Some(expected) = cluster.filter(|&expected| expected != found) {
+            return Err(StorageError::OtherCluster { dir: dir.to_owned(), expected, found });
         }
         if let Some(expected) = node.filter(|&expected| expected != self.node) {
             return Err(StorageError::OtherNode { dir: dir.to_owned(), expected, found: self.node });
@@ -51,7 +52,7 @@ impl Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node {} of cluster {}", self.node, self.cluster)
+        write!(f, "node {} of founding {}", self.node, self.founding)
     }
 }
 
@@ -61,6 +62,7 @@ impl fmt::Display for Identity {
 struct IdentityFile {
     format: u32,
     cluster: String,
+    founding: String,
     node: u64,
 }
 
@@ -128,10 +130,11 @@ fn read(path: &Path) -> Result<Identity, StorageError> {
     }
     let file: IdentityFile = toml::from_str(&text).map_err(|error| damaged(error.message().to_owned()))?;
     let cluster = file.cluster.parse().map_err(|_| damaged(format!("'{}' is no cluster id", file.cluster)))?;
+    let number = file.founding.parse().map_err(|_| damaged(format!("'{}' is no founding id", file.founding)))?;
     if file.node == 0 {
         return Err(damaged("0 is no node id".to_owned()));
     }
-    Ok(Identity { cluster, node: NodeId(file.node) })
+    Ok(Identity { founding: FoundingId { cluster, number }, node: NodeId(file.node) })
 }
 
 /// The right to use a data directory; ends when it is dropped or the process dies.
@@ -183,8 +186,14 @@ impl Creation {
         let lock = Lock::take(dir)?;
         // Once more under the lock: another process may have been faster.
         Self::refuse_used(dir)?;
-        let file = IdentityFile { format: FORMAT, cluster: identity.cluster.to_string(), node: identity.node.0 };
-        let text = toml::to_string(&file).expect("three plain fields have a TOML form");
+        let FoundingId { cluster, number } = identity.founding;
+        let file = IdentityFile {
+            format: FORMAT,
+            cluster: cluster.to_string(),
+            founding: number.to_string(),
+            node: identity.node.0,
+        };
+        let text = toml::to_string(&file).expect("four plain fields have a TOML form");
         let path = dir.join(UNFINISHED_FILE);
         let written = File::create(&path).and_then(|mut file| {
             file.write_all(text.as_bytes())?;

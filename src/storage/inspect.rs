@@ -20,6 +20,7 @@ use super::{
     },
     state::database::Database,
 };
+use crate::types::FoundingId;
 
 /// Which parts of a directory are shown; the default is all.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,7 @@ impl fmt::Debug for Description<'_> {
 pub enum Line {
     Identity {
         cluster: String,
+        founding: String,
         node: u64,
         format: u32,
     },
@@ -145,7 +147,9 @@ pub fn inspect(
     emit: &mut dyn FnMut(Line),
 ) -> Result<(), StorageError> {
     let (identity, _lock) = lock_node(dir)?;
-    emit(Line::Identity { cluster: identity.cluster.to_string(), node: identity.node.0, format: FORMAT });
+    let FoundingId { cluster, number } = identity.founding;
+    let (cluster, founding) = (cluster.to_string(), number.to_string());
+    emit(Line::Identity { cluster, founding, node: identity.node.0, format: FORMAT });
     if parts.log {
         log(&Disk::new(dir.join("log")), description, emit)?;
     }
@@ -274,7 +278,9 @@ fn hex(bytes: &[u8]) -> String {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Identity { cluster, node, format } => write!(f, "node {node} of cluster {cluster}, format {format}"),
+            Self::Identity { cluster, founding, node, format } => {
+                write!(f, "node {node} of founding {founding} of cluster {cluster}, format {format}")
+            }
             Self::Segment { file, first_group, end, bytes, torn } => {
                 write!(f, "segment {file}: groups from {first_group} on, records up to {end} of {bytes} bytes")?;
                 torn.iter().try_for_each(|torn| write!(f, "; torn: {torn}"))

@@ -268,16 +268,12 @@ impl Store {
     }
 }
 
-/// Whether the session has ended as far as this state knows. Ids only grow: one that is larger than all it knows may
-/// have been opened by an entry that the state does not include yet.
+/// Whether the session has ended as far as this state knows: it was given out, and is not there any more. One that was not
+/// may be opened by an entry that the state does not include yet.
 pub(crate) fn is_over(state: &State, volume: VolumeId, session: SessionId) -> bool {
     match state.volume(volume) {
-        Some(volume) => {
-            let mut sessions = volume.sessions().map(|(id, _)| id);
-            let newer = volume.sessions().any(|(id, _)| id > session);
-            newer && !sessions.any(|id| id == session)
-        }
-        None => state.volumes().any(|other| other.id() > volume),
+        Some(volume) => volume.has_opened(session) && volume.session(session).is_none(),
+        None => state.has_made(volume),
     }
 }
 

@@ -111,8 +111,28 @@ macro_rules! wide_identity {
 }
 
 wide_identity!(
-    /// A cluster: chosen at random when its authority is made, in every certificate and every handshake.
+    /// A cluster's authority: chosen at random when it is made, in every certificate. Whoever has the authority can found
+    /// more than one cluster with it: what is stored and who speaks to whom goes by `FoundingId`.
     ClusterId
+);
+/// A cluster as it was founded: two foundings with one authority have nothing to do with each other. Kept by every node
+/// and every credential, and compared first in every handshake (PROTOCOL R67).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
+pub struct FoundingId {
+    pub cluster: ClusterId,
+    /// Chosen at random by `cluster init`.
+    pub number: FoundingNumber,
+}
+
+impl fmt::Display for FoundingId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of cluster {}", self.number, self.cluster)
+    }
+}
+
+wide_identity!(
+    /// Which of the foundings with one authority.
+    FoundingNumber
 );
 wide_identity!(
     /// A mount before it has a session: chosen at random by the mount, so that a repeated registration finds the first.

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{ClusterId, Errno, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId};
+use super::{Errno, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId};
 use crate::namespace::{Operation, Reply};
 
 /// Versions of the protocol that an end speaks, both inclusive.
@@ -13,10 +13,9 @@ pub struct ProtocolRange {
     pub max: u16,
 }
 
-/// A mount's first message on a connection.
+/// A mount's first message on a connection. Of which founding and volume it is, its certificate has said before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
-    pub cluster: ClusterId,
     pub protocol: ProtocolRange,
     /// Bits of what this end can do; both ends use what both have.
     pub features: u64,
@@ -167,8 +166,10 @@ pub enum ToMount {
 /// Why a connection was refused, and so what the mount can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// Wrong cluster, no common version, unknown volume: trying again changes nothing.
+    /// No common version, a volume that is gone: trying again changes nothing.
     Permanent,
+    /// The node is of another founding: its word is none of the mount's cluster, whose nodes are elsewhere.
+    Foreign,
     /// The session has expired: its calls get EIO, a new one may be opened.
     SessionExpired,
     /// A newer connection of this mount exists, or the mount sent what makes no sense.

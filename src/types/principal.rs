@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{FoundingId, NodeId, VolumeId};
+
 /// What a mount may do with its volume.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -10,13 +12,31 @@ pub enum Access {
     ReadWrite,
 }
 
+/// Which storage node of which founding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    pub founding: FoundingId,
+    pub node: NodeId,
+}
+
+/// What a credential lets a mount do. It is for this volume of this founding: not for one that gets the same name later,
+/// and not for another founding with the same authority.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    pub founding: FoundingId,
+    pub volume: VolumeId,
+    /// The volume's name, for people.
+    pub name: String,
+    pub access: Access,
+}
+
 /// The holder of a certificate of the cluster's authority.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Principal {
-    /// A storage node: may speak to peers and to every service.
-    Storage,
+    /// A storage node; `None` while it is blank.
+    Storage(Option<Member>),
     /// A person or tool that administers the cluster.
     Admin,
-    /// A mount of one volume, by the volume's name.
-    Mount { volume: String, access: Access },
+    /// A mount.
+    Mount(Grant),
 }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{WireError, cluster_from, node_from, proto, required, short_from, wide_from_bytes, wide_to_bytes};
+use super::{
+    WireError, cluster_from, founding_from, founding_to_bytes, node_from, proto, required, short_from, wide_from_bytes,
+    wide_to_bytes,
+};
 use crate::{
     namespace::{VolumeOptions, entry::Founding},
     node::{AdminAnswer, AdminError, NodeStatus, PeerStatus, SessionStatus, VolumeStatus},
@@ -118,7 +121,7 @@ impl From<proto::Process> for Process {
 impl From<Founding> for proto::Founding {
     fn from(founding: Founding) -> Self {
         Self {
-            cluster: wide_to_bytes(founding.cluster.0),
+            founding: founding_to_bytes(founding.id),
             nodes: founding.nodes.into_iter().map(Into::into).collect(),
             stamp: founding.stamp.0,
             main: Some(founding.main.into()),
@@ -131,7 +134,7 @@ impl TryFrom<proto::Founding> for Founding {
 
     fn try_from(founding: proto::Founding) -> Result<Self, WireError> {
         Ok(Self {
-            cluster: cluster_from("Founding", &founding.cluster)?,
+            id: founding_from("Founding", &founding.founding)?,
             nodes: founding.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             stamp: Stamp(founding.stamp),
             main: required("Founding", "main", founding.main)?.try_into()?,
@@ -175,6 +178,7 @@ impl From<NodeStatus> for proto::NodeStatus {
             volumes: status.volumes.into_iter().map(Into::into).collect(),
             sessions: status.sessions.into_iter().map(Into::into).collect(),
             short_of_space: status.short_of_space,
+            founding: founding_to_bytes(status.founding),
         }
     }
 }
@@ -184,6 +188,7 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
 
     fn try_from(status: proto::NodeStatus) -> Result<Self, WireError> {
         Ok(Self {
+            founding: founding_from("NodeStatus", &status.founding)?,
             id: node_from("NodeStatus", "id", status.id)?,
             leader: status.leader.map(|leader| node_from("NodeStatus", "leader", leader)).transpose()?,
             term: Term(status.term),

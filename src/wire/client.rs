@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    WireError, cluster_from, indexes_from, mount_from, node_from, proto, protocol_from, required, rows_from, rows_to,
-    short_from, wide_to_bytes,
+    WireError, indexes_from, mount_from, node_from, proto, protocol_from, required, rows_from, rows_to, short_from,
+    wide_to_bytes,
 };
 use crate::{
     limits,
@@ -69,7 +69,6 @@ impl TryFrom<proto::ToLeader> for ToLeader {
 impl From<Hello> for proto::Hello {
     fn from(hello: Hello) -> Self {
         Self {
-            cluster: wide_to_bytes(hello.cluster.0),
             protocol_min: hello.protocol.min.into(),
             protocol_max: hello.protocol.max.into(),
             features: hello.features,
@@ -87,7 +86,6 @@ impl TryFrom<proto::Hello> for Hello {
 
     fn try_from(hello: proto::Hello) -> Result<Self, WireError> {
         Ok(Self {
-            cluster: cluster_from("Hello", &hello.cluster)?,
             protocol: protocol_from("Hello", hello.protocol_min, hello.protocol_max)?,
             features: hello.features,
             mount: mount_from("Hello", &hello.mount)?,
@@ -108,6 +106,7 @@ impl From<ToMount> for proto::ToMount {
             ToMount::Refused { refusal, reason } => Message::Refused(proto::Refused {
                 refusal: match refusal {
                     Refusal::Permanent => proto::Refusal::Permanent,
+                    Refusal::Foreign => proto::Refusal::Foreign,
                     Refusal::SessionExpired => proto::Refusal::SessionExpired,
                     Refusal::Protocol => proto::Refusal::Protocol,
                 }
@@ -159,6 +158,7 @@ impl TryFrom<proto::ToMount> for ToMount {
             Message::Refused(refused) => {
                 let refusal = match refused.refusal() {
                     proto::Refusal::Permanent => Refusal::Permanent,
+                    proto::Refusal::Foreign => Refusal::Foreign,
                     proto::Refusal::SessionExpired => Refusal::SessionExpired,
                     // A reason that a newer node has and we do not know: the connection is over in any case.
                     proto::Refusal::Protocol | proto::Refusal::Unspecified => Refusal::Protocol,
@@ -386,20 +386,12 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_field_it_is_in() {
         let hello = |change: fn(&mut proto::Hello)| {
-            let mut hello = proto::Hello {
-                cluster: wide_to_bytes(7),
-                protocol_min: 1,
-                protocol_max: 1,
-                mount: wide_to_bytes(9),
-                ..Default::default()
-            };
+            let mut hello =
+                proto::Hello { protocol_min: 1, protocol_max: 1, mount: wide_to_bytes(9), ..Default::default() };
             change(&mut hello);
             Hello::try_from(hello).map_err(|error| error.to_string())
         };
         assert!(hello(|_| ()).is_ok());
-        assert!(
-            hello(|hello| hello.cluster = Bytes::from_static(b"short")).is_err_and(|text| text.contains("cluster"))
-        );
         assert!(hello(|hello| hello.mount = Bytes::new()).is_err_and(|text| text.contains("mount")));
         assert!(hello(|hello| hello.protocol_min = 0).is_err_and(|text| text.contains("protocol")));
         assert!(hello(|hello| hello.protocol_max = 70_000).is_err_and(|text| text.contains("protocol_max")));

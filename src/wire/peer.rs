@@ -1,19 +1,12 @@
 //! Messages between storage nodes. Raft's own travel as opaque bytes; `replica` alone reads them.
 
-use super::{WireError, cluster_from, node_from, proto, protocol_from, required, rows_from, rows_to, wide_to_bytes};
-use crate::{
-    node::PeerMessage,
-    types::{ClusterId, LogIndex, NodeId, SessionId, Term, VolumeId, message::ProtocolRange},
+use super::{
+    WireError, founding_from, founding_to_bytes, node_from, proto, protocol_from, required, rows_from, rows_to,
 };
-
-/// The first message of a peer stream: who sends, and whom it takes the receiver for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeerHello {
-    pub cluster: ClusterId,
-    pub from: NodeId,
-    pub to: NodeId,
-    pub protocol: ProtocolRange,
-}
+use crate::{
+    node::{PeerHello, PeerMessage},
+    types::{LogIndex, SessionId, Term, VolumeId},
+};
 
 /// What a peer stream carries.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +20,7 @@ impl From<PeerFrame> for proto::PeerMessage {
         use proto::peer_message::Message;
         let message = match frame {
             PeerFrame::Hello(hello) => Message::Hello(proto::PeerHello {
-                cluster: wide_to_bytes(hello.cluster.0),
+                founding: founding_to_bytes(hello.founding),
                 from: hello.from.0,
                 to: hello.to.0,
                 protocol_min: hello.protocol.min.into(),
@@ -75,7 +68,7 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
         let message = match required("PeerMessage", "message", message.message)? {
             Message::Hello(hello) => {
                 return Ok(Self::Hello(PeerHello {
-                    cluster: cluster_from("PeerHello", &hello.cluster)?,
+                    founding: founding_from("PeerHello", &hello.founding)?,
                     from: node_from("PeerHello", "from", hello.from)?,
                     to: node_from("PeerHello", "to", hello.to)?,
                     protocol: protocol_from("PeerHello", hello.protocol_min, hello.protocol_max)?,
@@ -120,7 +113,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::wire::strategies;
+    use crate::{types::FoundingId, wire::strategies};
 
     proptest! {
         #[test]
@@ -147,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_stream_from_nobody_is_refused() {
-        let hello = proto::PeerHello { cluster: wide_to_bytes(1), from: 0, to: 2, protocol_min: 1, protocol_max: 1 };
+        let founding = founding_to_bytes(FoundingId::default());
+        let hello = proto::PeerHello { founding, from: 0, to: 2, protocol_min: 1, protocol_max: 1 };
         let frame = proto::PeerMessage { message: Some(proto::peer_message::Message::Hello(hello)) };
         assert!(matches!(PeerFrame::try_from(frame), Err(WireError::Value { field: "from", .. })));
     }

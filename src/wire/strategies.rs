@@ -7,17 +7,17 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     admin::{Phase, Process, Report},
-    peer::{PeerFrame, PeerHello},
+    peer::PeerFrame,
 };
 use crate::{
     namespace::{
         AllocateMode, Flush, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
     },
-    node::{NodeStatus, PeerMessage, PeerStatus, SessionStatus, VolumeStatus},
+    node::{NodeStatus, PeerHello, PeerMessage, PeerStatus, SessionStatus, VolumeStatus},
     types::{
-        AttributeChanges, BlockHash, ClusterId, Errno, Generation, Ino, LockClaim, LockFamily, LockHolder, LockKind,
-        LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, Term, TimeChange, Timestamp,
-        UploadId, VolumeId, XattrName,
+        AttributeChanges, BlockHash, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, LockClaim,
+        LockFamily, LockHolder, LockKind, LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId,
+        Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
         message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
@@ -110,9 +110,8 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
             PeerMessage::SnapshotPiece { index, term, membership, rows, last }
         }),
     ];
-    let hello = (any::<u128>(), node(), node(), protocol()).prop_map(|(cluster, from, to, protocol)| {
-        PeerFrame::Hello(PeerHello { cluster: ClusterId(cluster), from, to, protocol })
-    });
+    let hello = (founding_id(), node(), node(), protocol())
+        .prop_map(|(founding, from, to, protocol)| PeerFrame::Hello(PeerHello { founding, from, to, protocol }));
     prop_oneof![hello, message.prop_map(PeerFrame::Message)]
 }
 
@@ -132,18 +131,8 @@ pub(super) fn report() -> impl Strategy<Value = Report> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (
-        any::<u128>(),
-        protocol(),
-        any::<u64>(),
-        any::<u128>(),
-        option::of(session()),
-        any::<u64>(),
-        index(),
-        vec(ino(), 0..4),
-    )
-        .prop_map(|(cluster, protocol, features, mount, session, generation, applied, orphans)| Hello {
-            cluster: ClusterId(cluster),
+    (protocol(), any::<u64>(), any::<u128>(), option::of(session()), any::<u64>(), index(), vec(ino(), 0..4)).prop_map(
+        |(protocol, features, mount, session, generation, applied, orphans)| Hello {
             protocol,
             features,
             mount: MountId(mount),
@@ -151,7 +140,8 @@ fn hello() -> impl Strategy<Value = Hello> {
             generation: Generation(generation),
             applied,
             orphans,
-        })
+        },
+    )
 }
 
 fn welcome() -> impl Strategy<Value = Welcome> {
@@ -367,7 +357,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
         },
     );
     (
-        node(),
+        (founding_id(), node()),
         option::of(node()),
         term(),
         index(),
@@ -378,25 +368,33 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
         vec(session, 0..3),
         any::<bool>(),
     )
-        .prop_map(|(id, leader, term, applied, committed, digest, peers, volumes, sessions, short)| NodeStatus {
-            id,
-            leader,
-            term,
-            applied,
-            committed,
-            digest,
-            peers,
-            volumes,
-            sessions,
-            short_of_space: short,
+        .prop_map(|((founding, id), leader, term, applied, committed, digest, peers, volumes, sessions, short)| {
+            NodeStatus {
+                founding,
+                id,
+                leader,
+                term,
+                applied,
+                committed,
+                digest,
+                peers,
+                volumes,
+                sessions,
+                short_of_space: short,
+            }
         })
+}
+
+fn founding_id() -> impl Strategy<Value = FoundingId> {
+    any::<(u128, u128)>()
+        .prop_map(|(cluster, number)| FoundingId { cluster: ClusterId(cluster), number: FoundingNumber(number) })
 }
 
 fn founding() -> impl Strategy<Value = Founding> {
     let options = (any::<u32>(), any::<u32>(), 0u16..=0o7777, option::of(any::<u64>()))
         .prop_map(|(uid, gid, mode, quota_bytes)| VolumeOptions { uid, gid, mode, quota_bytes });
-    (any::<u128>(), vec(node_info(), 0..4), stamp(), options).prop_map(|(cluster, nodes, stamp, main)| Founding {
-        cluster: ClusterId(cluster),
+    (founding_id(), vec(node_info(), 0..4), stamp(), options).prop_map(|(id, nodes, stamp, main)| Founding {
+        id,
         nodes,
         stamp,
         main,

@@ -1,10 +1,7 @@
 //! P8 on real processes: a sync that fails ends the storage node with a sentence, and all that was acknowledged is there
 //! when it starts again. The failures come from failpoints, which only builds for tests have.
 
-use manyfs::{
-    pki::Authority,
-    types::{Access, BlockHash},
-};
+use manyfs::types::BlockHash;
 
 use crate::{
     Caller,
@@ -74,10 +71,9 @@ fn a_failed_sync_of_a_pack_ends_the_node_and_acknowledges_no_block() {
     let mut cluster = failing("store-pack-sync=2*off->return");
     cluster.leader(|_| true);
     let address = cluster.nodes[0].client.clone();
-    let authority = Authority::load(&cluster.authority).expect("an authority");
-    let credential = authority.issue_mount("main", Access::ReadWrite, vec![address.clone()]).expect("issued");
+    let credential = cluster.credential("main", &[]);
     let caller = Caller::new(&credential);
-    caller.attach(1, &address, authority.cluster()).expect("attached");
+    caller.attach(1, &address).expect("attached");
     let blocks: [&'static [u8]; 3] = [b"first", b"second", b"third"];
     let store = |bytes| caller.store(&address, bytes, BlockHash::of(bytes));
     assert_eq!((store(blocks[0]), store(blocks[1])), (Ok(()), Ok(())));

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use manyfs::pki::Credential;
 use serde_json::Value;
 
 use crate::address::own_address;
@@ -90,8 +91,11 @@ pub(crate) fn free_addresses() -> [String; 3] {
 /// One storage node.
 pub(crate) struct Node {
     pub(crate) client: String,
+    pub(crate) peer: String,
     pub(crate) http: String,
     pub(crate) data: PathBuf,
+    /// What it is told with --peers.
+    pub(crate) peers: String,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -115,7 +119,8 @@ impl Node {
             &http,
         ]
         .map(str::to_owned);
-        Self { client, http, arguments: arguments.into(), log: dir.join(format!("{name}.log")), data, child: None }
+        let (peers, log) = ("none".to_owned(), dir.join(format!("{name}.log")));
+        Self { client, peer, http, data, peers, arguments: arguments.into(), log, child: None }
     }
 
     pub(crate) fn start(&mut self) {
@@ -126,7 +131,10 @@ impl Node {
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(&self.log).expect("a log");
-        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        let mut arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        if !self.peers.is_empty() {
+            arguments.extend(["--peers", &self.peers]);
+        }
         let mut command = manyfs(&arguments);
         command.envs(environment.iter().copied()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("the program starts"));
@@ -199,6 +207,10 @@ impl Cluster {
         let nodes: Vec<_> =
             (1..=count).map(|node| Node::new(dir.path(), &format!("node-{node}"), &authority)).collect();
         let mut cluster = Self { dir, authority, nodes };
+        let peers = cluster.servers();
+        for node in &mut cluster.nodes {
+            node.peers = peers.clone();
+        }
         for (at, node) in cluster.nodes.iter_mut().enumerate() {
             prepare(at, &node.data);
             node.start();
@@ -227,6 +239,16 @@ impl Cluster {
         cluster
     }
 
+    /// A credential as the command line makes it.
+    pub(crate) fn credential(&self, volume: &str, options: &[&str]) -> Credential {
+        let (servers, out) = (self.servers(), self.dir.path().join("a credential"));
+        let create = self.arguments(&["credential", "create", "--volume", volume, "--out", path(&out)], &servers);
+        succeed(&[&create, options].concat());
+        let credential = Credential::load(&out).expect("a credential");
+        fs::remove_file(out).expect("removed");
+        credential
+    }
+
     pub(crate) fn servers(&self) -> String {
         self.nodes.iter().map(|node| node.client.as_str()).collect::<Vec<_>>().join(",")
     }
@@ -240,6 +262,11 @@ impl Cluster {
 
     pub(crate) fn succeed(&self, command: &[&str]) -> String {
         succeed(&self.arguments(command, &self.servers()))
+    }
+
+    /// At these servers only.
+    pub(crate) fn succeed_at(&self, command: &[&str], servers: &str) -> String {
+        succeed(&self.arguments(command, servers))
     }
 
     pub(crate) fn refuse(&self, command: &[&str]) -> String {

@@ -9,7 +9,7 @@ use manyfs::{
         Applied, Change, Command, Effects, Entry, EntryHeader, Founding, Operation, Reply, State, Volume, VolumeOptions,
     },
     types::{
-        BlockHash, ClusterId, Errno, FileKind, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, VolumeId,
+        BlockHash, Errno, FileKind, FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, VolumeId,
     },
 };
 
@@ -46,7 +46,7 @@ impl Cluster {
     pub(crate) fn new(quota_bytes: Option<u64>) -> Self {
         let stamp = Stamp(1_000_000_000_000);
         let main = VolumeOptions { quota_bytes, ..VolumeOptions::default() };
-        let founding = Founding { cluster: ClusterId(9), nodes: Vec::new(), stamp, main };
+        let founding = Founding { id: FoundingId::default(), nodes: Vec::new(), stamp, main };
         let state = State::found(&founding);
         let mount = state.volume(MAIN).expect("founded with it").clone();
         let model = Model::new((main.uid, main.gid), main.mode, quota_bytes, stamp.into());

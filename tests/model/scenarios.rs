@@ -8,7 +8,7 @@ use manyfs::{
         Reply, RowError, State, Volume, VolumeOptions, XattrMode,
     },
     types::{
-        AttributeChanges, BlockHash, ClusterId, Errno, Ino, LogIndex, MountId, Name, NodeId, Piece, Sequence,
+        AttributeChanges, BlockHash, Errno, FoundingId, Ino, LogIndex, MountId, Name, NodeId, Piece, Sequence,
         SessionId, Stamp, TimeChange, Timestamp, VolumeId, XattrName,
     },
 };
@@ -30,7 +30,10 @@ impl Node {
     fn with_quota(quota_bytes: Option<u64>) -> Self {
         let nodes = vec![node_info(1), node_info(2)];
         let main = VolumeOptions { quota_bytes, ..VolumeOptions::default() };
-        Self { state: State::found(&Founding { cluster: ClusterId(5), nodes, stamp: Stamp(START), main }), index: 1 }
+        Self {
+            state: State::found(&Founding { id: FoundingId::default(), nodes, stamp: Stamp(START), main }),
+            index: 1,
+        }
     }
 
     fn apply(&mut self, volume: VolumeId, call: (SessionId, Sequence), command: Command) -> Applied {

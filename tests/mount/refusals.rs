@@ -2,6 +2,11 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 
+use manyfs::{
+    pki::{Authority, Credential},
+    types::{FoundingId, FoundingNumber, Grant, VolumeId},
+};
+
 use super::support::{Cluster, PROGRAM, is_mounted, manyfs};
 
 /// Runs a command that must fail; its sentence.
@@ -53,25 +58,27 @@ fn a_wrong_credential() {
 fn a_credential_of_another_cluster_or_volume() {
     let cluster = Cluster::found();
     let point = cluster.mount_point();
-    let none = cluster.path().join("none.toml");
-    let made = manyfs(["credential", "create", "--volume", "none", "--servers"])
-        .arg(fs::read_to_string(cluster.path().join("main.toml")).map(|text| server_of(&text)).expect("readable"))
-        .arg("--authority")
-        .arg(cluster.path().join("authority.toml"))
-        .arg("--out")
-        .arg(&none)
-        .status();
-    assert!(made.expect("manyfs runs").success());
-    let sentence = refused(manyfs(["mount", "--credential"]).arg(&none).arg(&point));
-    says(&sentence, &["none"]);
-    assert!(!is_mounted(&point));
-    assert!(fs::read_dir(&point).expect("readdir").next().is_none());
-}
-
-/// The first server of a credential.
-fn server_of(text: &str) -> String {
-    let list = text.lines().find_map(|line| line.strip_prefix("servers = [")).expect("servers");
-    list.split('"').nth(1).expect("one at least").to_owned()
+    let mount = |credential: &Path| {
+        let sentence = refused(manyfs(["mount", "--credential"]).arg(credential).arg(&point));
+        assert!(!is_mounted(&point));
+        assert!(fs::read_dir(&point).expect("readdir").next().is_none());
+        sentence
+    };
+    let own = Credential::load(&cluster.path().join("main.toml")).expect("a credential");
+    let authority = Authority::load(&cluster.path().join("authority.toml")).expect("an authority");
+    let issue = |name: &str, grant: Grant| {
+        let path = cluster.path().join(name);
+        let credential = authority.issue_mount(grant, own.servers.clone()).expect("issued");
+        credential.save(&path).expect("written");
+        path
+    };
+    // A volume that is not there, or not any more, though another has its name.
+    let gone = issue("gone.toml", Grant { volume: VolumeId(99), ..own.grant.clone() });
+    says(&mount(&gone), &["main", "deleted", "another has its name"]);
+    // Another founding with the same authority.
+    let founding = FoundingId { number: FoundingNumber(7), ..own.grant.founding };
+    let other = issue("other.toml", Grant { founding, ..own.grant.clone() });
+    says(&mount(&other), &["founding", "new credential"]);
 }
 
 #[test]

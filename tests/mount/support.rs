@@ -57,7 +57,7 @@ impl Cluster {
             .arg(self.path().join("authority.toml"))
             .arg("--data")
             .arg(self.path().join("data"))
-            .args(["--advertise", &address.to_string()])
+            .args(["--advertise", &address.to_string(), "--peers", "none"])
             .args(["--listen-client", &format!("{address}:7440")])
             .args(["--listen-peer", &format!("{address}:7441")])
             .args(["--listen-http", &format!("{address}:7442")])

@@ -11,7 +11,7 @@ use manyfs::{
 use tempfile::tempdir;
 
 use crate::support::{
-    CLUSTER, Machine, NODE, VOLUME, content, create, founding, log_batch, log_entry, open, open_with, try_open,
+    FOUNDING, Machine, NODE, VOLUME, content, create, founding, log_batch, log_entry, open, open_with, try_open,
 };
 
 #[test]
@@ -32,7 +32,7 @@ fn a_founded_node_begins_with_the_founding_state() {
 #[test]
 fn a_node_that_waits_for_a_snapshot_begins_with_nothing() {
     let dir = tempdir().expect("space for a test");
-    storage::create_empty(dir.path(), CLUSTER, NODE).expect("blank");
+    storage::create_empty(dir.path(), FOUNDING, NODE).expect("blank");
     let (open, recovered) = open(dir.path());
     assert_eq!((recovered.state_index, recovered.compacted), (LogIndex(0), (LogIndex(0), Term(0))));
     // The snapshot: state and log begin anew behind it, in whatever order they are submitted.
@@ -196,12 +196,12 @@ fn a_used_directory_is_refused_and_left_as_it_was() {
     let again = storage::create(dir.path(), &founding(), NodeId(2), &Bytes::new()).expect_err("used");
     assert!(matches!(again, StorageError::AlreadyCreated { found, .. } if found.node == NODE), "{again}");
     let identity = storage::inspect_identity(dir.path()).expect("readable").expect("a node");
-    assert_eq!((identity.cluster, identity.node), (CLUSTER, NODE));
+    assert_eq!((identity.founding, identity.node), (FOUNDING, NODE));
     let other = identity.expect(dir.path(), Some(ClusterId(5)), None).expect_err("another");
     assert!(other.to_string().contains("choose the directory of that cluster"), "{other}");
-    let other = identity.expect(dir.path(), Some(CLUSTER), Some(NodeId(2))).expect_err("another");
+    let other = identity.expect(dir.path(), Some(FOUNDING.cluster), Some(NodeId(2))).expect_err("another");
     assert!(other.to_string().contains("choose the directory of that node"), "{other}");
-    assert!(identity.expect(dir.path(), Some(CLUSTER), Some(NODE)).is_ok());
+    assert!(identity.expect(dir.path(), Some(FOUNDING.cluster), Some(NODE)).is_ok());
 }
 
 #[test]
@@ -254,10 +254,12 @@ fn an_identity_that_makes_no_sense_is_an_error_that_says_where() {
     let path = dir.path().join("manyfs.toml");
     let text = fs::read_to_string(&path).expect("text");
     for (from, to, part) in [
-        ("format = 1", "format = 2", "start the newer manyfs"),
-        ("format = 1", "format = 1\nfoo = 3", "foo"),
+        ("format = 2", "format = 3", "start the newer manyfs"),
+        ("format = 2", "format = 2\nfoo = 3", "foo"),
         ("node = 1", "node = 0", "no node id"),
         ("cluster = \"", "cluster = \"zz", "no cluster id"),
+        ("founding = \"", "founding = \"zz", "no founding id"),
+        ("format = 2", "format = 1", "before any release"),
         ("format", "=", "manyfs.toml"),
     ] {
         fs::write(&path, text.replace(from, to)).expect("writable");

@@ -10,19 +10,19 @@ use manyfs::{
     node::{LogBatch, LogEntry, Recovered, StateBatch, Unpinned},
     storage::{self, Options, Storage, StorageError, StorageEvent},
     types::{
-        BlockHash, ClusterId, Ino, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, Term, UploadId,
-        VolumeId, XattrName,
+        BlockHash, ClusterId, FoundingId, FoundingNumber, Ino, LogIndex, MountId, Name, NodeId, Piece, Sequence,
+        SessionId, Stamp, Term, UploadId, VolumeId, XattrName,
     },
 };
 
-pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
+pub(crate) const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(0xc1), number: FoundingNumber(0xf1) };
 pub(crate) const NODE: NodeId = NodeId(1);
 pub(crate) const VOLUME: VolumeId = VolumeId(1);
 pub(crate) const TERM: Term = Term(1);
 
 pub(crate) fn founding() -> Founding {
     let node = NodeInfo { id: NODE, peer_address: "a:7441".into(), client_address: "a:7440".into() };
-    Founding { cluster: CLUSTER, nodes: vec![node], stamp: Stamp(1), main: VolumeOptions::default() }
+    Founding { id: FOUNDING, nodes: vec![node], stamp: Stamp(1), main: VolumeOptions::default() }
 }
 
 pub(crate) fn create(dir: &Path) {

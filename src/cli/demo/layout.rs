@@ -200,6 +200,8 @@ impl Layout {
             listen(ports.http),
             "--advertise".to_owned(),
             "127.0.0.1".to_owned(),
+            "--peers".to_owned(),
+            self.addresses().join(","),
             "--run-file".to_owned(),
             text(&self.run_file(&node_name(node))),
         ]);

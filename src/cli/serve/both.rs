@@ -26,10 +26,10 @@ use crate::{
     fuse::{self, Network, WorkerConfig},
     holder::{self, Link, Place, Workers},
     mount::{Config, Input, Output},
-    pki,
-    server::{self, ServeConfig},
+    pki::{self, Authority},
+    server::{self, LocalNode, ServeConfig},
     storage::Packs,
-    types::{Access, MountId},
+    types::{Access, BlockHash, Grant, MountId, NodeId},
 };
 
 /// The process that the user started: holds the mount, and has a child do the rest.
@@ -51,11 +51,10 @@ impl Serve {
         [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>().thread_block()?;
         let config = self.config()?;
         let address = own_address(&self.listen_client);
-        let credential = config.authority.issue_mount(&self.volume, Access::ReadWrite, vec![address.clone()])?;
-        let mut mount = Config::new(credential.cluster, vec![address], MountId(pki::random()?));
+        let mut mount = Config::new(vec![address.clone()], MountId(pki::random()?));
         mount.seed = pki::random()? as u64;
         mount.timing = config.timing;
-        self.settings.apply(credential.access, &mut mount);
+        self.settings.apply(Access::ReadWrite, &mut mount);
         let worker = WorkerConfig {
             mount,
             kernel_mask: self.settings.kernel_mask,
@@ -66,11 +65,12 @@ impl Serve {
             control: None,
             http: None,
         };
+        let authority = Arc::clone(&config.authority);
         let node = Node::start(config)?;
-        let (runtime, packs) = (node.runtime.clone(), node.packs.clone());
+        let (runtime, local) = (node.runtime.clone(), node.local.clone());
         let result = fuse::run(worker, move |deliver| {
-            let transport = Transport::new(&credential, runtime.clone(), deliver.clone());
-            Ok(Box::new(Local { transport, packs, runtime, deliver }))
+            let (volume, transport) = (self.volume, OnceLock::new());
+            Ok(Box::new(Local { node: local, authority, volume, address, transport, runtime, deliver }))
         });
         node.stop();
         Ok(result?)
@@ -89,7 +89,7 @@ fn own_address(listen: &str) -> String {
 struct Node {
     runtime: Handle,
     /// Set once the node takes part.
-    packs: Arc<OnceLock<Packs>>,
+    local: Arc<OnceLock<LocalNode>>,
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
 }
@@ -98,22 +98,22 @@ impl Node {
     fn start(config: ServeConfig) -> Result<Self, Failure> {
         let runtime = runtime()?;
         let handle = runtime.handle().clone();
-        let packs = Arc::new(OnceLock::new());
+        let local = Arc::new(OnceLock::new());
         let (stop, stopped) = oneshot::channel();
-        let running = packs.clone();
+        let running = local.clone();
         let thread = thread::Builder::new().name("server".to_owned()).spawn(move || {
             let stopped = async {
                 // A sender that is gone says the same.
                 let _ = stopped.await;
             };
-            let on_running = move |packs| drop(running.set(packs));
+            let on_running = move |node| drop(running.set(node));
             if let Err(error) = runtime.block_on(server::serve(config, stopped, on_running)) {
                 // P8: a store that failed ends the process at once; the holder starts another or gives up.
                 eprintln!("manyfs: {}", logged(error));
                 std::process::exit(1);
             }
         })?;
-        Ok(Self { runtime: handle, packs, stop, thread })
+        Ok(Self { runtime: handle, local, stop, thread })
     }
 
     /// Hands leadership over and waits until everything is written.
@@ -124,37 +124,72 @@ impl Node {
     }
 }
 
-/// The mount's network, with the node's own disk before it.
+/// The mount's network, with the node's own disk before it. The mount's credential is made once the node can say which
+/// volume it is for.
 struct Local {
-    transport: Transport,
-    packs: Arc<OnceLock<Packs>>,
+    node: Arc<OnceLock<LocalNode>>,
+    authority: Arc<Authority>,
+    volume: String,
+    /// Where this process reaches itself.
+    address: String,
+    transport: OnceLock<Transport>,
     runtime: Handle,
     deliver: Deliver,
 }
 
+impl Local {
+    /// The way to the cluster, or why there is none yet.
+    fn transport(&self) -> Result<&Transport, String> {
+        if let Some(transport) = self.transport.get() {
+            return Ok(transport);
+        }
+        let node = self.node.get().ok_or("this node waits to be founded")?;
+        let (founding, volume) =
+            node.volume(&self.volume).ok_or_else(|| format!("there is no leader yet, or no volume {}", self.volume))?;
+        let grant = Grant { founding, volume, name: self.volume.clone(), access: Access::ReadWrite };
+        let credential =
+            self.authority.issue_mount(grant, vec![self.address.clone()]).map_err(|error| error.to_string())?;
+        Ok(self.transport.get_or_init(|| Transport::new(&credential, self.runtime.clone(), self.deliver.clone())))
+    }
+
+    /// A block that is on the node's own disk.
+    fn fetch(&self, packs: Packs, ticket: u64, store: NodeId, hash: BlockHash) {
+        let deliver = self.deliver.clone();
+        self.runtime.spawn_blocking(move || {
+            let result = match packs.get(&hash) {
+                Ok(Some(bytes)) => Ok(bytes),
+                Ok(None) => Err(crate::mount::StoreError::Missing),
+                Err(error) => {
+                    tracing::error!("a block cannot be read: {error}");
+                    Err(crate::mount::StoreError::Unreachable(error.to_string()))
+                }
+            };
+            deliver(Input::BlockFetched { ticket, store, result });
+        });
+    }
+}
+
 impl Network for Local {
     fn execute(&self, output: Output) {
-        match (output, self.packs.get()) {
+        let packs = self.node.get().map(LocalNode::packs);
+        match (output, self.transport(), packs) {
             // Whichever store was asked: the same name is the same bytes.
-            (Output::FetchBlock { ticket, store, hash, .. }, Some(packs)) if packs.contains(&hash) => {
-                let (packs, deliver) = (packs.clone(), self.deliver.clone());
-                self.runtime.spawn_blocking(move || {
-                    let result = match packs.get(&hash) {
-                        Ok(Some(bytes)) => Ok(bytes),
-                        Ok(None) => Err(crate::mount::StoreError::Missing),
-                        Err(error) => {
-                            tracing::error!("a block cannot be read: {error}");
-                            Err(crate::mount::StoreError::Unreachable(error.to_string()))
-                        }
-                    };
-                    deliver(Input::BlockFetched { ticket, store, result });
-                });
+            (Output::FetchBlock { ticket, store, hash, .. }, _, Some(packs)) if packs.contains(&hash) => {
+                self.fetch(packs.clone(), ticket, store, hash);
             }
-            (output, _) => Network::execute(&self.transport, output),
+            (output, Ok(transport), _) => Network::execute(transport, output),
+            (Output::Connect { connection, .. }, Err(reason), _) => {
+                let deliver = self.deliver.clone();
+                self.runtime.spawn(async move { deliver(Input::Disconnected { connection, reason }) });
+            }
+            // Of a connection that never stood.
+            (_, Err(_), _) => {}
         }
     }
 
     fn close(&self, within: Duration) {
-        Network::close(&self.transport, within);
+        if let Some(transport) = self.transport.get() {
+            Network::close(transport, within);
+        }
     }
 }

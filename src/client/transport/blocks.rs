@@ -105,7 +105,7 @@ impl Blocks {
             None => {
                 // Inside the runtime: the channel starts a task.
                 let _inside = self.runtime.enter();
-                let channel = endpoint(address, &self.identity)
+                let channel = endpoint(address, &self.identity, None)
                     .map_err(|error| StoreError::Unreachable(error.to_string()))?
                     .connect_lazy();
                 channels.insert(address.to_owned(), channel.clone());

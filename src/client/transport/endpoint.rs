@@ -7,7 +7,10 @@ use tonic::{
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 
-use crate::pki::{Identity, SERVER_NAME};
+use crate::{
+    pki::{Identity, SERVER_NAME, name_of},
+    types::Member,
+};
 
 /// HTTP/2 as both ends want it: a block in one frame, and windows that a disk's latency does not empty.
 pub const FRAME_BYTES: u32 = 1 << 20;
@@ -29,15 +32,15 @@ pub enum DialError {
 }
 
 /// The storage node at `address` (`host:port`, resolved at every connect), with mutual TLS. The certificate there must be a
-/// storage node's of the same authority, whatever the address.
+/// storage node's of the same authority, whatever the address; with `member`, that node's and no other's.
 ///
 /// # Errors
 /// `Address` for what is none, `Certificate` for an identity that is not PEM.
-pub fn endpoint(address: &str, identity: &Identity) -> Result<Endpoint, DialError> {
+pub fn endpoint(address: &str, identity: &Identity, member: Option<Member>) -> Result<Endpoint, DialError> {
     let endpoint = Endpoint::from_shared(format!("https://{address}"))
         .map_err(|error| DialError::Address { address: address.to_owned(), reason: error.to_string() })?;
     let tls = ClientTlsConfig::new()
-        .domain_name(SERVER_NAME)
+        .domain_name(member.map_or_else(|| SERVER_NAME.to_owned(), name_of))
         .ca_certificate(Certificate::from_pem(&identity.authority))
         .identity(tonic::transport::Identity::from_pem(&identity.certificate, &identity.key))
         .timeout(CONNECT_TIMEOUT);
@@ -115,7 +118,9 @@ fn tls_sentence(address: &str, error: &rustls::Error) -> String {
         Tls::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => {
-            format!("the server at {address} is of our cluster but is no storage node; check the address")
+            format!(
+                "the server at {address} is of our cluster, but is not the storage node that was asked for; check the address"
+            )
         }
         Tls::AlertReceived(
             Alert::UnknownCA
@@ -177,7 +182,8 @@ mod tests {
 
     async fn dial(address: &str) -> String {
         let identity = Authority::create().expect("keys").issue_admin().expect("issued");
-        let error = endpoint(address, &identity).expect("an address").connect().await.expect_err("nobody of ours");
+        let error =
+            endpoint(address, &identity, None).expect("an address").connect().await.expect_err("nobody of ours");
         sentence_of(address, &error)
     }
 
@@ -212,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         let identity = Authority::create().expect("keys").issue_admin().expect("issued");
-        let refused = endpoint("a b:7440", &identity).expect_err("no address").to_string();
+        let refused = endpoint("a b:7440", &identity, None).expect_err("no address").to_string();
         assert!(refused.contains("'a b:7440' is no address"), "{refused}");
     }
 }

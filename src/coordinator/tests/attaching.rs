@@ -51,11 +51,8 @@ fn two_connections_of_one_new_mount_open_one_session() {
 fn what_cannot_be_is_refused_for_good() {
     let mut bench = Bench::leading();
     let good = Bench::hello(1);
-    let cases = [
-        ("main", Hello { cluster: ClusterId(78), ..good.clone() }),
-        ("main", Hello { protocol: ProtocolRange { min: 2, max: 9 }, ..good.clone() }),
-        ("other", good.clone()),
-    ];
+    let cases =
+        [("main", Hello { protocol: ProtocolRange { min: 2, max: 9 }, ..good.clone() }), ("other", good.clone())];
     for (volume, hello) in cases {
         let connection = bench.connect_as(volume, Access::ReadWrite);
         bench.say(connection, ToLeader::Hello(hello));
@@ -67,6 +64,42 @@ fn what_cannot_be_is_refused_for_good() {
     bench.say(connection, ToLeader::Hello(ahead));
     assert_eq!(bench.refusal(connection), Refusal::Permanent);
     assert_eq!(bench.state.volume_named("main").expect("main").sessions().count(), 1);
+}
+
+/// A second founding with the same authority answered the mounts of the first, and ended them: "it was set back".
+#[test]
+fn a_mount_of_another_founding_is_told_nothing_but_that() {
+    let other = FoundingId { number: FoundingNumber(2), ..FOUNDING };
+    let grant = Grant { founding: other, volume: VolumeId(1), name: "main".to_owned(), access: Access::ReadWrite };
+    let mut following = Bench::following();
+    following.depose(Some(2));
+    for mut bench in [Bench::leading(), Bench::following(), following] {
+        let connection = bench.connect_with(grant.clone());
+        assert_eq!(bench.refusal(connection), Refusal::Foreign);
+        bench.say(connection, ToLeader::Hello(Hello { applied: LogIndex(1000), ..Bench::hello(1) }));
+        assert_eq!(bench.take(connection), None);
+    }
+}
+
+/// A volume that was deleted and made again under its name took the credentials of the one before.
+#[test]
+fn a_credential_is_for_its_volume_and_not_for_one_with_its_name() {
+    let mut bench = Bench::leading();
+    let volume = bench.state.volume_named("main").expect("main").id();
+    let grant = Grant { founding: FOUNDING, volume, name: "main".to_owned(), access: Access::ReadWrite };
+    for command in [
+        Command::DeleteVolume { name: "main".to_owned() },
+        Command::CreateVolume { name: "main".to_owned(), options: VolumeOptions::default() },
+    ] {
+        bench.input(Input::Command { ticket: None, command });
+        bench.commit();
+    }
+    let connection = bench.connect_with(grant);
+    bench.say(connection, ToLeader::Hello(Bench::hello(1)));
+    assert_eq!(bench.refusal(connection), Refusal::Permanent);
+    assert_eq!(bench.state.volume_named("main").expect("the second").sessions().count(), 0);
+    let connection = bench.connect();
+    bench.attach_on(connection, Bench::hello(1));
 }
 
 #[test]
@@ -269,7 +302,7 @@ fn entries_recalled_from_the_log_serve_mounts_after_a_restart() {
     }
     let mut after = Bench::following();
     after.state = before.state.clone();
-    let config = Config { cluster: CLUSTER, timing: T, retention: Retention::DEFAULT };
+    let config = Config { founding: FOUNDING, timing: T, retention: Retention::DEFAULT };
     after.coordinator = Coordinator::new(config, &after.state, a.caught_up_at);
     for (index, bytes) in &log {
         after.coordinator.recall(VolumeId(1), *index, bytes.clone());

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     limits::Timing,
     namespace::NewNode,
-    types::{BlockHash, ClusterId, ConnectionId, MountId, message::ToLeader},
+    types::{BlockHash, ConnectionId, MountId, message::ToLeader},
 };
 
 pub(super) const CALLER: Caller = Caller { uid: 33, gid: 33, pid: 100 };
@@ -67,7 +67,7 @@ pub(super) fn name(text: &str) -> Name {
 
 pub(super) fn config(number: u128) -> Config {
     let kernel = KernelFeatures { inc_epoch: false, inval_entry: true };
-    Config { kernel, ..Config::new(ClusterId(1), vec!["leader".to_owned()], MountId(number + 100)) }
+    Config { kernel, ..Config::new(vec!["leader".to_owned()], MountId(number + 100)) }
 }
 
 impl Scene {

@@ -133,18 +133,19 @@ fn a_lone_node_has_nobody_to_hand_over_to_and_stops_at_once() {
 }
 
 #[test]
-fn data_of_another_cluster_is_refused() {
+fn data_of_another_founding_is_refused() {
     let disk = Disk::founded(&[NodeId(1)]);
+    let expected = FoundingId { number: FoundingNumber(2), ..FOUNDING };
     let config = NodeConfig {
         id: NodeId(1),
-        cluster: ClusterId(10),
+        founding: expected,
         timing: T,
         retention: Retention::DEFAULT,
         seed: 1,
         address: None,
     };
-    let error = Node::open(Instant(0), config, disk.recover()).expect_err("another cluster's data");
-    assert_eq!(error, NodeError::Cluster { expected: ClusterId(10), found: CLUSTER });
+    let error = Node::open(Instant(0), config, disk.recover()).expect_err("another founding's data");
+    assert_eq!(error, NodeError::Founding { expected, found: FOUNDING });
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn an_entry_of_a_newer_program_stops_the_node() {
     let disk = Disk::founded(&[NodeId(1)]);
     let config = NodeConfig {
         id: NodeId(1),
-        cluster: CLUSTER,
+        founding: FOUNDING,
         timing: T,
         retention: Retention::DEFAULT,
         seed: 1,

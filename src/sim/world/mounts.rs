@@ -74,7 +74,7 @@ impl World {
                 inval_entry: self.options.inval_entry || self.options.breach == Some(Breach::Probe),
             },
             when_disconnected: if self.options.block { WhenDisconnected::Block } else { WhenDisconnected::Serve },
-            ..Config::new(self.founding.cluster, servers, mount)
+            ..Config::new(servers, mount)
         }
     }
 

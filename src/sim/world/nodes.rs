@@ -13,13 +13,13 @@ use crate::{
         options::{Breach, Fault},
     },
     types::{
-        Access, ConnectionId, Instant, LogIndex, NodeId,
+        Access, ConnectionId, Grant, Instant, LogIndex, NodeId, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
 
 /// The volume that every mount shows.
-const VOLUME: &str = "main";
+const VOLUME: VolumeId = VolumeId(1);
 
 impl World {
     pub(super) fn found(&mut self) {
@@ -57,7 +57,7 @@ impl World {
         let recovered = host.disk.recover().expect("what a store wrote can be read");
         host.applied = recovered.state_index;
         host.log = host.disk.entries().map(|entry| (entry.index, entry.clone())).collect();
-        let (cluster, address) = (self.founding.cluster, None);
+        let (founding, address) = (self.founding.id, None);
         let (mut timing, retention) = (self.options.timing, self.options.retention);
         if self.options.breach == Some(Breach::Holds) {
             (timing.hold, timing.session) = (Duration::from_secs(3600), Duration::from_secs(3600));
@@ -65,7 +65,7 @@ impl World {
         if self.options.breach == Some(Breach::Waiting) {
             timing.lease = timing.election + timing.heartbeat;
         }
-        let config = NodeConfig { id, cluster, timing, retention, seed: 7 + id.0, address };
+        let config = NodeConfig { id, founding, timing, retention, seed: 7 + id.0, address };
         host.core =
             Some(Node::open(host.clock.at(self.now), config, recovered).expect("what a store wrote can be opened"));
         (host.is_stopping, host.wake, host.state_sync_due) = (false, None, false);
@@ -323,8 +323,9 @@ impl World {
             link,
             Link { mount, mount_life, mount_connection, node: id, node_life, node_connection, is_open: true },
         );
-        let volume = VOLUME.to_owned();
-        self.tell_node(id, Input::MountOpened { connection: node_connection, volume, access: Access::ReadWrite });
+        let grant =
+            Grant { founding: self.founding.id, volume: VOLUME, name: "main".to_owned(), access: Access::ReadWrite };
+        self.tell_node(id, Input::MountOpened { connection: node_connection, grant });
         Some(link)
     }
 
