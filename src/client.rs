@@ -248,7 +248,7 @@ impl Client {
             }
             ToMount::Entries { entries } => self.events.push_back(Event::Entries(entries)),
             ToMount::Answer { sequence, index, outcome } => {
-                if self.calls.answered(sequence) {
+                if self.calls.answered(sequence, index) {
                     self.events.push_back(Event::Answered { sequence, index, outcome });
                 }
                 self.send_calls();

@@ -42,7 +42,7 @@ use self::{
 use crate::{
     namespace::State,
     types::{
-        ConnectionId, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
+        ConnectionId, Errno, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
         message::{Hello, Refusal, Space, StoreAddress, ToMount},
     },
 };
@@ -261,7 +261,21 @@ impl Coordinator {
             }),
             _ => true,
         };
-        proposals.offer(now, wanted, outputs);
+        for origin in proposals.offer(now, wanted, outputs) {
+            self.refuse_entry(origin);
+        }
+    }
+
+    /// What was to be proposed is too large for an entry.
+    fn refuse_entry(&mut self, origin: proposals::Origin) {
+        match origin {
+            proposals::Origin::Call { key, sequence } => self.refuse_call(key, sequence, Errno::E2BIG),
+            proposals::Origin::Command { ticket: Some(ticket) } => {
+                self.outputs.push_back(Output::Carried { ticket, outcome: Err(Errno::E2BIG) });
+            }
+            // The leader's own: cut to `limits::ENTRY_LIST_MAX`, or what a node says of itself.
+            _ => {}
+        }
     }
 
     fn take_back(&mut self, now: Instant, token: u64) {

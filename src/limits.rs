@@ -23,6 +23,8 @@ pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 pub const PIECES_MAX: usize = 256;
 /// Bytes of an encoded log entry: inline content, or the largest xattr, and the header and names around it.
 pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+/// Sessions or inodes that one entry of the leader itself names; of more there are several entries.
+pub const ENTRY_LIST_MAX: usize = 1024;
 /// Bytes of one message between processes; a stream of larger things is cut into pieces.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of rows in one piece of a snapshot.
@@ -30,9 +32,18 @@ pub const SNAPSHOT_PIECE_BYTES: usize = 512 * 1024;
 
 /// Calls of one session that may be unanswered at a time; the mount holds further ones back.
 pub const SESSION_CALLS_MAX: usize = 256;
+/// Answers of one session that the cluster keeps until their arrival is confirmed; the oldest go first.
+pub const SESSION_REPLIES_MAX: usize = 4 * SESSION_CALLS_MAX;
+/// Ranges in which a session's spent calls are kept apart. A mount numbers its calls without gaps and has at most
+/// `SESSION_CALLS_MAX` of them open, so twice as many gaps do not come about in good order.
+pub const SESSION_SPENT_RANGES_MAX: usize = 2 * SESSION_CALLS_MAX;
+
 /// Locks that one file has, and requests for locks that wait for it; beyond it ENOLCK.
 pub const LOCKS_PER_FILE_MAX: usize = 1024;
 pub const LOCK_WAITERS_PER_FILE_MAX: usize = 512;
+/// Locks that one file has when all that wait for some have theirs: each splits one lock into three at most, so it takes
+/// two places more than it leaves in the queue.
+pub const LOCK_PLACES_PER_FILE_MAX: usize = LOCKS_PER_FILE_MAX + 2 * LOCK_WAITERS_PER_FILE_MAX;
 /// Locks and waiting requests of one session; beyond it ENOLCK.
 pub const LOCKS_PER_SESSION_MAX: usize = 16 * 1024;
 
@@ -194,6 +205,8 @@ const _: () = {
     assert!(campaign + (ms(t.lease) - ms(t.election)) + ms(t.lease) / 50 < 2000);
     assert!(INLINE_BYTES_MAX + 2 * 4096 < ENTRY_BYTES_MAX);
     assert!(XATTR_VALUE_BYTES_MAX + 2 * 4096 < ENTRY_BYTES_MAX);
+    // A number has at most ten bytes in the encoding of entries.
+    assert!(10 * ENTRY_LIST_MAX + 4096 < ENTRY_BYTES_MAX);
     assert!(ENTRY_BYTES_MAX < MESSAGE_BYTES_MAX && BLOCK_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(SNAPSHOT_PIECE_BYTES < MESSAGE_BYTES_MAX);
     assert!((LOG_SEGMENT_BYTES as usize) > 2 * ENTRY_BYTES_MAX);

@@ -9,7 +9,7 @@ pub mod admin;
 pub mod client;
 pub mod peer;
 #[cfg(test)]
-mod strategies;
+pub(crate) mod strategies;
 
 use bytes::Bytes;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     limits,
     namespace::Operation,
-    types::{Sequence, message::ToLeader},
+    types::{LogIndex, Sequence, message::ToLeader},
 };
 
 /// Answered calls named in one message.
@@ -30,7 +30,7 @@ pub(crate) struct Calls {
     calls: BTreeMap<Sequence, Call>,
     /// Calls that the present connection has not carried yet.
     waiting: BTreeSet<Sequence>,
-    /// Answers that have arrived and that no call has told of.
+    /// Answers that have arrived and that no call has told of, and calls that were given up.
     answered: BTreeSet<Sequence>,
     /// Calls that were given up and that this connection's leader still has: they count as under way.
     ghosts: BTreeSet<Sequence>,
@@ -68,12 +68,29 @@ impl Calls {
         self.ghosts.clear();
     }
 
-    /// An answer has arrived. False when nobody waits for it any more.
-    pub(crate) fn answered(&mut self, sequence: Sequence) -> bool {
-        self.answered.insert(sequence);
+    /// An answer has arrived, of the entry at `index`; 0 where the leader refused the call without one. False when nobody
+    /// waits for it any more.
+    pub(crate) fn answered(&mut self, sequence: Sequence, index: LogIndex) -> bool {
         self.waiting.remove(&sequence);
         self.ghosts.remove(&sequence);
-        self.calls.remove(&sequence).is_some()
+        let call = self.calls.remove(&sequence);
+        let is_awaited = call.is_some();
+        if index == LogIndex(0) {
+            // What the call told of has not reached the log either.
+            self.answered.extend(call.map(|call| call.carried).unwrap_or_default());
+            self.leave_no_gap(sequence);
+        } else {
+            self.answered.insert(sequence);
+        }
+        is_awaited
+    }
+
+    /// The call never takes effect, so nothing needs to be told of it; but the cluster keeps a session's calls as ranges, and
+    /// fewer of them where none is left out.
+    fn leave_no_gap(&mut self, sequence: Sequence) {
+        if self.answered.len() < CARRIED_MAX {
+            self.answered.insert(sequence);
+        }
     }
 
     /// The log carried this call out. Where it was given up, its reply need not be kept for us.
@@ -94,7 +111,11 @@ impl Calls {
                     self.ghosts.insert(sequence);
                 }
                 self.answered.extend(call.carried);
-                self.answered.insert(sequence);
+                if call.sent {
+                    self.answered.insert(sequence);
+                } else {
+                    self.leave_no_gap(sequence);
+                }
                 !call.sent
             }
             None => false,
@@ -133,6 +154,11 @@ mod tests {
         messages
     }
 
+    /// Answered by some entry.
+    fn answer(calls: &mut Calls, sequence: u64) -> bool {
+        calls.answered(Sequence(sequence), LogIndex(7))
+    }
+
     #[test]
     fn unanswered_calls_go_again_with_their_sequence_in_order() {
         let mut calls = Calls::default();
@@ -140,7 +166,7 @@ mod tests {
             calls.submit(operation(name));
         }
         assert_eq!(sent(&mut calls), [(1, vec![]), (2, vec![]), (3, vec![])]);
-        assert!(calls.answered(Sequence(2)));
+        assert!(answer(&mut calls, 2));
         calls.reconnected();
         assert_eq!(sent(&mut calls), [(1, vec![]), (3, vec![])]);
     }
@@ -150,13 +176,32 @@ mod tests {
         let mut calls = Calls::default();
         calls.submit(operation("a"));
         sent(&mut calls);
-        calls.answered(Sequence(1));
+        answer(&mut calls, 1);
         calls.submit(operation("b"));
         assert_eq!(sent(&mut calls), [(2, vec![1])]);
         calls.reconnected();
         assert_eq!(sent(&mut calls), [(2, vec![1])]);
         calls.submit(operation("c"));
         assert_eq!(sent(&mut calls), [(3, vec![])], "told once is enough");
+    }
+
+    /// Alternating success and ENOSPC left every success unconfirmed: the next call told of it, and was refused.
+    #[test]
+    fn what_a_refused_call_told_is_told_by_the_next() {
+        let mut calls = Calls::default();
+        calls.submit(operation("a"));
+        sent(&mut calls);
+        answer(&mut calls, 1);
+        let mut refused = calls.submit(operation("b"));
+        assert_eq!(sent(&mut calls), [(2, vec![1])]);
+        assert!(calls.answered(refused, LogIndex(0)));
+        for _ in 0..4 * CARRIED_MAX {
+            refused = calls.submit(operation("c"));
+            let told = sent(&mut calls).remove(0).1;
+            assert!(told.starts_with(&[1, 2]), "{told:?}");
+            calls.answered(refused, LogIndex(0));
+        }
+        assert_eq!(calls.answered.len(), CARRIED_MAX, "refused ones are told as far as there is room");
     }
 
     #[test]
@@ -166,7 +211,7 @@ mod tests {
             calls.submit(operation("a"));
         }
         assert_eq!(sent(&mut calls).len(), limits::SESSION_CALLS_MAX);
-        calls.answered(Sequence(5));
+        answer(&mut calls, 5);
         assert_eq!(sent(&mut calls), [(limits::SESSION_CALLS_MAX as u64 + 1, vec![5])]);
     }
 
@@ -175,14 +220,14 @@ mod tests {
         let mut calls = Calls::default();
         calls.submit(operation("a"));
         sent(&mut calls);
-        calls.answered(Sequence(1));
+        answer(&mut calls, 1);
         calls.submit(operation("b"));
         sent(&mut calls);
         assert!(!calls.give_up(Sequence(2)), "it was sent and may take effect");
         calls.reconnected();
         calls.submit(operation("c"));
         assert_eq!(sent(&mut calls), [(3, vec![1, 2])], "and it is barred before anything else is done");
-        assert!(!calls.answered(Sequence(2)), "nobody waits for the late answer");
+        assert!(!answer(&mut calls, 2), "nobody waits for the late answer");
     }
 
     #[test]
@@ -195,7 +240,7 @@ mod tests {
         calls.give_up(Sequence(1));
         calls.submit(operation("b"));
         assert_eq!(sent(&mut calls), [], "the leader still has as many as it may");
-        calls.answered(Sequence(1));
+        answer(&mut calls, 1);
         assert_eq!(sent(&mut calls).len(), 1);
     }
 

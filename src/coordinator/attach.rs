@@ -130,7 +130,8 @@ impl Coordinator {
         }
         let Some(member) = self.members.get_mut(&key) else { return };
         member.attach(now, connection, hello.generation, at);
-        member.held = hello.orphans.into_iter().collect();
+        member.held.clear();
+        member.hold(volume, hello.orphans);
         let follows = hello.applied > LogIndex(0) && self.history.reaches(volume.id(), hello.applied);
         let stream = if follows || hello.applied == at {
             Stream::behind(key, hello.applied)

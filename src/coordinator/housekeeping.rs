@@ -7,6 +7,7 @@ use std::{
 
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
+    limits,
     namespace::{Command, State, Volume},
     types::{
         ConnectionId, Ino, Instant, LogIndex, MountId, SessionId, Term, VolumeId,
@@ -16,6 +17,7 @@ use crate::{
 
 /// Orphans that one entry reaps.
 const REAPED_MAX: usize = 1000;
+const _: () = assert!(REAPED_MAX <= limits::ENTRY_LIST_MAX);
 
 impl Coordinator {
     /// The state now includes these entries.
@@ -231,8 +233,11 @@ impl Coordinator {
             }
         }
         for (volume, sessions) in silent {
-            let released: Vec<Key> = sessions.iter().map(|session| (volume, *session)).collect();
-            self.proposals.add_own(Origin::Close, volume, Command::CloseSessions { sessions });
+            for sessions in sessions.chunks(limits::ENTRY_LIST_MAX) {
+                let sessions = sessions.to_vec();
+                self.proposals.add_own(Origin::Close, volume, Command::CloseSessions { sessions });
+            }
+            let released: Vec<Key> = sessions.into_iter().map(|session| (volume, session)).collect();
             released.into_iter().for_each(|key| self.reconsider(now, key));
         }
         if let Some(hold_ends) = self.end_silent_holds(now, state) {

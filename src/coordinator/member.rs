@@ -14,6 +14,7 @@ use std::{
 use super::calls::Call;
 use crate::{
     limits::Timing,
+    namespace::Volume,
     types::{ConnectionId, Generation, Ino, Instant, LogIndex, Sequence},
 };
 
@@ -116,6 +117,19 @@ impl Member {
 
     fn forget_renewals(&mut self) {
         (self.waiting, self.confirming, self.confirmed) = (None, None, None);
+    }
+
+    /// These orphans are open at the mount. What it names beside orphans is nothing that it can keep: one that was freed, or
+    /// has a name again, and then its next unlink is acknowledged anew.
+    pub(super) fn hold(&mut self, volume: &Volume, orphans: Vec<Ino>) {
+        self.held.extend(orphans.into_iter().filter(|ino| volume.is_orphan(*ino)));
+    }
+
+    /// These are not open at the mount any more.
+    pub(super) fn let_go(&mut self, orphans: &[Ino]) {
+        for ino in orphans {
+            self.held.remove(ino);
+        }
     }
 
     /// An entry of the volume was applied here.

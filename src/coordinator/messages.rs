@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Calls whose answers one operation may confirm: all that a mount can have open, and those that came in between.
-const ANSWERED_MAX: usize = 4 * limits::SESSION_CALLS_MAX;
+pub(super) const ANSWERED_MAX: usize = 4 * limits::SESSION_CALLS_MAX;
 
 /// Who says something, and where.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ impl Coordinator {
             }
             ToLeader::Released { orphans } => {
                 if let Some(member) = self.members.get_mut(&speaker.key) {
-                    member.held.retain(|ino| !orphans.contains(ino));
+                    member.let_go(&orphans);
                 }
             }
             ToLeader::PieceReceived => self.piece_received(speaker.connection),
@@ -126,9 +126,10 @@ impl Coordinator {
         entries: &[LogIndex],
         referenced: Vec<Ino>,
     ) {
+        let Some(volume) = state.volume(speaker.key.0) else { return };
         let Some(member) = self.members.get_mut(&speaker.key) else { return };
         // Holders are recorded before anything completes (PROTOCOL R15).
-        member.held.extend(referenced);
+        member.hold(volume, referenced);
         member.acknowledge(entries);
         self.reconsider(now, speaker.key);
         self.grant(now, state, speaker.key);
@@ -151,6 +152,15 @@ impl Coordinator {
             let (volume, session) = speaker.key;
             self.proposals.add_own(Origin::Close, volume, Command::CloseSessions { sessions: vec![session] });
             self.reconsider(now, speaker.key);
+        }
+    }
+
+    /// Answers the call without an entry.
+    pub(super) fn refuse_call(&mut self, key: Key, sequence: Sequence, errno: Errno) {
+        let Some(member) = self.members.get_mut(&key) else { return };
+        member.calls.remove(&sequence);
+        if let Some(connection) = member.connection {
+            self.answer(connection, sequence, LogIndex(0), Err(errno));
         }
     }
 

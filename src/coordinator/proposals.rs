@@ -81,15 +81,19 @@ impl Proposals {
         self.queue.push_back(Draft { origin, entry: Entry { header, command } });
     }
 
-    /// Offers what waits to the replica, as far as the bound allows. `wanted` says whether a draft still is.
+    /// Offers what waits to the replica, as far as the bound allows. `wanted` says whether a draft still is. Returned are
+    /// the origins of drafts that no entry can carry: a node that met one in its log could not go on, so they never get
+    /// there.
+    #[must_use]
     pub(super) fn offer(
         &mut self,
         now: Instant,
         mut wanted: impl FnMut(Origin) -> bool,
         outputs: &mut VecDeque<Output>,
-    ) {
+    ) -> Vec<Origin> {
+        let mut too_large = Vec::new();
         if self.stalled_until.is_some_and(|until| now < until) {
-            return;
+            return too_large;
         }
         self.stalled_until = None;
         while self.in_flight_bytes < IN_FLIGHT_BYTES_MAX {
@@ -100,12 +104,17 @@ impl Proposals {
             self.last_stamp = Stamp(self.clock.max(self.last_stamp.0.saturating_add(1)));
             draft.entry.header.stamp = self.last_stamp;
             let data = draft.entry.encode();
+            if data.len() > limits::ENTRY_BYTES_MAX {
+                too_large.push(draft.origin);
+                continue;
+            }
             let bytes = data.len() as u64;
             self.in_flight_bytes += bytes;
             self.next_token += 1;
             self.offered.insert(self.next_token, (draft, bytes));
             outputs.push_back(Output::Propose { token: self.next_token, data });
         }
+        too_large
     }
 
     pub(super) fn taken(&mut self, token: u64, index: LogIndex) {
@@ -164,7 +173,7 @@ mod tests {
 
     fn offered(proposals: &mut Proposals, now: Instant) -> Vec<(u64, Entry)> {
         let mut outputs = VecDeque::new();
-        proposals.offer(now, |_| true, &mut outputs);
+        assert_eq!(proposals.offer(now, |_| true, &mut outputs), []);
         outputs
             .into_iter()
             .map(|output| match output {
@@ -243,8 +252,33 @@ mod tests {
         let mut proposals = Proposals::default();
         add(&mut proposals, 1);
         let mut outputs = VecDeque::new();
-        proposals.offer(Instant(0), |_| false, &mut outputs);
+        assert_eq!(proposals.offer(Instant(0), |_| false, &mut outputs), []);
         assert!(outputs.is_empty() && offered(&mut proposals, Instant(0)).is_empty());
+    }
+
+    #[test]
+    fn what_no_entry_can_carry_is_not_offered() {
+        let origin = |ticket| Origin::Command { ticket: Some(ticket) };
+        let is_taken = |bytes: usize| {
+            let mut proposals = Proposals::default();
+            let command = Command::DeleteVolume { name: "x".repeat(bytes) };
+            proposals.add_own(origin(bytes as u64), VolumeId(0), command);
+            let mut outputs = VecDeque::new();
+            let too_large = proposals.offer(Instant(0), |_| true, &mut outputs);
+            match outputs.pop_front() {
+                Some(Output::Propose { data, .. }) => {
+                    assert_eq!((too_large.len(), Entry::decode(&data).is_ok()), (0, true), "{bytes}");
+                    true
+                }
+                _ => {
+                    assert_eq!(too_large, [origin(bytes as u64)]);
+                    false
+                }
+            }
+        };
+        let near = limits::ENTRY_BYTES_MAX - 64..=limits::ENTRY_BYTES_MAX;
+        let taken = near.filter(|bytes| is_taken(*bytes)).count();
+        assert!((1..64).contains(&taken), "the border lies in between: {taken}");
     }
 
     #[test]

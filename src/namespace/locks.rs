@@ -111,20 +111,20 @@ impl LockTable {
         waits: bool,
     ) -> Result<Reply, Errno> {
         let file = self.files.get(&ino).cloned().unwrap_or_default();
-        let is_full = self.totals.get(&session).is_some_and(|total| *total >= limits::LOCKS_PER_SESSION_MAX);
+        let is_full = self.is_full(session);
         let is_barred = file.conflict(session, &claim).is_some();
         if !(is_barred || waits && self.is_behind(&file, file.queue(), session, &claim)) {
-            if is_full || file.held().len() >= limits::LOCKS_PER_FILE_MAX {
+            if is_full {
                 return Err(Errno::ENOLCK);
             }
-            self.edit(outcome, ino, |file| file.place(session, claim, index));
+            self.grow(outcome, ino, |file| file.place(session, claim, index))?;
             self.serve(outcome, ino, index);
             return Ok(Reply::Locked);
         }
         if !waits {
             return Err(Errno::EAGAIN);
         }
-        if is_full || file.queue().len() >= limits::LOCK_WAITERS_PER_FILE_MAX {
+        if is_full {
             return Err(Errno::ENOLCK);
         }
         let blockers = owners_that_bar(&file, session, &claim);
@@ -132,13 +132,13 @@ impl LockTable {
         if is_fcntl && self.reached(blockers.clone(), Edges::Locks).contains(&(session, claim.owner)) {
             return Err(Errno::EDEADLK);
         }
-        self.edit(outcome, ino, |file| {
+        self.grow(outcome, ino, |file| {
             // flock(2): a conversion that has to wait gives the old lock up first; two that keep theirs wait for ever.
             if claim.family == LockFamily::Flock {
                 file.clear(session, claim.family, claim.owner, claim.range);
             }
             file.enqueue(WaitingLock { session, call, claim });
-        });
+        })?;
         // Nothing is given back by a request for an fcntl lock.
         if !is_fcntl {
             self.serve(outcome, ino, index);
@@ -163,10 +163,10 @@ impl LockTable {
     ) -> Result<Reply, Errno> {
         let Some(file) = self.file(ino) else { return Ok(Reply::Done) };
         let splits = file.of(session, family, owner).any(|held| held.claim.range.without(range).count() > 1);
-        if splits && file.held().len() >= limits::LOCKS_PER_FILE_MAX {
+        if splits && self.is_full(session) {
             return Err(Errno::ENOLCK);
         }
-        self.edit(outcome, ino, |file| file.clear(session, family, owner, range));
+        self.grow(outcome, ino, |file| file.clear(session, family, owner, range))?;
         self.serve(outcome, ino, index);
         Ok(Reply::Done)
     }
@@ -324,11 +324,33 @@ impl LockTable {
         self.waiting.range((owner, Ino(0))..=(owner, Ino(u64::MAX))).map(|(_, ino)| *ino)
     }
 
+    fn is_full(&self, session: SessionId) -> bool {
+        self.totals.get(&session).is_some_and(|total| *total >= limits::LOCKS_PER_SESSION_MAX)
+    }
+
     fn edit(&mut self, outcome: &mut Outcome, ino: Ino, change: impl FnOnce(&mut FileLocks)) {
-        let mut file = self.files.get(&ino).map(|file| file.as_ref().clone()).unwrap_or_default();
+        let mut file = self.copy_of(ino);
         change(&mut file);
         outcome.touched.insert(ino);
         self.put(ino, file);
+    }
+
+    /// The same for what may need room: ENOLCK where there is none. Locks beyond the bound, of requests that had waited, are
+    /// no reason to refuse what makes them no more.
+    fn grow(&mut self, outcome: &mut Outcome, ino: Ino, change: impl FnOnce(&mut FileLocks)) -> Result<(), Errno> {
+        let mut file = self.copy_of(ino);
+        let held_max = file.held().len().max(limits::LOCKS_PER_FILE_MAX);
+        change(&mut file);
+        if file.held().len() > held_max || !file.is_within_bounds() {
+            return Err(Errno::ENOLCK);
+        }
+        outcome.touched.insert(ino);
+        self.put(ino, file);
+        Ok(())
+    }
+
+    fn copy_of(&self, ino: Ino) -> FileLocks {
+        self.files.get(&ino).map(|file| file.as_ref().clone()).unwrap_or_default()
     }
 
     /// The file's locks are these; counts and queues follow.

@@ -384,7 +384,7 @@ pub(super) struct SessionRow {
     pub(super) mount: MountId,
     pub(super) opened: LogIndex,
     pub(super) opened_at: Stamp,
-    pub(super) finished: Vec<(Sequence, Sequence)>,
+    pub(super) spent: Vec<(Sequence, Sequence)>,
     pub(super) holds_since: LogIndex,
 }
 

@@ -1,10 +1,9 @@
-//! A mount's session: who it is, and which of its calls are over.
+//! A mount's session: who it is, and which of its calls are spent.
 
-use crate::types::{LogIndex, MountId, Sequence, Stamp};
-
-/// Ranges of finished calls that a session keeps apart. A mount numbers its calls without gaps and has at most
-/// `SESSION_CALLS_MAX` of them open, so twice as many gaps do not come about in good order.
-pub(super) const FINISHED_RANGES_MAX: usize = 2 * crate::limits::SESSION_CALLS_MAX;
+use crate::{
+    limits,
+    types::{LogIndex, MountId, Sequence, Stamp},
+};
 
 /// A mount's registered identity with exactly-once replies.
 #[derive(Clone, Debug)]
@@ -16,23 +15,25 @@ pub struct Session {
     /// The entry that last took its holds (locks) away, at first the one that opened it: fences what was done under
     /// earlier ones (PROTOCOL R12).
     pub holds_since: LogIndex,
-    /// Calls whose answers have arrived at the mount, or that it has given up.
-    pub(super) finished: FinishedCalls,
+    /// Calls that are never carried out from here on. Those of them whose answers the mount may still ask for have a
+    /// row in the reply table.
+    pub(super) spent: SpentCalls,
     /// Rows that the session has in the reply table.
     pub(super) held: usize,
 }
 
-/// A set of sequences as ascending ranges, both ends inclusive, that neither overlap nor touch. It outlives the rows
-/// of the reply table: a call that arrives once more after its answer was confirmed is recognised and refused.
+/// A set of sequences as ascending ranges, both ends inclusive, that neither overlap nor touch: calls that were carried
+/// out, and calls that the mount has given up. It outlives the rows of the reply table: a call that arrives once more
+/// after its answer was confirmed is recognised and refused.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct FinishedCalls(Vec<(Sequence, Sequence)>);
+pub(super) struct SpentCalls(Vec<(Sequence, Sequence)>);
 
-impl FinishedCalls {
+impl SpentCalls {
     /// `None` where the ranges are not ascending and apart, or too many.
     pub(super) fn from_ranges(ranges: Vec<(Sequence, Sequence)>) -> Option<Self> {
         let ordered = ranges.iter().all(|(first, last)| first <= last);
         let apart = ranges.windows(2).all(|pair| pair[0].1.0 < pair[1].0.0 && pair[1].0.0 - pair[0].1.0 > 1);
-        (ordered && apart && ranges.len() <= FINISHED_RANGES_MAX).then_some(Self(ranges))
+        (ordered && apart && ranges.len() <= limits::SESSION_SPENT_RANGES_MAX).then_some(Self(ranges))
     }
 
     pub(super) fn ranges(&self) -> &[(Sequence, Sequence)] {
@@ -60,8 +61,9 @@ impl FinishedCalls {
             (false, true) => self.0[at].0 = sequence,
             (false, false) => self.0.insert(at, (sequence, sequence)),
         }
-        // Bounded: the oldest gap is closed, which can only refuse a call, never carry one out twice.
-        if self.0.len() > FINISHED_RANGES_MAX {
+        // Bounded: the oldest gap is closed. That only refuses calls, and takes no answer away: what was carried out lies in no
+        // gap.
+        if self.0.len() > limits::SESSION_SPENT_RANGES_MAX {
             self.0[1].0 = self.0[0].0;
             self.0.remove(0);
         }
@@ -72,8 +74,8 @@ impl FinishedCalls {
 mod tests {
     use super::*;
 
-    fn calls(sequences: &[u64]) -> FinishedCalls {
-        let mut calls = FinishedCalls::default();
+    fn calls(sequences: &[u64]) -> SpentCalls {
+        let mut calls = SpentCalls::default();
         sequences.iter().for_each(|&sequence| calls.insert(Sequence(sequence)));
         calls
     }
@@ -84,14 +86,14 @@ mod tests {
         let expected = [(0, 3), (6, 7), (u64::MAX, u64::MAX)].map(|(first, last)| (Sequence(first), Sequence(last)));
         assert_eq!(calls.ranges(), expected);
         assert!(calls.contains(Sequence(2)) && !calls.contains(Sequence(4)) && !calls.contains(Sequence(8)));
-        assert_eq!(FinishedCalls::from_ranges(calls.ranges().to_vec()), Some(calls));
+        assert_eq!(SpentCalls::from_ranges(calls.ranges().to_vec()), Some(calls));
     }
 
     #[test]
     fn many_gaps_close_from_the_oldest() {
-        let sparse: Vec<u64> = (0..2 * FINISHED_RANGES_MAX as u64).map(|n| n * 2).collect();
+        let sparse: Vec<u64> = (0..2 * limits::SESSION_SPENT_RANGES_MAX as u64).map(|n| n * 2).collect();
         let calls = calls(&sparse);
-        assert_eq!(calls.ranges().len(), FINISHED_RANGES_MAX);
+        assert_eq!(calls.ranges().len(), limits::SESSION_SPENT_RANGES_MAX);
         assert!(calls.contains(Sequence(1)), "the oldest gap is closed");
         assert!(!calls.contains(Sequence(sparse[sparse.len() - 1] - 1)), "the newest is not");
     }
@@ -100,7 +102,7 @@ mod tests {
     fn ranges_that_touch_or_run_backwards_are_refused() {
         for ranges in [vec![(2, 1)], vec![(1, 2), (3, 4)], vec![(5, 6), (1, 2)]] {
             let ranges = ranges.into_iter().map(|(first, last)| (Sequence(first), Sequence(last))).collect();
-            assert_eq!(FinishedCalls::from_ranges(ranges), None);
+            assert_eq!(SpentCalls::from_ranges(ranges), None);
         }
     }
 }

@@ -18,8 +18,6 @@ use crate::{
 
 /// The volume that founding a cluster makes.
 const MAIN: &str = "main";
-/// Bytes of a volume's name.
-const VOLUME_NAME_BYTES_MAX: usize = 63;
 
 /// What a cluster agrees on, as a value: a clone is cheap and stays as it was. The default is the state of no cluster.
 #[derive(Clone, Default)]
@@ -239,7 +237,7 @@ impl State {
 
     fn create_volume(&mut self, name: &str, options: VolumeOptions, effects: &mut Effects) -> Result<(), Errno> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > VOLUME_NAME_BYTES_MAX || !name.bytes().all(is_plain) {
+        if name.is_empty() || name.len() > limits::VOLUME_NAME_BYTES_MAX || !name.bytes().all(is_plain) {
             return Err(Errno::EINVAL);
         }
         if self.volume_named(name).is_some() {

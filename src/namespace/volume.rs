@@ -232,6 +232,11 @@ impl Volume {
         self.replies.get(&(session, sequence)).map(|reply| (reply.index, reply.outcome))
     }
 
+    #[must_use]
+    pub fn is_orphan(&self, ino: Ino) -> bool {
+        self.orphans.contains_key(&ino)
+    }
+
     /// Inodes without a name, and the entry that took the last one.
     pub fn orphans(&self) -> impl Iterator<Item = (Ino, LogIndex)> + '_ {
         self.orphans.iter().map(|(ino, since)| (*ino, *since))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{AdminAnswer, AdminError, AdminRequest, Node, Output};
 use crate::{
-    coordinator,
+    coordinator, limits,
     namespace::{Command, Reply},
     types::{Errno, Instant, NodeId},
 };
@@ -50,6 +50,11 @@ impl Node {
             AdminRequest::CreateVolume { name, options } => (name.clone(), Command::CreateVolume { name, options }),
             AdminRequest::DeleteVolume { name } => (name.clone(), Command::DeleteVolume { name }),
         };
+        if name.len() > limits::VOLUME_NAME_BYTES_MAX {
+            let (found, max) = (name.len(), limits::VOLUME_NAME_BYTES_MAX);
+            let reason = format!("the name of a volume has at most {max} bytes, this one has {found}");
+            return self.answer(ticket, Err(AdminError::Refused(reason)));
+        }
         if !self.leading {
             let leader = self.leader_address();
             return self.answer(ticket, Err(AdminError::NotLeader { leader }));

@@ -2,6 +2,7 @@
 //! cut, virtual time, and mounts that apply, acknowledge and renew as a mount does.
 
 mod clusters;
+mod hostile;
 mod one_node;
 mod snapshots;
 
@@ -121,6 +122,7 @@ struct Client {
 struct World {
     now: Instant,
     timing: Timing,
+    retention: Retention,
     nodes: BTreeMap<NodeId, Node>,
     disks: BTreeMap<NodeId, Disk>,
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
@@ -135,6 +137,8 @@ struct World {
     lose_pieces: usize,
     clients: Vec<Client>,
     connections: u64,
+    /// Connections that nodes have closed.
+    closed: BTreeSet<ConnectionId>,
     addresses: BTreeMap<(NodeId, NodeId), NodeInfo>,
     admin: BTreeMap<u64, Result<AdminAnswer, AdminError>>,
     stopped: BTreeSet<NodeId>,
@@ -152,6 +156,7 @@ impl World {
         let mut world = Self {
             now: Instant(1_000_000_000),
             timing: T,
+            retention: Retention::DEFAULT,
             nodes: BTreeMap::new(),
             disks: ids.iter().map(|id| (*id, Disk::founded(&ids))).collect(),
             network: VecDeque::new(),
@@ -163,6 +168,7 @@ impl World {
             lose_pieces: 0,
             clients: Vec::new(),
             connections: 0,
+            closed: BTreeSet::new(),
             addresses: BTreeMap::new(),
             admin: BTreeMap::new(),
             stopped: BTreeSet::new(),
@@ -191,7 +197,7 @@ impl World {
             id,
             founding: FOUNDING,
             timing: self.timing,
-            retention: Retention::DEFAULT,
+            retention: self.retention,
             seed: id.0,
             address,
         };
@@ -270,6 +276,7 @@ impl World {
             Output::PeerAddress(address) => drop(self.addresses.insert((id, address.id), address)),
             Output::Mount { connection, message } => self.reach_client(connection, message),
             Output::CloseMount { connection } => {
+                self.closed.insert(connection);
                 if let Some(client) = self.clients.iter_mut().find(|client| client.connection == Some(connection)) {
                     client.lose_connection();
                 }

@@ -89,6 +89,14 @@ impl LockRange {
     }
 }
 
+impl LockFamily {
+    /// Whether its locks can have the range.
+    #[must_use]
+    pub fn takes(self, range: LockRange) -> bool {
+        range.is_valid() && (self != Self::Flock || range == LockRange::ALL)
+    }
+}
+
 impl LockClaim {
     /// The two cannot be held at the same time by different owners.
     #[must_use]

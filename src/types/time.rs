@@ -35,13 +35,15 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// The next representable time.
+    /// The next representable time; the last one stays as it is.
     #[must_use]
     pub const fn next(self) -> Self {
-        if self.nanoseconds >= 999_999_999 {
-            Self { seconds: self.seconds.saturating_add(1), nanoseconds: 0 }
-        } else {
-            Self { seconds: self.seconds, nanoseconds: self.nanoseconds + 1 }
+        if self.nanoseconds < 999_999_999 {
+            return Self { seconds: self.seconds, nanoseconds: self.nanoseconds + 1 };
+        }
+        match self.seconds.checked_add(1) {
+            Some(seconds) => Self { seconds, nanoseconds: 0 },
+            None => self,
         }
     }
 }

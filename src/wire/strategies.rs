@@ -29,13 +29,13 @@ pub(super) fn garbage() -> impl Strategy<Value = Vec<u8>> {
 
 /// What happens to an encoded message on a bad way: some bytes changed, the end lost.
 #[derive(Clone, Debug)]
-pub(super) struct Damage {
+pub(crate) struct Damage {
     flips: Vec<(prop::sample::Index, u8)>,
     keep: prop::sample::Index,
 }
 
 impl Damage {
-    pub(super) fn apply(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn apply(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         if bytes.is_empty() {
             return bytes;
         }
@@ -48,12 +48,12 @@ impl Damage {
     }
 }
 
-pub(super) fn damage() -> impl Strategy<Value = Damage> {
+pub(crate) fn damage() -> impl Strategy<Value = Damage> {
     (vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), any::<prop::sample::Index>())
         .prop_map(|(flips, keep)| Damage { flips, keep })
 }
 
-pub(super) fn to_leader() -> impl Strategy<Value = ToLeader> {
+pub(crate) fn to_leader() -> impl Strategy<Value = ToLeader> {
     prop_oneof![
         hello().prop_map(ToLeader::Hello),
         (sequence(), vec(sequence(), 0..4), operation())

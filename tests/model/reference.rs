@@ -474,13 +474,13 @@ impl Model {
         let later = |before: Timestamp, at: Timestamp| if before < at { at } else { before.next() };
         let node = self.node(ino);
         let is_touched = is_written || flush.written_at.is_some();
-        node.mtime = if is_touched { later(mtime, flush.written_at.unwrap_or(now)) } else { mtime };
+        node.mtime = if is_touched { later(mtime, flush.written_at.unwrap_or(now).min(now)) } else { mtime };
         let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
         if flush.changes != AttributeChanges::default() {
             self.set_attributes(ino, &AttributeChanges { clear_suid: false, ..flush.changes })?;
         }
         if is_changed {
-            let at = flush.changed_at.or(flush.written_at).unwrap_or(now);
+            let at = flush.changed_at.or(flush.written_at).unwrap_or(now).min(now);
             self.node(ino).ctime = later(ctime, at);
         }
         if flush.give_back {
@@ -681,7 +681,7 @@ impl Model {
     }
 
     fn content_written(&mut self, ino: Ino, mtime: Option<Timestamp>) {
-        let time = mtime.unwrap_or(self.now);
+        let time = mtime.unwrap_or(self.now).min(self.now);
         let node = self.node(ino);
         node.version += 1;
         node.mtime = if node.mtime < time { time } else { node.mtime.next() };

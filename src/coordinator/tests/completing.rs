@@ -1,5 +1,8 @@
 use super::*;
-use crate::types::{BlockHash, Piece};
+use crate::{
+    coordinator::messages::ANSWERED_MAX,
+    types::{BlockHash, Piece},
+};
 
 #[test]
 fn a_call_is_answered_behind_its_entry_when_every_other_mount_has_acknowledged() {
@@ -29,6 +32,33 @@ fn a_mount_alone_is_answered_at_once_and_the_entry_comes_first() {
     let index = bench.change(a, 1, mkdir("d"));
     assert!(matches!(bench.take(a.connection), Some(ToMount::Entries { entries }) if entries[0].0 == index));
     assert!(matches!(bench.take(a.connection), Some(ToMount::Answer { .. })));
+}
+
+/// An operation that the wire takes made an entry that no node could read, for good.
+#[test]
+fn what_no_entry_can_carry_is_answered_and_never_proposed() {
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    bench.entries(a);
+    let before = bench.index;
+    for spare in 0..64 {
+        let node = NewNode::Symlink { target: Bytes::from(vec![b'x'; limits::ENTRY_BYTES_MAX - spare]) };
+        bench.change(a, 1 + spare as u64, make("large", node));
+        let (_, index, outcome) = bench.answer(a).expect("an answer");
+        match outcome {
+            Err(Errno::E2BIG) => assert_eq!((index, bench.index), (LogIndex(0), before), "{spare}"),
+            other => assert_eq!(other, Err(Errno::ENAMETOOLONG), "what an entry carries is for apply to judge"),
+        }
+    }
+    assert!(bench.index > before, "some of them an entry can carry");
+    let list = (0..ANSWERED_MAX as u64).map(|n| Sequence(u64::MAX - n)).collect();
+    let node = NewNode::Symlink { target: Bytes::from(vec![b'x'; limits::ENTRY_BYTES_MAX - 5000]) };
+    let message = ToLeader::Operation { sequence: Sequence(100), answered: list, operation: make("large", node) };
+    bench.say(a.connection, message);
+    bench.commit();
+    assert_eq!(bench.answer(a), Some((100, LogIndex(0), Err(Errno::E2BIG))), "the list counts, too");
+    bench.change(a, 101, mkdir("small"));
+    assert!(bench.answer(a).is_some_and(|(_, _, outcome)| outcome.is_ok()));
 }
 
 #[test]

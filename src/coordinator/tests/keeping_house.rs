@@ -58,6 +58,22 @@ fn an_orphan_that_is_open_lives_until_it_is_released() {
 }
 
 #[test]
+fn what_is_no_orphan_is_not_kept_for_anybody() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let (ino, _) = bench.orphan(a, 1);
+    bench.acknowledge_all(b, (0..100_000).map(Ino).collect());
+    let again = Hello { orphans: (0..100_000).map(Ino).collect(), generation: Generation(2), ..Bench::hello(1) };
+    let connection = bench.connect();
+    bench.attach_on(connection, again);
+    let held: Vec<Vec<Ino>> =
+        bench.coordinator.members.values().map(|member| member.held.iter().copied().collect()).collect();
+    assert_eq!(held, [[ino], [ino]]);
+    bench.say(b.connection, ToLeader::Released { orphans: (0..100_000).map(Ino).collect() });
+    assert_eq!(bench.coordinator.members.values().map(|member| member.held.len()).sum::<usize>(), 1);
+}
+
+#[test]
 fn a_mount_out_of_the_roster_keeps_its_open_orphans() {
     let mut bench = Bench::leading();
     let (a, b) = (bench.mount(1), bench.mount(2));

@@ -147,21 +147,23 @@ impl FileLocks {
         waiting
     }
 
+    /// Also when all that wait have their locks: granting one never needs more than it had reserved.
+    pub(super) fn is_within_bounds(&self) -> bool {
+        self.queue.len() <= limits::LOCK_WAITERS_PER_FILE_MAX
+            && self.held.len() + 2 * self.queue.len() <= limits::LOCK_PLACES_PER_FILE_MAX
+    }
+
     /// What a row must be to be one that this program wrote.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         if self.is_empty() {
             return Err("it holds no lock and nobody waits");
         }
-        // Requests that waited may be granted beyond the bound, each in up to three parts.
-        let waiters = limits::LOCK_WAITERS_PER_FILE_MAX;
-        if self.held.len() > limits::LOCKS_PER_FILE_MAX + 3 * waiters || self.queue.len() > waiters {
+        if !self.is_within_bounds() {
             return Err("it holds more locks than a file may have");
         }
         let claims = self.held.iter().map(|held| &held.claim).chain(self.queue.iter().map(|waiting| &waiting.claim));
-        for claim in claims {
-            if !claim.range.is_valid() || claim.family == LockFamily::Flock && claim.range != LockRange::ALL {
-                return Err("a lock has a range that none can have");
-            }
+        if claims.into_iter().any(|claim| !claim.family.takes(claim.range)) {
+            return Err("a lock has a range that none can have");
         }
         if self.held.windows(2).any(|pair| pair[0].place() >= pair[1].place()) {
             return Err("locks are out of order");

@@ -64,8 +64,12 @@ impl Bench {
     }
 
     fn unlock(&mut self, claim: LockClaim) -> Result<Reply, Errno> {
+        self.unlock_in(FILE, claim)
+    }
+
+    fn unlock_in(&mut self, ino: Ino, claim: LockClaim) -> Result<Reply, Errno> {
         let what = (claim.family, claim.owner, claim.range);
-        self.step(|table, outcome, index| table.unlock(outcome, index, (FILE, session_of(claim.owner)), what))
+        self.step(|table, outcome, index| table.unlock(outcome, index, (ino, session_of(claim.owner)), what))
     }
 
     fn cancel(&mut self, call: u64, claim: LockClaim, undo: bool) -> Result<Reply, Errno> {
@@ -262,6 +266,42 @@ fn bounds_are_refused_with_enolck() {
         bench.wait(fcntl(100 + owner, Exclusive, 10, u64::MAX));
     }
     assert_eq!(bench.ask(FILE, fcntl(11, Exclusive, 10, 20), true), Err(Errno::ENOLCK));
+}
+
+/// Requests that had waited were granted beyond the bound, time and again, until no node could load the row.
+#[test]
+fn locks_that_were_waited_for_stay_within_what_a_row_may_hold() {
+    let mut bench = Bench::default();
+    bench.try_lock(fcntl(1, Exclusive, 0, u64::MAX)).expect("there is room");
+    for round in 0..8 {
+        let first = 2000 * round;
+        for at in 0..limits::LOCK_WAITERS_PER_FILE_MAX as u64 {
+            let (owner, byte) = (100 + at, first + 2 * at);
+            if bench.ask(FILE, fcntl(owner, Shared, byte, byte), true) != Ok(Reply::Queued) {
+                break;
+            }
+        }
+        bench.unlock(fcntl(1, Exclusive, first, first + 1999)).expect("it is not one more");
+        let file = bench.table.file(FILE).expect("locked").clone();
+        assert_eq!(LockTable::default().add_row(FILE, file), Ok(()), "round {round}");
+    }
+    let held = bench.table.file(FILE).map_or(0, |file| file.held().len());
+    assert!((limits::LOCKS_PER_FILE_MAX..=limits::LOCK_PLACES_PER_FILE_MAX).contains(&held), "{held}");
+}
+
+#[test]
+fn no_session_has_more_locks_by_splitting_them() {
+    let mut bench = Bench::default();
+    for file in 0.. {
+        let ino = Ino(100 + file);
+        bench.ask(ino, fcntl(1, Shared, 0, u64::MAX), false).expect("one");
+        let mut holes = (0..).map(|at| fcntl(1, Shared, 10 * at + 5, 10 * at + 6));
+        while holes.next().is_some_and(|hole| bench.unlock_in(ino, hole).is_ok()) {}
+        if bench.table.totals[&SessionId(1)] >= limits::LOCKS_PER_SESSION_MAX {
+            break;
+        }
+    }
+    assert_eq!(bench.table.totals[&SessionId(1)], limits::LOCKS_PER_SESSION_MAX);
 }
 
 #[derive(Clone, Debug)]

@@ -8,14 +8,10 @@ use crate::{
     namespace::{
         Change, EntryHeader, NewNode, Operation, Reply,
         row::{ReplyRow, RowKey},
-        session::{FinishedCalls, Session},
+        session::{Session, SpentCalls},
     },
     types::{Errno, Ino, MountId, Sequence, SessionId, XattrName},
 };
-
-/// Rows that a session may have in the reply table. A mount in good order confirms answers long before; of one that
-/// never does, the oldest rows go, and those calls are over.
-const REPLIES_MAX: usize = 4 * limits::SESSION_CALLS_MAX;
 
 /// What a session asks for, and what it was answered if it asked before.
 enum Call {
@@ -97,43 +93,49 @@ impl Draft {
         // The call itself is looked up first: its own confirmation cannot have come before its answer.
         let known = self.volume.replies.get(&(session, sequence)).map(|reply| reply.outcome);
         for sequence in answered {
-            self.finish_call(session, *sequence);
+            self.drop_reply(session, *sequence);
+            self.spend_call(session, *sequence);
         }
         if let Some(outcome) = known {
             return Ok(Call::Repeated(outcome));
         }
-        let finished = self.volume.sessions.get(&session).is_some_and(|session| session.finished.contains(sequence));
+        let is_spent = self.volume.sessions.get(&session).is_some_and(|session| session.spent.contains(sequence));
         // Its answer is gone; carrying it out now would be a second time.
-        if finished { Ok(Call::Repeated(Err(Errno::ESTALE))) } else { Ok(Call::First) }
+        if is_spent { Ok(Call::Repeated(Err(Errno::ESTALE))) } else { Ok(Call::First) }
     }
 
-    fn finish_call(&mut self, session: SessionId, sequence: Sequence) {
-        self.touch(RowKey::Reply(session, sequence));
+    /// The call is carried out by this entry, or never.
+    fn spend_call(&mut self, session: SessionId, sequence: Sequence) {
         self.touch(RowKey::Session(session));
-        let removed = self.volume.replies.remove(&(session, sequence)).is_some();
         if let Some(session) = self.volume.sessions.get_mut(&session) {
-            let session = Arc::make_mut(session);
-            session.held -= usize::from(removed);
-            session.finished.insert(sequence);
+            Arc::make_mut(session).spent.insert(sequence);
         }
     }
 
+    /// Keeps the answer of a call that was carried out. A mount in good order confirms answers long before there are too
+    /// many; of one that never does, the oldest go.
     fn put_reply(&mut self, session: SessionId, sequence: Sequence, outcome: Result<Reply, Errno>) {
-        let oldest = match self.volume.sessions.get_mut(&session) {
-            None => return,
-            Some(row) => {
-                let row = Arc::make_mut(row);
-                row.held += 1;
-                (row.held > REPLIES_MAX).then(|| self.volume.replies.range((session, Sequence(0))..).next()).flatten()
-            }
-        };
-        if let Some(((of, oldest), _)) = oldest.map(|(key, reply)| (*key, *reply))
-            && of == session
-        {
-            self.finish_call(session, oldest);
-        }
+        self.spend_call(session, sequence);
         self.touch(RowKey::Reply(session, sequence));
         self.volume.replies.insert((session, sequence), ReplyRow { index: self.index, outcome });
+        let Some(row) = self.volume.sessions.get_mut(&session).map(Arc::make_mut) else { return };
+        row.held += 1;
+        if row.held > limits::SESSION_REPLIES_MAX {
+            let of_session = (session, Sequence(0))..=(session, Sequence(u64::MAX));
+            let mut others = self.volume.replies.range(of_session).map(|((_, other), _)| *other);
+            if let Some(oldest) = others.find(|other| *other != sequence) {
+                self.drop_reply(session, oldest);
+            }
+        }
+    }
+
+    fn drop_reply(&mut self, session: SessionId, sequence: Sequence) {
+        if self.volume.replies.remove(&(session, sequence)).is_some() {
+            self.touch(RowKey::Reply(session, sequence));
+            if let Some(session) = self.volume.sessions.get_mut(&session) {
+                Arc::make_mut(session).held -= 1;
+            }
+        }
     }
 
     /// The session this mount has, or a new one. ENFILE where there are too many.
@@ -149,7 +151,7 @@ impl Draft {
                     opened: self.index,
                     opened_at: self.stamp,
                     holds_since: self.index,
-                    finished: FinishedCalls::default(),
+                    spent: SpentCalls::default(),
                     held: 0,
                 };
                 self.touch(RowKey::Session(session));

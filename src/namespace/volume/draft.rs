@@ -243,16 +243,18 @@ impl Draft {
         self.stamp_attributes_at(ino, self.now);
     }
 
-    /// The same for a change that was made at another time.
+    /// The same for a change that was made at another time. A mount's clock that is ahead must not leave a time which that
+    /// of the cluster reaches in years only: none is later than the entry.
     pub(super) fn stamp_attributes_at(&mut self, ino: Ino, at: Timestamp) {
+        let at = at.min(self.now);
         let ctime = self.before.inode(ino).map_or(at, |inode| at.max(inode.ctime.next()));
         self.change(ino, |inode| inode.ctime = ctime);
     }
 
     /// Marks a change of content or entries: mtime changes, and ctime with it. `at`: when it was made, where that is
-    /// known; it counts where it is later than the inode's own time.
+    /// known; it counts where it is later than the inode's own time, and not later than the entry.
     pub(super) fn stamp_content(&mut self, ino: Ino, at: Option<Timestamp>) {
-        let at = at.unwrap_or(self.now);
+        let at = at.unwrap_or(self.now).min(self.now);
         let mtime = self.before.inode(ino).map_or(at, |inode| at.max(inode.mtime.next()));
         self.change(ino, |inode| inode.mtime = mtime);
         self.stamp_attributes(ino);

@@ -18,7 +18,7 @@ use crate::{
             BodyRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError, RowKey,
             SessionRow, decode_value, hex, row_digest,
         },
-        session::{FinishedCalls, Session},
+        session::{Session, SpentCalls},
     },
     types::{FileKind, Ino, Name, VolumeId},
 };
@@ -164,9 +164,10 @@ impl Volume {
                 self.xattrs.insert((ino, name), bytes);
             }
             RowKey::Session(session) => {
-                let SessionRow { mount, opened, opened_at, finished, holds_since } = decode_value(key, value)?;
-                let finished = FinishedCalls::from_ranges(finished).ok_or_else(|| form("finished calls overlap"))?;
-                let row = Session { mount, opened, opened_at, holds_since, finished, held: 0 };
+                let SessionRow { mount, opened, opened_at, spent, holds_since } = decode_value(key, value)?;
+                let spent =
+                    SpentCalls::from_ranges(spent).ok_or_else(|| form("spent calls overlap, or in too many ranges"))?;
+                let row = Session { mount, opened, opened_at, holds_since, spent, held: 0 };
                 self.sessions.insert(session, Arc::new(row));
                 if self.mounts.insert(mount, session).is_some() {
                     return Err(form("its mount has another session"));
@@ -175,8 +176,11 @@ impl Volume {
             RowKey::Reply(session, sequence) => {
                 let reply: ReplyRow = decode_value(key, value)?;
                 let of = self.sessions.get_mut(&session).ok_or_else(|| form("there is no such session"))?;
-                if of.finished.contains(sequence) {
-                    return Err(form("the call is finished"));
+                if !of.spent.contains(sequence) {
+                    return Err(form("its session has not made the call"));
+                }
+                if of.held == limits::SESSION_REPLIES_MAX {
+                    return Err(form("its session has too many"));
                 }
                 Arc::make_mut(of).held += 1;
                 self.replies.insert((session, sequence), reply);

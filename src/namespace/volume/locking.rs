@@ -45,6 +45,9 @@ impl Draft {
         claim: LockClaim,
         undo: bool,
     ) -> Result<Reply, Errno> {
+        if !claim.family.takes(claim.range) {
+            return Err(Errno::EINVAL);
+        }
         let mut outcome = Outcome::default();
         let index = self.index;
         let reply = self.volume.locks.cancel(&mut outcome, index, (ino, session, call), claim, undo);
@@ -95,9 +98,8 @@ impl Draft {
 
     fn lockable(&self, ino: Ino, session: SessionId, (family, range): (LockFamily, LockRange)) -> Result<(), Errno> {
         let is_file = self.inode(ino)?.kind == FileKind::File;
-        let is_whole = family != LockFamily::Flock || range == LockRange::ALL;
         // The leader itself has no locks.
-        if is_file && range.is_valid() && is_whole && session != SessionId(0) { Ok(()) } else { Err(Errno::EINVAL) }
+        if is_file && family.takes(range) && session != SessionId(0) { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     fn locks_changed(&mut self, outcome: Outcome) {

@@ -160,7 +160,7 @@ fn session_row(session: &Session) -> SessionRow {
         mount: session.mount,
         opened: session.opened,
         opened_at: session.opened_at,
-        finished: session.finished.ranges().to_vec(),
+        spent: session.spent.ranges().to_vec(),
         holds_since: session.holds_since,
     }
 }
