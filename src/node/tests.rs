@@ -193,14 +193,8 @@ impl World {
     }
 
     fn start_at(&mut self, id: NodeId, address: Option<NodeInfo>) {
-        let config = NodeConfig {
-            id,
-            founding: FOUNDING,
-            timing: self.timing,
-            retention: self.retention,
-            seed: id.0,
-            address,
-        };
+        let config =
+            NodeConfig { id, founding: FOUNDING, timing: self.timing, retention: self.retention, seed: id.0, address };
         let node = Node::open(self.now, config, self.disks[&id].recover()).expect("what it wrote itself");
         self.nodes.insert(id, node);
         self.handle(id, Input::Space(Space { total: id.0 << 40, available: id.0 << 30 }));
