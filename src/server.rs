@@ -496,13 +496,19 @@ impl Active {
     }
 }
 
-/// Tells the node of its device's space for as long as the store is open.
+/// Tells the node of its device's space, and gives back what ended sessions keep of it, for as long as the store is open.
 async fn watch_space(running: Running, storage: Weak<Storage>, metrics: NodeMetrics) {
     let mut is_short = false;
     loop {
         let storage = storage.clone();
+        let state = running.state();
         let look = move || {
             let storage = storage.upgrade()?;
+            match storage.lift_ended_pins(&state) {
+                Ok(0) => {}
+                Ok(lifted) => info!("{lifted} blocks were still kept for uploads of sessions that have ended"),
+                Err(error) => warn!("what uploads of ended sessions keep cannot be given back: {error}"),
+            }
             if let Err(error) = storage.reserve_for_start() {
                 warn!("no space can be reserved for the next start: {error}");
             }

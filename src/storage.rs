@@ -332,6 +332,15 @@ impl Storage {
         Ok(())
     }
 
+    /// Lifts the pins of sessions that have ended as far as this state knows, to be called now and then: an upload that was
+    /// let in while its session was there may come to its end behind the session's. How many there were.
+    ///
+    /// # Errors
+    /// Of the catalog.
+    pub fn lift_ended_pins(&self, state: &State) -> Result<usize, StorageError> {
+        self.packs.lift_ended(|volume, session| is_over(state, volume, session))
+    }
+
     /// Clones are cheap and write to the same log.
     #[must_use]
     pub const fn log(&self) -> &LogWriter {

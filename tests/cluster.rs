@@ -28,7 +28,7 @@ use std::{
 };
 
 use manyfs::{
-    client::transport::Transport,
+    client::transport::{Transport, endpoint},
     mount::{Input, Output},
     pki::{self, Authority, Credential},
     types::{
@@ -36,8 +36,13 @@ use manyfs::{
         VolumeId,
         message::{Hello, ProtocolRange, Refusal, ToLeader, ToMount},
     },
+    wire::{
+        hash_to_bytes,
+        proto::{self, block_client::BlockClient},
+    },
 };
 use support::{Cluster, listing, path, refuse, succeed, wait_for};
+use tonic::Code;
 
 #[test]
 fn one_node_is_a_cluster() {
@@ -426,6 +431,38 @@ fn a_credential_opens_its_own_volume_of_its_own_cluster_and_no_more() {
     credential.save(&admin).expect("written");
     let sentence = refuse(&["status", "--authority", path(&admin), "--servers", address]);
     assert!(sentence.contains("is not the authority of a cluster"), "{sentence}");
+}
+
+/// An upload could name any number as its session: its blocks were kept for ever.
+#[test]
+fn an_upload_is_for_a_session_that_is_there() {
+    let mut cluster = Cluster::founded(1);
+    let address = cluster.nodes[0].client.clone();
+    let credential = cluster.credential("main", &[]);
+    let caller = Caller::new(&credential);
+    let Ok(ToMount::Welcome(welcome)) = caller.attach(1, &address) else { panic!("no welcome") };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let channel = endpoint(&address, &credential.identity, None).expect("an address");
+    let channel = runtime.block_on(channel.connect()).expect("it listens");
+    let put = |session: u64| {
+        let request = proto::PutRequest {
+            hash: hash_to_bytes(BlockHash::of(b"a block")),
+            content: b"a block".as_slice().into(),
+            volume: credential.grant.volume.0,
+            session,
+            upload: 1,
+        };
+        let put = runtime.block_on(BlockClient::new(channel.clone()).put(request));
+        put.map(drop).map_err(|status| status.code())
+    };
+    let session = welcome.session.0;
+    assert_eq!(put(session + 1000), Err(Code::Unavailable));
+    assert_eq!(put(session), Ok(()));
+    caller.execute(Output::Send { connection: ConnectionId(1), message: ToLeader::Leave });
+    wait_for("the session to end", || (put(session) == Err(Code::FailedPrecondition)).then_some(()));
+    assert_eq!(cluster.nodes[0].stop(), Some(0));
+    let inspected = succeed(&["inspect", path(&cluster.nodes[0].data), "--json"]);
+    assert!(!inspected.contains(&format!("\"session\":{}", session + 1000)), "{inspected}");
 }
 
 #[test]

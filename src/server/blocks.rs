@@ -1,19 +1,23 @@
 //! The service of blocks: keeps them durably for uploads, gives them to whoever knows their names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tonic::{Request, Response, Status};
 
 use super::{listener::Caller, running::Running, stage::Stage};
 use crate::{
+    namespace::State,
     storage::StorageError,
     types::{Access, Grant, Principal, VolumeId},
     wire::{
-        Put, WireError, hash_from_bytes,
+        Put, Upload, WireError, hash_from_bytes,
         proto::{self, block_server::Block},
     },
 };
+
+/// How long an upload waits until this node has applied the opening of its session.
+const SESSION_WAIT: Duration = Duration::from_secs(1);
 
 /// Answers from the node's packs.
 pub(super) struct BlockService {
@@ -43,6 +47,7 @@ impl Block for BlockService {
         let running = self.stage.running()?;
         let put = Put::try_from(request.into_inner()).map_err(invalid)?;
         may_write(&caller.principal, put.pin.volume, &running)?;
+        admit_pin(put.pin, &running).await?;
         let bytes = put.content.len() as u64;
         let pin = (put.pin.volume, put.pin.session, put.pin.upload);
         let packs = running.packs().clone();
@@ -100,6 +105,22 @@ fn may_write(principal: &Principal, volume: VolumeId, running: &Running) -> Resu
             Err(Status::permission_denied(format!("the credential is for volume {} alone", grant.name)))
         }
         Principal::Mount(_) => Ok(()),
+    }
+}
+
+/// That the session is there which the pin is for: one for nothing would never be lifted. A session that ends meanwhile
+/// takes it along, at the latest when ended ones are looked for (`Storage::lift_ended_pins`).
+async fn admit_pin(Upload { volume, session, .. }: Upload, running: &Running) -> Result<(), Status> {
+    let is_known = |state: &State| state.volume(volume).is_some_and(|volume| volume.has_opened(session));
+    // A follower may not have applied yet what the leader has answered.
+    if !running.wait_for_state(SESSION_WAIT, is_known).await {
+        return Err(Status::unavailable(format!(
+            "this node knows no session {session} of volume {volume}, or not yet; ask again"
+        )));
+    }
+    match running.state().volume(volume).and_then(|volume| volume.session(session)) {
+        Some(_) => Ok(()),
+        None => Err(Status::failed_precondition(format!("session {session} of volume {volume} has ended"))),
     }
 }
 

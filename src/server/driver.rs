@@ -182,6 +182,7 @@ impl Driver {
             return;
         }
         self.published = Some(now);
+        self.running.publish_state(state.clone());
         let view = View {
             leader: self.leader,
             nodes: state.nodes().cloned().collect(),

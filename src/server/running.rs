@@ -7,14 +7,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::connections::Connections;
 use crate::{
-    namespace::NodeInfo,
+    namespace::{NodeInfo, State},
     node::{AdminAnswer, AdminError, AdminRequest, Input},
     storage::{Packs, Scrubber},
     types::{ConnectionId, FoundingId, Member, NodeId, VolumeId},
@@ -56,6 +57,8 @@ struct Shared {
     packs: Packs,
     scrubber: Scrubber,
     view: ArcSwap<View>,
+    /// The state as it was published last: a clone is cheap.
+    state: watch::Sender<State>,
     connections: Connections,
     next_connection: AtomicU64,
     next_ticket: AtomicU64,
@@ -73,6 +76,7 @@ impl Running {
             packs,
             scrubber,
             view: ArcSwap::default(),
+            state: watch::Sender::new(State::default()),
             connections: Connections::default(),
             next_connection: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
@@ -103,6 +107,21 @@ impl Running {
 
     pub(super) fn publish(&self, view: View) {
         self.0.view.store(Arc::new(view));
+    }
+
+    /// The node's state, as of a moment ago.
+    pub(super) fn state(&self) -> State {
+        self.0.state.borrow().clone()
+    }
+
+    pub(super) fn publish_state(&self, state: State) {
+        self.0.state.send_replace(state);
+    }
+
+    /// Waits until the state is as `is_wanted` says, for at most `within`; whether it is.
+    pub(super) async fn wait_for_state(&self, within: Duration, is_wanted: impl Fn(&State) -> bool) -> bool {
+        let mut states = self.0.state.subscribe();
+        tokio::time::timeout(within, states.wait_for(is_wanted)).await.is_ok_and(|state| state.is_ok())
     }
 
     pub(super) fn connections(&self) -> &Connections {

@@ -282,6 +282,21 @@ impl Packs {
         self.pins().into_iter().filter(|(pin, _)| is_over(pin.volume, pin.session)).collect()
     }
 
+    /// Lifts pins of sessions of which `is_over` is true, for good; how many. Blocks without a name go with their packs.
+    ///
+    /// # Errors
+    /// Of the catalog.
+    pub(crate) fn lift_ended(&self, is_over: impl Fn(VolumeId, SessionId) -> bool) -> Result<usize, StorageError> {
+        let ended = self.pins_of_ended(is_over);
+        if ended.is_empty() {
+            return Ok(0);
+        }
+        let changes: Vec<_> = ended.iter().map(|(pin, hash)| CatalogChange::Pin(*pin, *hash, false)).collect();
+        self.shared.catalog.apply(&changes)?;
+        self.apply_references(&[], &ended, &[])?;
+        Ok(ended.len())
+    }
+
     /// Counts what a batch of entries changed, in this order: references, then the pins that ended, then what waited
     /// is let go.
     ///

@@ -360,3 +360,33 @@ fn uploads_pin_blocks_until_an_entry_names_them() {
         .sum();
     assert!(packs < 100_000, "{packs} bytes of packs are left");
 }
+
+/// An upload that was let in while its session was there ended behind the session: its pin was never lifted.
+#[test]
+fn a_pin_that_comes_behind_the_end_of_its_session_is_lifted() {
+    let dir = tempdir().expect("space for a test");
+    create(dir.path());
+    let (open, _) = open(dir.path());
+    let (mut machine, first) = Machine::new();
+    open.storage.state().submit(first);
+    let (session, next) = (machine.session, SessionId(machine.session.0 + 1));
+    let blocks = |number| vec![(BlockHash::of(&content(number, 1000)), content(number, 1000))];
+    let pin = |session| Some((VOLUME, session, UploadId(1)));
+    open.storage.log().submit(log_batch(1, (2..10).map(|index| log_entry(index, 1, "")).collect()));
+    open.wait_for_log(1);
+    open.storage.packs().put(blocks(1), pin(session)).expect("stored");
+    assert_eq!(open.storage.lift_ended_pins(&machine.state).expect("works"), 0, "its session is there");
+    let sessions = vec![session];
+    open.storage.state().submit(machine.apply(VOLUME, manyfs::namespace::Command::CloseSessions { sessions }));
+    open.wait_for_state(machine.index);
+    assert_eq!(open.storage.packs().pins(), []);
+    open.storage.packs().put(blocks(1), pin(session)).expect("stored");
+    // Of one that this state may not know yet.
+    open.storage.packs().put(blocks(2), pin(next)).expect("stored");
+    assert_eq!(open.storage.lift_ended_pins(&machine.state).expect("works"), 1);
+    let pins: Vec<_> = open.storage.packs().pins().into_iter().map(|(pin, _)| pin.session).collect();
+    assert_eq!(pins, [next]);
+    drop(open);
+    let (open, _) = self::open(dir.path());
+    assert_eq!(open.storage.packs().pins().len(), 1, "for good");
+}
