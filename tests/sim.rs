@@ -112,6 +112,7 @@ fn of_old(seed: u64) -> Options {
     Options {
         faults,
         block: false,
+        strangers: 0,
         lookers: 0,
         counts: 0,
         maps: 0,
@@ -159,7 +160,7 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
 
 /// A seed as it was before files were mapped.
 fn before_mappings(seed: u64) -> Options {
-    Options { maps: 0, hides_pids: false, ..Options::from_seed(seed) }
+    Options { maps: 0, hides_pids: false, strangers: 0, ..Options::from_seed(seed) }
 }
 
 /// A seed as it was before some kernels were those of Linux 6.19, too.
@@ -561,6 +562,22 @@ fn entries_that_wait_for_a_kernel_are_seen() {
 #[test]
 fn beliefs_that_are_never_brought_up_to_date_are_seen() {
     is_seen(Breach::Beliefs, &["permission"]);
+}
+
+/// A node that was founded a second time with the cluster's authority answers at an address of the first.
+#[test]
+fn a_second_founding_that_mounts_do_not_tell_from_the_first_is_seen() {
+    let among_strangers = |seed| Options {
+        nodes: 3,
+        strangers: 500,
+        faults: vec![Fault::BreakMount, Fault::Transfer],
+        fault_pause: (100_000, 800_000),
+        ..Options::from_seed(seed)
+    };
+    for seed in 0..20 {
+        let _ = sim::run(seed, among_strangers(seed), None);
+    }
+    is_seen_under(Breach::Foundings, &["mount", "stale read", "availability", "liveness"], among_strangers);
 }
 
 /// Linux 6.19, and mounts that have not asked it.

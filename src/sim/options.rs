@@ -52,6 +52,8 @@ pub struct Options {
     pub timing: Timing,
     /// Parts in a million by which each machine's clock may run too fast or too slow; 0: all show virtual time.
     pub drift: u32,
+    /// Chance that a mount which dials the last node reaches one of another founding with the same authority.
+    pub strangers: u64,
     /// No call of another mount than the first takes longer.
     pub others_wait: Option<Duration>,
     /// No seed chooses one.
@@ -115,6 +117,8 @@ pub enum Breach {
     Appends,
     /// R14: kernels are told that no close is to be told.
     Closes,
+    /// R67: nobody compares foundings.
+    Foundings,
     /// R15: mounts do not say which files without a name are open there.
     Orphans,
 }
@@ -205,6 +209,7 @@ impl Options {
             retention: Retention::DEFAULT,
             timing: Timing::DEFAULT,
             drift: if Dice::new(seed ^ 0x0064_7269_6674).chance(500) { DRIFT_MAX } else { 0 },
+            strangers: 0,
             others_wait: None,
             breach: None,
         };
@@ -217,6 +222,10 @@ impl Options {
         }
         if Dice::new(seed ^ 0x0073_746f_7070).chance(200) {
             options.faults.push(Fault::StopWorker);
+        }
+        let mut dice = Dice::new(seed ^ 0x0066_6f75_6e64);
+        if !options.faults.is_empty() && dice.chance(300) {
+            options.strangers = 50 + dice.roll(950);
         }
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
         let mut dice = Dice::new(seed ^ 0x006c_6f63_6b73);

@@ -6,6 +6,7 @@ mod locks;
 mod mounts;
 mod nodes;
 mod stops;
+mod stranger;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -44,6 +45,7 @@ const LIVENESS: Duration = Duration::from_secs(20);
 enum Event {
     NodeStart(NodeId),
     NodeWake { node: NodeId, life: u64 },
+    StrangerWake,
     LogSynced { node: NodeId, life: u64, number: u64 },
     LogClaimed { node: NodeId, life: u64, number: u64 },
     StateSynced { node: NodeId, life: u64 },
@@ -91,6 +93,8 @@ pub(super) struct World {
     oracle: Oracle,
     workload: Workload,
     founding: Founding,
+    /// A node of another founding.
+    stranger: Option<stranger::Stranger>,
     /// Of its own: what clocks are rolled moves nothing else.
     clock_dice: Dice,
     /// Processes make calls of their own accord.
@@ -124,6 +128,7 @@ impl World {
             oracle: Oracle::new(&founding),
             workload: Workload::new(dice.split(), &options),
             founding,
+            stranger: None,
             clock_dice: Dice::new(seed ^ 0x636c_6f63_6b73),
             is_busy: false,
             is_final: false,
@@ -134,6 +139,7 @@ impl World {
             options,
         };
         world.found();
+        world.found_stranger(Dice::new(seed ^ 0x0073_7472_616e));
         world
     }
 
@@ -236,6 +242,7 @@ impl World {
         self.tell(|| format!("{event:?}"));
         match event {
             Event::NodeStart(node) => self.start_node(node),
+            Event::StrangerWake => self.stranger_woke(),
             Event::NodeWake { node, life } => self.node_woke(node, life),
             Event::LogSynced { node, life, number } => self.log_synced(node, life, number),
             Event::LogClaimed { node, life, number } => self.log_claimed(node, life, number),

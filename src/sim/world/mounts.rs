@@ -245,6 +245,9 @@ impl World {
             let (here, there) = (Place::Mount(number), Place::Node(*node));
             self.network.reaches(here, there) && self.network.reaches(there, here)
         });
+        if reached.is_some_and(|node| self.is_strangers_turn(node)) {
+            return self.open_to_stranger(number, connection);
+        }
         match reached.and_then(|node| self.open_link(number, connection, node)) {
             Some(link) => {
                 let at = self.network.arrival(self.now, Stream::ToMount { connection: link });

@@ -13,13 +13,13 @@ use crate::{
         options::{Breach, Fault},
     },
     types::{
-        Access, ConnectionId, Grant, Instant, LogIndex, NodeId, VolumeId,
+        ConnectionId, Instant, LogIndex, NodeId, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
 
 /// The volume that every mount shows.
-const VOLUME: VolumeId = VolumeId(1);
+pub(super) const VOLUME: VolumeId = VolumeId(1);
 
 impl World {
     pub(super) fn found(&mut self) {
@@ -323,8 +323,7 @@ impl World {
             link,
             Link { mount, mount_life, mount_connection, node: id, node_life, node_connection, is_open: true },
         );
-        let grant =
-            Grant { founding: self.founding.id, volume: VOLUME, name: "main".to_owned(), access: Access::ReadWrite };
+        let grant = self.grant();
         self.tell_node(id, Input::MountOpened { connection: node_connection, grant });
         Some(link)
     }
@@ -337,7 +336,10 @@ impl World {
         }
         std::mem::discriminant(&message).hash(&mut self.trace);
         self.break_for_node(number, link, &mut message);
-        self.tell_node(link.node, Input::Mount { connection: link.node_connection, message });
+        let input = Input::Mount { connection: link.node_connection, message };
+        if !self.is_strangers(link, input.clone()) {
+            self.tell_node(link.node, input);
+        }
     }
 
     /// The connection ends for both, and each learns it in its own time.
@@ -354,6 +356,9 @@ impl World {
 
     pub(super) fn closed_at_node(&mut self, number: u64) {
         let Some(link) = self.links.get(&number).copied() else { return };
+        if self.is_strangers(link, Input::MountClosed { connection: link.node_connection }) {
+            return;
+        }
         let Some(host) = self.nodes.get_mut(&link.node).filter(|host| host.life == link.node_life) else { return };
         if host.connections.remove(&link.node_connection).is_some() {
             self.tell_node(link.node, Input::MountClosed { connection: link.node_connection });
