@@ -116,6 +116,8 @@ pub struct Client {
     /// Servers that said they are of another founding, before any of our own was found.
     strangers: BTreeSet<String>,
     was_welcomed: bool,
+    /// Why there was no room for a session; said once.
+    busy: Option<String>,
     /// Leaders that were left because they said nothing, since the last lease.
     silences: u32,
     events: VecDeque<Event>,
@@ -139,6 +141,7 @@ impl Client {
             is_in_debt: false,
             strangers: BTreeSet::new(),
             was_welcomed: false,
+            busy: None,
             silences: 0,
             events: VecDeque::new(),
             config,
@@ -433,6 +436,7 @@ impl Client {
         self.told(now, welcome.stamp, welcome.space, welcome.stores.clone());
         self.servers.attached();
         self.was_welcomed = true;
+        self.busy = None;
         self.phase = Phase::Attached { connection, address, heard: now, renew: now, is_leased: false };
         self.events.push_back(Event::Attached(welcome));
         self.renew(now, connection);
@@ -465,6 +469,13 @@ impl Client {
                 // The same server leads and will open a new session.
                 let pause = self.servers.redirected(now, Some(address.to_owned()));
                 self.wait(now, pause);
+            }
+            Refusal::Busy => {
+                if self.busy.as_deref() != Some(reason) {
+                    self.events.push_back(Event::Notice(format!("{address} has no room for this mount yet: {reason}")));
+                    self.busy = Some(reason.to_owned());
+                }
+                self.failed(now, address);
             }
             Refusal::Protocol => {
                 self.events.push_back(Event::Notice(format!("{address} closed the connection: {reason}")));

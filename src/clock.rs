@@ -1,10 +1,13 @@
 //! The clocks of this machine, for shells: cores are told the time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
 use crate::types::Instant;
+
+/// Two clocks that are read within this were read at once.
+const READING_MAX: Duration = Duration::from_millis(1);
 
 /// Now, by CLOCK_BOOTTIME: it goes on while the machine sleeps, so that a lease ends though nobody was awake.
 #[must_use]
@@ -18,7 +21,27 @@ pub fn now() -> Instant {
 #[must_use]
 pub fn wall() -> u64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
+    let shown = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
+    // By the seconds that stand in a file: so tests set the clock of a process that runs.
+    fail::fail_point!("wall-clock-ahead", |file| {
+        let text = file.and_then(|file: String| std::fs::read_to_string(file).ok());
+        let seconds: i64 = text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        shown.saturating_add_signed(seconds.saturating_mul(1_000_000_000))
+    });
+    shown
+}
+
+/// Both, of the same moment: a thread that is put aside between the two readings would see a clock that jumps.
+#[must_use]
+pub fn now_and_wall() -> (Instant, u64) {
+    let mut both = (now(), wall());
+    for _ in 0..8 {
+        if now().since(both.0) < READING_MAX {
+            break;
+        }
+        both = (now(), wall());
+    }
+    both
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod attach;
 mod calls;
 mod completion;
+mod crowding;
 mod event;
 mod history;
 mod holds;
@@ -42,7 +43,7 @@ use self::{
 use crate::{
     namespace::State,
     types::{
-        ConnectionId, Errno, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
+        ConnectionId, CredentialId, Errno, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
         message::{Hello, Refusal, Space, StoreAddress, ToMount},
     },
 };
@@ -60,8 +61,8 @@ pub struct Coordinator {
     members: Members,
     completion: Completion,
     proposals: Proposals,
-    /// Mounts whose `OpenSession` is on its way.
-    opening: BTreeSet<(VolumeId, MountId)>,
+    /// Mounts whose `OpenSession` is on its way, and their credentials.
+    opening: BTreeMap<(VolumeId, MountId), CredentialId>,
     /// Volumes whose `ReapOrphans` is on its way.
     reaping: BTreeSet<VolumeId>,
     /// Sessions whose `EndHolds` is on its way.
@@ -119,6 +120,7 @@ struct Confirmation {
 #[derive(Debug)]
 struct Connection {
     grant: Grant,
+    credential: CredentialId,
     phase: Phase,
     /// When the mount is sent elsewhere if no leader is known until then.
     patience_until: Instant,
@@ -154,7 +156,7 @@ impl Coordinator {
             members: BTreeMap::new(),
             completion: Completion::default(),
             proposals: Proposals::default(),
-            opening: BTreeSet::new(),
+            opening: BTreeMap::new(),
             reaping: BTreeSet::new(),
             ending_holds: BTreeSet::new(),
             confirmation: Confirmation::default(),
@@ -177,7 +179,7 @@ impl Coordinator {
     /// Takes notice of something; `state` already includes it. Never blocks, never fails.
     pub fn handle(&mut self, now: Instant, state: &State, input: Input) {
         match input {
-            Input::Opened { connection, grant } => self.open(now, state, connection, grant),
+            Input::Opened { connection, grant, credential } => self.open(now, state, connection, grant, credential),
             Input::Message { connection, message } => self.message(now, state, connection, message),
             Input::Closed { connection } => self.drop_connection(connection),
             Input::Leadership { leader, term, leading, attach_grace } => {

@@ -43,6 +43,7 @@ pub use self::{counters::Counters, worker::Network};
 use crate::{
     client::transport::Deliver,
     holder::{Link, Table, ToHolder, ToWorker},
+    limits::CONNECTIONS_HTTP_MAX,
     mount::{Config, Input, KernelFeatures, Opens},
     telemetry,
 };
@@ -281,10 +282,8 @@ fn serve_http(address: SocketAddr, worker: &Arc<Worker>, abi: &Arc<OnceLock<(u32
         None => Err("the volume is not mounted yet".to_owned()),
     });
     thread::spawn(move || {
-        let served = telemetry::serve(listener, Arc::new(registry), readiness, std::future::pending());
-        if let Err(error) = runtime.block_on(served) {
-            tracing::error!(%error, "metrics and health are not told any more");
-        }
+        let never = std::future::pending();
+        runtime.block_on(telemetry::serve(listener, CONNECTIONS_HTTP_MAX, Arc::new(registry), readiness, never));
     });
     Ok(())
 }

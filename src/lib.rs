@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md draws the layers. Cores (`namespace`, `replica`, `coordinator`, `node`, `mount`) do no I/O and know
 //! no clock; shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what they ask for.
 
+pub mod admission;
 pub mod bench;
 pub mod cli;
 pub mod client;

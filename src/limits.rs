@@ -10,6 +10,15 @@ pub const SYMLINK_BYTES_MAX: usize = 4095;
 pub const XATTR_VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of all names of an inode's attributes together, each with its final zero (Linux XATTR_LIST_MAX).
 pub const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all names and values of an inode's attributes together: 64 of the largest. Beyond it ENOSPC.
+pub const XATTR_INODE_BYTES_MAX: u64 = 64 * (XATTR_VALUE_BYTES_MAX + NAME_BYTES_MAX) as u64;
+/// The same of all inodes of a volume: nodes and mounts keep attributes in memory.
+pub const XATTR_VOLUME_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Inodes of a volume, those without a name that are still open included; beyond it ENOSPC. Nodes and mounts keep each
+/// in memory, in about 800 bytes.
+pub const INODES_MAX: u64 = 2 * 1024 * 1024;
+/// Space of the stores that a new file takes at least, in bytes: statfs shows so many free inodes.
+pub const INODE_BYTES: u64 = 1024;
 /// Bytes of a file: 16 TiB.
 pub const FILE_BYTES_MAX: u64 = 16 << 40;
 /// Names of one inode.
@@ -37,6 +46,13 @@ pub const SESSION_REPLIES_MAX: usize = 4 * SESSION_CALLS_MAX;
 /// Ranges in which a session's spent calls are kept apart. A mount numbers its calls without gaps and has at most
 /// `SESSION_CALLS_MAX` of them open, so twice as many gaps do not come about in good order.
 pub const SESSION_SPENT_RANGES_MAX: usize = 2 * SESSION_CALLS_MAX;
+/// Bytes of all sessions' calls that wait at the leader for their place in the log; whoever brings more is sent away for a
+/// moment.
+pub const WAITING_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How much later than its entry a time may be that a mount has stamped. Clocks of leaders differ by less: what stat has
+/// shown while the change was buffered stays as it was when it is in the log.
+pub const STAMP_LEAD_MAX: Duration = Duration::from_secs(1);
 
 /// Locks that one file has, and requests for locks that wait for it; beyond it ENOLCK.
 pub const LOCKS_PER_FILE_MAX: usize = 1024;
@@ -47,8 +63,41 @@ pub const LOCK_PLACES_PER_FILE_MAX: usize = LOCKS_PER_FILE_MAX + 2 * LOCK_WAITER
 /// Locks and waiting requests of one session; beyond it ENOLCK.
 pub const LOCKS_PER_SESSION_MAX: usize = 16 * 1024;
 
+/// A machine's wall clock that moves by this much at once was set; less is a clock that is being kept right.
+pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(1);
+/// A voter's wall clock is wrong when it differs from the median of all by this much.
+pub const CLOCK_WRONG_MIN: Duration = Duration::from_secs(5);
+/// How far stamps may be ahead of the clock and still be waited for, one nanosecond after the other. What is further ahead
+/// comes from a clock that was wrong: new stamps are by the clock again, and only inodes with such times keep ahead of them.
+pub const STAMP_AHEAD_MAX: Duration = Duration::from_secs(10);
+
 /// Sessions of a cluster.
 pub const SESSIONS_MAX: usize = 1024;
+/// Connections to the port of mounts: each mount has a stream to the leader, and one to every store for blocks.
+pub const CONNECTIONS_CLIENT_MAX: usize = 2 * SESSIONS_MAX + 256;
+/// Connections to the port of peers.
+pub const CONNECTIONS_PEER_MAX: usize = 256;
+/// Connections to the HTTP port: probes and scrapers, answered at once.
+pub const CONNECTIONS_HTTP_MAX: usize = 64;
+/// TLS handshakes that one port carries out at a time.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Streams of one connection: that of a mount's calls, or its blocks' on their way. A client keeps further ones back.
+pub const STREAMS_MAX: u32 = 32;
+/// Of these, streams of calls: each may bring a message of `MESSAGE_BYTES_MAX`. One that ended may be dropped after the next
+/// has begun.
+pub const CALL_STREAMS_MAX: usize = 2;
+/// Requests for blocks that a store reads and carries out at a time, and of one credential: each has a block in memory.
+pub const TRANSFERS_MAX: usize = 64;
+pub const TRANSFERS_PER_CREDENTIAL_MAX: usize = TRANSFERS_MAX / 2;
+/// Bytes of a request or an answer around the block in it.
+pub const BLOCK_MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 4096;
+/// Files and sockets that a storage node opens at most; where the system allows fewer, connections are fewer.
+pub const DESCRIPTORS_MAX: u64 = 1 << 20;
+/// Of these, those that no connection from outside may use: the store's files, streams to peers, listeners.
+pub const DESCRIPTORS_KEPT: usize = 256;
+
+/// Sessions of one credential: all pods of a site share one.
+pub const SESSIONS_PER_CREDENTIAL_MAX: usize = SESSIONS_MAX / 4;
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_BYTES_MAX: usize = 63;
 /// Volumes of a cluster.
@@ -63,6 +112,13 @@ pub const LOG_RETAINED_BYTES: usize = 32 * 1024 * 1024;
 pub const UNCOMMITTED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Bytes of applied entries that the state store has not synced yet; beyond it the leader pushes back.
 pub const STATE_BACKLOG_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// What one row of them counts for there: its key and value as the store's queue holds them.
+pub const STATE_BACKLOG_ROW_BYTES: usize = 256;
+/// Rows that the state store writes in one step: sled keeps some 8 KiB of old tree for each until the step is done.
+pub const STATE_STEP_ROWS: usize = 1000;
+/// Rows that one entry of the leader's own takes away, of unlinked files and of deleted volumes, give or take the few of
+/// one inode; the rest is left for the next.
+pub const REAPED_ROWS_MAX: usize = 1000;
 /// Bytes of one preallocated segment of the log.
 pub const LOG_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes after which a pack is closed and the next one begun.
@@ -106,6 +162,18 @@ pub struct Retention {
 impl Retention {
     /// That of production.
     pub const DEFAULT: Self = Self { log_bytes: LOG_RETAINED_BYTES, piece_bytes: SNAPSHOT_PIECE_BYTES };
+}
+
+/// How many sessions a leader opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionBounds {
+    pub total: usize,
+    pub per_credential: usize,
+}
+
+impl SessionBounds {
+    /// Those of production.
+    pub const DEFAULT: Self = Self { total: SESSIONS_MAX, per_credential: SESSIONS_PER_CREDENTIAL_MAX };
 }
 
 /// The times of the protocol. All scale together, so that a test may run them faster or slower.
@@ -178,6 +246,13 @@ impl Timing {
         (Duration::from_millis(40) + each).min(self.lease / 2)
     }
 
+    /// How long an open of a file that one mount at a time may have open lets other mounts go first that wait for their
+    /// turn. Whoever has it open now may be waiting for just this one, and is rarely done later than that.
+    #[must_use]
+    pub fn turn_patience(&self) -> Duration {
+        self.write_timeout / 10
+    }
+
     /// What a new leader waits for sessions that do not attach (PROTOCOL R4): X - E.
     #[must_use]
     pub fn attach_grace(&self) -> Duration {
@@ -203,12 +278,19 @@ const _: () = {
     let slots = VOTERS_MAX as u128;
     let campaign = ms(t.election) + slots * ms(t.election_slot) + 2 * ms(t.heartbeat);
     assert!(campaign + (ms(t.lease) - ms(t.election)) + ms(t.lease) / 50 < 2000);
+    // A session with all its calls waiting leaves room for others.
+    assert!(2 * SESSION_CALLS_MAX * INLINE_BYTES_MAX <= WAITING_CALL_BYTES_MAX);
+    // A container's usual limit of open files, 1024, leaves a place for every mount that a cluster must have (64).
+    assert!((1024 - DESCRIPTORS_KEPT) / 2 >= 4 * 64);
     assert!(INLINE_BYTES_MAX + 2 * 4096 < ENTRY_BYTES_MAX);
     assert!(XATTR_VALUE_BYTES_MAX + 2 * 4096 < ENTRY_BYTES_MAX);
     // A number has at most ten bytes in the encoding of entries.
     assert!(10 * ENTRY_LIST_MAX + 4096 < ENTRY_BYTES_MAX);
+    assert!(XATTR_INODE_BYTES_MAX <= XATTR_VOLUME_BYTES_MAX);
     assert!(ENTRY_BYTES_MAX < MESSAGE_BYTES_MAX && BLOCK_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(SNAPSHOT_PIECE_BYTES < MESSAGE_BYTES_MAX);
     assert!((LOG_SEGMENT_BYTES as usize) > 2 * ENTRY_BYTES_MAX);
+    // What is reaped is written in one step of the store.
+    assert!(REAPED_ROWS_MAX <= STATE_STEP_ROWS);
     assert!(FUSE_WRITE_BYTES_MAX as usize <= BLOCK_BYTES_MAX);
 };

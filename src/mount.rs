@@ -26,6 +26,7 @@ mod lookups;
 mod missing;
 mod read;
 mod reads;
+mod refills;
 mod reopening;
 mod replica;
 pub mod request;
@@ -33,6 +34,7 @@ mod runs;
 mod session;
 mod sizes;
 mod tree;
+mod turns;
 mod upload;
 mod view;
 mod waiting;
@@ -58,9 +60,11 @@ use self::{
     lookups::Lookups,
     missing::Missing,
     reads::Reads,
+    refills::Refills,
     reopening::Reopening,
     replica::Replica,
     sizes::Sizes,
+    turns::Turns,
     upload::Uploads,
     waiting::{Waiting, WaitingTable},
 };
@@ -99,6 +103,8 @@ enum Timer {
     Recall(Ino),
     /// The kernel has taken over what it was told of the file.
     HeldBack(Ino),
+    /// An OPEN has let other mounts go first for long enough.
+    Turn(Ino),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +137,7 @@ pub struct Mount {
     lookups: Lookups,
     missing: Missing,
     handles: Handles,
+    turns: Turns,
     /// Files that were made here without a name and have had none yet.
     unnamed: BTreeSet<Ino>,
     reopening: Reopening,
@@ -162,7 +169,8 @@ pub struct Mount {
     blocked: VecDeque<u64>,
 
     sizes: Sizes,
-    /// Requests that wait until another mount has given a file back.
+    refills: Refills,
+    /// Requests that wait until another mount has given a file back, or the kernel has forgotten pages of it.
     parked: BTreeMap<Ino, Vec<u64>>,
     /// Files that the leader was asked for lately.
     recalling: BTreeSet<Ino>,
@@ -209,6 +217,7 @@ impl Mount {
             lookups: Lookups::new(),
             missing: Missing::default(),
             handles: Handles::new(config.opens),
+            turns: Turns::default(),
             unnamed: BTreeSet::new(),
             reopening: Reopening::default(),
             invalidations: Invalidations::default(),
@@ -229,6 +238,7 @@ impl Mount {
             flushing_bytes: 0,
             blocked: VecDeque::new(),
             sizes: Sizes::default(),
+            refills: Refills::default(),
             parked: BTreeMap::new(),
             recalling: BTreeSet::new(),
             recalled: BTreeMap::new(),
@@ -258,7 +268,7 @@ impl Mount {
                 self.early.push((unique, caller, request));
             }
             Input::Request { unique, caller, request } => {
-                if let Request::Getattr { ino } = request {
+                if let Request::Getattr { ino, .. } = request {
                     let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_belief_old(ino);
                     let is_behind = !self.is_fresh || self.lookups.is_behind(ino);
                     let is_fenced = is_behind && self.invalidations.is_inode_fenced(ino);
@@ -338,7 +348,7 @@ impl Mount {
             dirty_bytes: (self.dirty_bytes + self.flushing_bytes) as u64,
             cached_bytes: self.content.bytes() as u64,
             calls_unanswered: self.client.calls_unanswered() as u64,
-            locks_queued: self.queued().len() as u64,
+            locks_queued: (self.queued().len() + self.turns.waiting()) as u64,
             handles: self.handles.len() as u64,
             inodes_looked_up: self.lookups.len() as u64,
             invalidations_running: self.invalidations.running() as u64,
@@ -357,6 +367,7 @@ impl Mount {
         if let Some(ino) = subject(&request) {
             self.lookups.confirm(ino);
         }
+        self.watch_refills(now, caller, &request);
         if self.config.read_only && is_change(&request) {
             return self.respond(unique, Err(Errno::EROFS));
         }
@@ -368,8 +379,16 @@ impl Mount {
             // The kernel never asks again.
             return self.respond(unique, Err(Errno::ENOSYS));
         }
-        if let Some(ino) = self.must_recall(&request) {
+        if self.is_out_of_turn(&request) {
+            return self.respond(unique, Err(Errno::EOPNOTSUPP));
+        }
+        // Whoever has the turn gives the file back with it.
+        let waits_for_turn = matches!(&request, Request::Open { ino, .. } if self.needs_turn(*ino));
+        if let Some(ino) = self.must_recall(&request).filter(|_| !waits_for_turn) {
             return self.park(now, unique, caller, ino, request);
+        }
+        if let Some(ino) = self.waits_for_pages(&request) {
+            return self.set_aside(now, unique, caller, ino, request);
         }
         match request {
             Request::Forget { inodes } => self.forget(&inodes),
@@ -446,7 +465,11 @@ impl Mount {
         for ino in &waiting.unnamed {
             self.sizes.overtaken(now, *ino);
         }
+        let written = waiting.written.filter(|_| result.is_ok());
         self.respond(unique, result);
+        if let Some((ino, begin, end)) = written {
+            self.drop_refilled(waiting.caller.pid, ino, (begin, end));
+        }
         self.make_up(now, waiting);
     }
 
@@ -460,6 +483,8 @@ impl Mount {
             match timer {
                 Timer::Request(unique) => {
                     let late = self.waiting.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
+                    // Without a lease nobody knows whether another mount has its turn.
+                    let late = if late == Errno::EBUSY && !self.is_fresh { Errno::EIO } else { late };
                     self.give_up(now, unique, late);
                 }
                 Timer::Answer(unique) => {
@@ -473,6 +498,7 @@ impl Mount {
                 Timer::Reopening(ino) => self.reopening_is_over(ino),
                 Timer::Recall(ino) => self.recall_again(now, ino),
                 Timer::HeldBack(ino) => self.tell_held_back(ino),
+                Timer::Turn(ino) => self.next_turn(now, ino),
             }
         }
         self.client.tick(now);
@@ -518,7 +544,7 @@ fn subject(request: &Request) -> Option<Ino> {
         | Request::Unlink { parent, .. }
         | Request::Rmdir { parent, .. } => Some(*parent),
         Request::Rename { from, .. } | Request::CopyRange { from, .. } => Some(*from),
-        Request::Getattr { ino }
+        Request::Getattr { ino, .. }
         | Request::Setattr { ino, .. }
         | Request::Readlink { ino }
         | Request::Link { ino, .. }

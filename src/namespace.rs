@@ -6,6 +6,7 @@
 //! Every part is persistent (structural sharing): a clone is O(1) and stays as it was.
 
 mod acl;
+mod companion;
 mod delegation;
 pub mod describe;
 pub mod effects;
@@ -19,6 +20,7 @@ mod session;
 pub mod state;
 pub mod volume;
 
+pub use companion::Companion;
 pub use delegation::Delegation;
 pub use effects::{Applied, Change, Effects, RowChange};
 pub use entry::{Command, DecodeError, Entry, EntryHeader, Founding, NodeInfo, VolumeOptions};

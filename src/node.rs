@@ -6,6 +6,8 @@
 
 mod admin;
 mod apply;
+mod clocks;
+mod ends;
 pub mod event;
 mod hello;
 mod reports;
@@ -13,24 +15,33 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
+pub use ends::{Apart, Ends};
 pub use event::{
-    AdminAnswer, AdminError, AdminRequest, Input, LogBatch, LogEntry, NodeStatus, Output, PeerMessage, PeerStatus,
-    Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
+    AdminAnswer, AdminError, AdminRequest, ClockStatus, Input, LogBatch, LogEntry, NodeStatus, Output, PeerMessage,
+    PeerStatus, Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
 };
 
 pub use self::hello::{HelloError, PeerHello};
-use self::{admin::Admin, reports::Reports, snapshots::Snapshots};
+pub use crate::replica::{Greeting, Hello, Life, Mark, Recollection, Standing, Verdict};
+
+use self::{admin::Admin, clocks::Clocks, reports::Reports, snapshots::Snapshots};
 use crate::{
     coordinator::{self, Coordinator},
-    limits::{self, Retention, Timing},
+    limits::{self, Retention, SessionBounds, Timing},
     namespace::{DecodeError, Entry, NodeInfo, State},
     replica::{self, Replica, ReplicaError, Restart},
     types::{FoundingId, Instant, LogIndex, NodeId, Term, VolumeId},
 };
+
+/// Between two lines about nonsense of the same peer.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a node is told once.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,8 +50,11 @@ pub struct NodeConfig {
     pub founding: FoundingId,
     pub timing: Timing,
     pub retention: Retention,
+    pub sessions: SessionBounds,
     /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
     pub seed: u64,
+    /// Random: no other process of this node has it.
+    pub nonce: u64,
     /// Where peers and mounts find this node; the leader keeps it in the state. `None`: the state knows.
     pub address: Option<NodeInfo>,
 }
@@ -75,6 +89,7 @@ pub struct Node {
     leader: Option<NodeId>,
     leading: bool,
     reports: Reports,
+    clocks: Clocks,
     snapshots: Snapshots,
     admin: Admin,
     /// What the state store was given and has not synced: the last entry of each batch and its bytes.
@@ -86,6 +101,10 @@ pub struct Node {
     refuses: bool,
     /// Addresses of peers as the shell was told them.
     told_addresses: BTreeMap<NodeId, NodeInfo>,
+    /// What the last report rested on.
+    told_standing: Standing,
+    /// When a peer's nonsense was last spoken of, and how often it was not since.
+    complaints: BTreeMap<NodeId, (Option<Instant>, u64)>,
     /// An orderly stop is under way; it is given up at this time.
     stopping: Option<Instant>,
     /// `Fatal` was said: nothing is done any more.
@@ -109,11 +128,13 @@ impl Node {
         }
         let applied = (state_index, state_term);
         let restart = Restart { hard_state, membership: membership.clone(), applied, entries, compacted };
-        let replica_config = replica::Config { id: config.id, timing: config.timing, seed: config.seed };
+        let replica_config =
+            replica::Config { id: config.id, timing: config.timing, seed: config.seed, nonce: config.nonce };
         let replica = Replica::open(now, replica_config, restart)?;
         let coordinator = remembering(&config, &replica, &state, compacted.0, state_index)?;
         let mut node = Self {
             reports: Reports::new(now, &config),
+            clocks: Clocks::new(now),
             now,
             replica,
             coordinator,
@@ -129,6 +150,8 @@ impl Node {
             persisted: state_index,
             refuses: false,
             told_addresses: BTreeMap::new(),
+            told_standing: Standing::Waits,
+            complaints: BTreeMap::new(),
             stopping: None,
             failed: false,
             outputs: VecDeque::new(),
@@ -146,8 +169,8 @@ impl Node {
             Input::StatePersisted { index } => self.state_persisted(index),
             Input::Peer { from, message } => self.peer_message(from, message),
             Input::PeerLost { peer } => self.tell_replica(replica::Input::PeerLost { peer }),
-            Input::MountOpened { connection, grant } => {
-                self.tell_coordinator(coordinator::Input::Opened { connection, grant });
+            Input::MountOpened { connection, grant, credential } => {
+                self.tell_coordinator(coordinator::Input::Opened { connection, grant, credential });
             }
             Input::Mount { connection, message } => {
                 self.tell_coordinator(coordinator::Input::Message { connection, message });
@@ -156,7 +179,7 @@ impl Node {
             Input::Admin { ticket, request } => self.administer(ticket, request),
             Input::Space(space) => self.own_space(space),
             Input::ShortOfSpace(is_short) => self.own_shortage(is_short),
-            Input::WallClock(nanoseconds) => self.tell_coordinator(coordinator::Input::Clock(nanoseconds)),
+            Input::WallClock(nanoseconds) => self.own_clock(nanoseconds),
             Input::Stop => self.stop(),
             Input::Tick => {}
         }
@@ -207,6 +230,7 @@ impl Node {
             inodes: volume.inode_count(),
             bytes: volume.bytes_used(),
             quota_bytes: volume.options().quota_bytes,
+            quota_inodes: volume.options().quota_inodes,
             digest: volume.digest(),
         };
         let session = |report: coordinator::SessionReport| SessionStatus {
@@ -228,7 +252,21 @@ impl Node {
             volumes: self.state.volumes().map(volume).collect(),
             sessions: self.coordinator.sessions(self.now).map(session).collect(),
             short_of_space: self.reports.is_short(),
+            clock: self.clock(),
+            standing: replica.standing,
         }
+    }
+
+    /// This node's wall clock.
+    #[must_use]
+    pub fn clock(&self) -> ClockStatus {
+        self.clocks.status()
+    }
+
+    /// Whether this node takes part.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        self.replica.standing()
     }
 
     /// The state as of the last entry applied.
@@ -261,7 +299,7 @@ impl Node {
     fn heed_replica(&mut self, output: replica::Output) {
         match output {
             replica::Output::Persist(batch) => self.outputs.push_back(Output::PersistLog(batch)),
-            replica::Output::Send { to, message } => self.outputs.push_back(Output::Peer { to, message }),
+            replica::Output::Send { to, message } => self.send_peer(to, message),
             replica::Output::Committed(entries) => self.apply(entries),
             replica::Output::Proposed { token, index, .. } => {
                 self.tell_coordinator(coordinator::Input::Proposed { token, index });
@@ -277,9 +315,9 @@ impl Node {
                 self.tell_coordinator(coordinator::Input::LeaseConfirmed { ticket });
             }
             replica::Output::NeedSnapshot { from, index } => self.need_snapshot(from, index),
-            replica::Output::Refused { from, reason } => {
-                self.outputs.push_back(Output::Notice(format!("a message of node {from} was not taken: {reason}")));
-            }
+            replica::Output::Refill { from, through } => self.need_refill(from, through),
+            replica::Output::Warning(sentence) => self.outputs.push_back(Output::Warning(sentence)),
+            replica::Output::Refused { from, reason } => self.complain(from, &reason),
             replica::Output::Fatal(reason) => self.fail(reason),
         }
     }
@@ -310,13 +348,50 @@ impl Node {
         }
     }
 
+    /// What the replica leaves out, which knows no wall clock and no address, is added here.
+    fn send_peer(&mut self, to: NodeId, mut message: PeerMessage) {
+        match &mut message {
+            PeerMessage::Hello { node, .. } => node.clone_from(&self.config.address),
+            PeerMessage::Heartbeat { round, stamp, .. } => {
+                self.clocks.heartbeat_sent(self.now, *round);
+                *stamp = self.clocks.cluster_time(self.now);
+            }
+            PeerMessage::HeartbeatAcknowledged { wall_clock, .. } => *wall_clock = self.wall_clock(),
+            _ => {}
+        }
+        self.outputs.push_back(Output::Peer { to, message });
+    }
+
+    /// A peer that sends nonsense may send much of it: one sentence in a while.
+    fn complain(&mut self, from: NodeId, reason: &str) {
+        let (said_at, left_out) = self.complaints.entry(from).or_insert((None, 0));
+        if said_at.is_some_and(|at: Instant| self.now < at.after(COMPLAINT_PERIOD)) {
+            *left_out += 1;
+            return;
+        }
+        let others = if *left_out > 0 { format!(" ({left_out} more since the last such line)") } else { String::new() };
+        (*said_at, *left_out) = (Some(self.now), 0);
+        self.outputs.push_back(Output::Notice(format!("a message of node {from} was not taken: {reason}{others}")));
+    }
+
     fn peer_message(&mut self, from: NodeId, message: PeerMessage) {
         match message {
             PeerMessage::Raft(bytes) => self.tell_replica(replica::Input::Raft { from, bytes }),
-            PeerMessage::Heartbeat { term, round } => {
-                self.tell_replica(replica::Input::Heartbeat { from, term, round })
+            PeerMessage::Heartbeat { term, round, stamp, marks, alive } => {
+                self.take_time(from, stamp);
+                self.tell_replica(replica::Input::Heartbeat { from, term, round, marks, alive });
             }
-            PeerMessage::HeartbeatAcknowledged { term, round } => {
+            PeerMessage::Hello { hello, node } => {
+                // Whoever moved while it was away is answered where it is now, not where a process of its number is alive.
+                let info = node.filter(|info| info.id == from && self.state.node(from).is_some());
+                if let Some(info) = info.filter(|_| !self.replica.has_rival(from, hello.life)) {
+                    self.outputs.push_back(Output::PeerAddress(info));
+                }
+                self.tell_replica(replica::Input::Hello { from, hello });
+            }
+            PeerMessage::Greeting(greeting) => self.tell_replica(replica::Input::Greeting { from, greeting }),
+            PeerMessage::HeartbeatAcknowledged { term, round, wall_clock } => {
+                self.take_clock(from, round, wall_clock);
                 self.tell_replica(replica::Input::HeartbeatAcknowledged { from, term, round });
             }
             PeerMessage::SnapshotRequest { index, after } => self.serve_snapshot(from, index, after),
@@ -339,6 +414,10 @@ impl Node {
         }
         if coordinator {
             self.tell_coordinator(coordinator::Input::Tick);
+        }
+        let standing = self.standing();
+        if std::mem::replace(&mut self.told_standing, standing) != standing {
+            self.report();
         }
         self.ask_again_for_snapshot();
         self.expire_admin();
@@ -424,6 +503,7 @@ impl Node {
     }
 
     fn leadership_changed(&mut self) {
+        self.leadership_of_clocks();
         self.leadership_of_reports();
         self.leadership_of_snapshots();
         self.leadership_of_admin();
@@ -458,8 +538,8 @@ fn remembering(
     compacted: LogIndex,
     applied: LogIndex,
 ) -> Result<Coordinator, NodeError> {
-    let coordinator_config =
-        coordinator::Config { founding: config.founding, timing: config.timing, retention: config.retention };
+    let NodeConfig { founding, timing, retention, sessions, .. } = *config;
+    let coordinator_config = coordinator::Config { founding, timing, retention, sessions };
     // The log may lie behind the state, where a snapshot was installed: then it holds nothing of use.
     let Some(entries) = replica.entries(compacted.min(applied), applied) else {
         return Ok(Coordinator::new(coordinator_config, state, applied));

@@ -18,7 +18,7 @@ mod tls;
 pub use authority::Authority;
 pub use credential::Credential;
 pub use file::random;
-pub use principal::principal_of;
+pub use principal::{credential_of, principal_of};
 pub use tls::{Identity, server_config};
 
 use std::{io, path::PathBuf, sync::Arc};

@@ -16,10 +16,12 @@
 
 mod drive;
 pub mod event;
+mod greeting;
 mod guard;
 mod lead;
 mod log;
 mod membership;
+mod memory;
 mod pace;
 mod receive;
 mod rounds;
@@ -31,7 +33,11 @@ use std::{collections::VecDeque, fmt};
 
 use bytes::Bytes;
 pub use event::{CommittedEntry, Config, DropReason, Input, Output, Peer, ReplicaError, ReplicaStatus, Restart};
+use greeting::Greetings;
+pub use greeting::{Greeting, Hello, Recollection, Standing, Verdict};
 use log::Log;
+use memory::Memory;
+pub use memory::{Life, Mark};
 use pace::Pace;
 use raft::{RawNode, StateRole, eraftpb::Entry};
 use rounds::Rounds;
@@ -74,6 +80,8 @@ pub struct Replica {
     snapshots: lead::Snapshots,
     /// Appends are left unanswered.
     refuses: bool,
+    memory: Memory,
+    greetings: Greetings,
 }
 
 impl Replica {
@@ -93,10 +101,11 @@ impl Replica {
         } else {
             guard::conf_state(&restart.membership).map_err(form("the membership"))?
         };
-        let mut hard_state = match &restart.hard_state {
-            Some(bytes) => guard::hard_state(bytes).map_err(form("the hard state"))?,
-            None => raft::eraftpb::HardState::default(),
+        let (mut hard_state, mut memory) = match &restart.hard_state {
+            Some(bytes) => Memory::read(bytes).map_err(form("the hard state"))?,
+            None => Default::default(),
         };
+        memory.boot += 1;
         let mut log = read_log(&restart)?;
         // A snapshot was installed and the log not yet reset: what the log holds is older, or was never committed.
         let is_void = log.term_of(applied) != Some(applied_term);
@@ -110,21 +119,14 @@ impl Replica {
         // Commits alone are not worth a sync: the disk may know an older one, or one of entries that a crash cut off.
         hard_state.commit = hard_state.commit.clamp(applied, log.last());
         let term = hard_state.term;
-        (log.hard_state, log.membership, log.applied) = (hard_state, membership, applied);
-        let raft_config = raft::Config {
-            id: config.id.0,
-            election_tick: pace.election,
-            heartbeat_tick: pace.heartbeat,
-            applied,
-            max_size_per_msg: APPEND_BYTES_MAX,
-            max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
-            check_quorum: true,
-            pre_vote: true,
-            min_election_tick: pace.election,
-            max_election_tick: pace.timeout_max() + 1,
-            max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
-            ..raft::Config::default()
+        let hello = Hello {
+            life: Life { boot: memory.boot, nonce: config.nonce },
+            term: Term(term),
+            last: LogIndex(log.last()),
+            recollection: if memory.is_forgetful { Recollection::Lost } else { Recollection::Whole },
         };
+        (log.hard_state, log.membership, log.applied) = (hard_state, membership, applied);
+        let raft_config = raft_config(&config, &pace, applied);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&raft_config, log, &logger).map_err(|error| ReplicaError::Raft(error.to_string()))?;
         let mut replica = Self {
@@ -146,12 +148,13 @@ impl Replica {
             joint_since: None,
             snapshots: lead::Snapshots::default(),
             refuses: false,
+            memory,
+            greetings: Greetings::new(now, hello),
         };
-        if is_void {
-            replica.persist_reset(applied, applied_term);
-        }
+        // Nobody hears of this life before the disk has its number.
+        let reset = is_void.then_some((LogIndex(applied), Term(applied_term)));
+        replica.greetings.begins_with = Some(replica.persist_alone(reset));
         replica.settle();
-        replica.campaign_if_alone();
         Ok(replica)
     }
 
@@ -168,7 +171,13 @@ impl Replica {
         match input {
             Input::Persisted { number } => self.persisted(number),
             Input::Raft { from, bytes } => self.receive(from, &bytes),
-            Input::Heartbeat { from, term, round } => self.promise_to(from, term, round),
+            Input::Heartbeat { from, term, round, marks, alive } => self.promise_to(from, term, round, marks, &alive),
+            Input::Hello { from, hello } if greeting::is_sensible(&hello) => self.greet(from, hello),
+            Input::Hello { from, .. } => {
+                let reason = "its hello names numbers that are never reached".to_owned();
+                self.outputs.push_back(Output::Refused { from, reason });
+            }
+            Input::Greeting { from, greeting } => self.greeted(from, greeting),
             Input::HeartbeatAcknowledged { from, term, round } => self.acknowledged(from, term, round),
             Input::PeerLost { peer } => self.peer_lost(peer),
             Input::Propose { token, data } => self.propose(token, data),
@@ -198,7 +207,9 @@ impl Replica {
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() && self.dirty {
             self.dirty = false;
-            self.drive();
+            if self.standing() != Standing::Forgetful {
+                self.drive();
+            }
         }
         self.outputs.pop_front()
     }
@@ -231,6 +242,7 @@ impl Replica {
             leader: self.announced.0,
             term: Term(raft.term),
             leading: self.is_leading(),
+            standing: self.standing(),
             committed: LogIndex(raft.raft_log.committed),
             last: LogIndex(raft.raft_log.last_index()),
             peers: peers.collect(),
@@ -302,6 +314,10 @@ impl Replica {
     fn tick(&mut self) {
         // A disk that does not finish a batch within E counts as lost, and the node with it (P6).
         let is_stalled = self.unsynced.tick() > self.pace.election;
+        self.tick_greetings();
+        if self.standing() == Standing::Forgetful {
+            return;
+        }
         if self.is_leading() {
             if is_stalled {
                 self.step_down();
@@ -313,7 +329,8 @@ impl Replica {
         }
         let raft = &self.raw.raft;
         let would_campaign = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
-        if !(would_campaign && (self.now < self.promise || is_stalled || self.unsynced.has_reset())) {
+        let may_not = self.now < self.promise || is_stalled || self.unsynced.has_reset() || !self.takes_part();
+        if !(would_campaign && may_not) {
             self.raw.tick();
         }
         self.campaign_if_alone();
@@ -324,7 +341,12 @@ impl Replica {
         let (raft, membership) = (&self.raw.raft, &self.raw.store().membership);
         let is_alone = membership.get_voters() == [self.config.id.0] && !membership::is_joint(membership);
         let is_synced = self.unsynced.is_empty() && raft.raft_log.persisted == raft.raft_log.last_index();
-        if !is_alone || self.is_leading() || !is_synced || self.unsynced.ticks() > self.pace.election {
+        if !is_alone
+            || !self.takes_part()
+            || self.is_leading()
+            || !is_synced
+            || self.unsynced.ticks() > self.pace.election
+        {
             return;
         }
         let keeps_promise = self.now >= self.promise;
@@ -380,6 +402,7 @@ impl Replica {
         });
         if began || ended {
             self.rounds.reset(self.now);
+            self.greetings.leadership_changed();
             self.snapshots = lead::Snapshots::default();
             let is_joint = membership::is_joint(&self.raw.store().membership);
             self.joint_since = Some(self.now).filter(|_| is_joint);
@@ -396,6 +419,23 @@ impl Replica {
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replica").field("id", &self.config.id).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+fn raft_config(config: &Config, pace: &Pace, applied: u64) -> raft::Config {
+    raft::Config {
+        id: config.id.0,
+        election_tick: pace.election,
+        heartbeat_tick: pace.heartbeat,
+        applied,
+        max_size_per_msg: APPEND_BYTES_MAX,
+        max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        min_election_tick: pace.election,
+        max_election_tick: pace.timeout_max() + 1,
+        max_uncommitted_size: limits::UNCOMMITTED_BYTES_MAX,
+        ..raft::Config::default()
     }
 }
 

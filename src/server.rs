@@ -3,8 +3,10 @@
 //! streams and the clocks as the core's outside.
 //!
 //! ```text
+//! descriptors    how many connections there may be
 //! listener       TLS; who is at the other end
 //! stage          blank, prepared, running
+//! uploads        how much content may be on its way
 //! mounts blocks admin peer_service     the services; they hand inputs to
 //! running        the queue into the node's thread, which is
 //! driver         the core and what its outputs reach: storage, peers, connections
@@ -14,6 +16,7 @@
 mod admin;
 mod blocks;
 mod connections;
+mod descriptors;
 mod driver;
 mod filler;
 mod listener;
@@ -25,6 +28,7 @@ mod peer_service;
 mod peers;
 mod running;
 mod stage;
+mod uploads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,6 +51,7 @@ use tracing::{info, warn};
 use self::{
     admin::AdminService,
     blocks::{BlockMetrics, BlockService},
+    descriptors::Room,
     driver::Driver,
     filler::{Filler, FillerMetrics},
     listener::Gate,
@@ -58,14 +63,16 @@ use self::{
     peers::{PeerMetrics, Peers},
     running::Running,
     stage::{Opened, Stage, StoreEvents},
+    uploads::Bounded,
 };
 use crate::{
     client::transport::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES},
     clock,
-    limits::{MESSAGE_BYTES_MAX, Retention, Timing},
+    limits::{BLOCK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, Retention, STREAMS_MAX, SessionBounds, Timing},
     namespace::NodeInfo,
     node::{Input, Node, NodeConfig},
     pki::{self, Authority, Identity, PkiError},
+    replica::Standing,
     storage::{Packs, Storage, StorageError},
     telemetry,
     types::{FoundingId, Member, NodeId, VolumeId},
@@ -81,8 +88,6 @@ use crate::{
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How often the node is told of its device's space.
 const SPACE_PERIOD: Duration = Duration::from_secs(1);
-/// Streams of one connection; a mount needs one and its blocks.
-const STREAMS_MAX: u32 = 1024;
 
 /// How a storage node runs.
 #[derive(Debug)]
@@ -171,7 +176,8 @@ pub async fn serve(
     on_running: impl FnOnce(LocalNode) + Send,
 ) -> Result<(), ServeError> {
     let mut stop = std::pin::pin!(stop);
-    let ports = Ports::bind(&config).await?;
+    let room = Room::make().map_err(ServeError::Runtime)?;
+    let ports = Ports::bind(&config, room).await?;
     let addresses = ports.addresses()?;
     let stage = Arc::new(Stage::find(config.authority.cluster(), config.node, config.data.clone())?);
     if stage.member().is_none() {
@@ -219,14 +225,17 @@ struct Ports {
     client: TcpListener,
     peer: TcpListener,
     http: TcpListener,
+    /// How many connections each takes.
+    room: Room,
 }
 
 impl Ports {
-    async fn bind(config: &ServeConfig) -> Result<Self, ServeError> {
+    async fn bind(config: &ServeConfig, room: Room) -> Result<Self, ServeError> {
         Ok(Self {
             client: bind(&config.listen_client, "--listen-client").await?,
             peer: bind(&config.listen_peer, "--listen-peer").await?,
             http: bind(&config.listen_http, "--listen-http").await?,
+            room,
         })
     }
 
@@ -248,23 +257,32 @@ impl Ports {
         metrics: &mut Metrics,
         stop: watch::Receiver<bool>,
     ) -> Result<JoinSet<String>, ServeError> {
-        let gate = || Gate { papers: papers.clone(), cluster: stage.cluster(), refused: metrics.refused.clone() };
+        let room = self.room;
+        let gate = |connections_max| Gate {
+            papers: papers.clone(),
+            cluster: stage.cluster(),
+            refused: metrics.refused.clone(),
+            displaced: metrics.displaced.clone(),
+            handshakes_max: room.handshakes,
+            connections_max,
+        };
         let process = Process {
             pid: std::process::id(),
             data: config.data.display().to_string(),
             start: config.start.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             peer_address: format!("{}:{}", config.advertise.as_deref().unwrap_or_default(), bound.peer),
+            lacks_descriptors: false,
         };
         let neighbours = Neighbours { addresses: config.peers.clone(), papers: papers.clone() };
         let clients = http2()
             .add_service(
                 MountServer::new(MountService { stage: stage.clone() }).max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
-            .add_service(
+            .add_service(Bounded::new(
                 BlockServer::new(BlockService { stage: stage.clone(), metrics: metrics.blocks.clone() })
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            )
+                    .max_decoding_message_size(BLOCK_MESSAGE_BYTES_MAX),
+            ))
             .add_service(AdminServer::new(AdminService {
                 stage: stage.clone(),
                 process,
@@ -275,16 +293,19 @@ impl Ports {
             PeerServer::new(PeerService { stage: stage.clone() }).max_decoding_message_size(2 * MESSAGE_BYTES_MAX),
         );
         let mut services = JoinSet::new();
-        let incoming = gate().open(self.client);
+        let incoming = gate(room.client).open(self.client);
         let stopped = until(stop.clone());
         services.spawn(async move { ended(clients.serve_with_incoming_shutdown(incoming, stopped).await) });
-        let incoming = gate().open(self.peer);
+        let incoming = gate(room.peer).open(self.peer);
         let stopped = until(stop.clone());
         services.spawn(async move { ended(peers.serve_with_incoming_shutdown(incoming, stopped).await) });
         let readiness = readiness(stage.clone());
         let registry = Arc::new(std::mem::take(&mut metrics.registry));
         let http = self.http;
-        services.spawn(async move { ended(telemetry::serve(http, registry, readiness, until(stop)).await) });
+        services.spawn(async move {
+            telemetry::serve(http, room.http, registry, readiness, until(stop)).await;
+            "in order".to_owned()
+        });
         Ok(services)
     }
 }
@@ -354,10 +375,23 @@ async fn first_end(services: &mut JoinSet<String>) -> ServeError {
 }
 
 fn readiness(stage: Arc<Stage>) -> telemetry::Readiness {
-    Arc::new(move || match stage.running() {
-        Ok(running) if running.view().leader.is_some() => Ok(()),
-        Ok(_) => Err("no leader is known: fewer than half of the storage nodes reach each other".to_owned()),
+    Arc::new(move || {
+        match stage.running() {
+        Ok(running) if running.view().is_ready() => Ok(()),
+        Ok(running) => Err(match running.view().standing {
+            Standing::TakesPart => {
+                "no leader is known: fewer than half of the storage nodes reach each other".to_owned()
+            }
+            Standing::Waits => "no majority of the storage nodes has greeted this one yet".to_owned(),
+            Standing::Rival => "another process of this node is alive: stop one of them".to_owned(),
+            Standing::Forgetful => {
+                "the data of this node is older than what it had promised: it takes no part until a leader has refilled \
+                 it"
+                .to_owned()
+            }
+        }),
         Err(status) => Err(status.message().to_owned()),
+    }
     })
 }
 
@@ -374,6 +408,7 @@ fn check_writable(data: &std::path::Path) -> Result<(), ServeError> {
 struct Metrics {
     registry: Registry,
     refused: Counter,
+    displaced: Counter,
     blocks: BlockMetrics,
     node: NodeMetrics,
     peers: PeerMetrics,
@@ -386,6 +421,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: telemetry::registry(),
             refused: Counter::default(),
+            displaced: Counter::default(),
             blocks: BlockMetrics::default(),
             node: NodeMetrics::default(),
             peers: PeerMetrics::default(),
@@ -397,6 +433,11 @@ impl Metrics {
             "connections_refused",
             "Connections without a certificate of this cluster's authority",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "connections_displaced",
+            "Connections that were closed to make room for others",
+            metrics.displaced.clone(),
         );
         metrics.blocks.register(registry);
         metrics.node.register(registry);
@@ -431,8 +472,10 @@ impl Active {
             founding: me.founding,
             timing: config.timing,
             retention: Retention::DEFAULT,
+            sessions: SessionBounds::DEFAULT,
             // Any number does: it spreads election timeouts within the node's slot.
             seed: pki::random()? as u64,
+            nonce: pki::random()? as u64,
             address: bound.of_node(config, me.node),
         };
         let core =

@@ -10,6 +10,7 @@
 //! - exactly once: no call is carried out twice, however often it is sent;
 //! - coherence (PROTOCOL R19): nobody sees what is older than a change that had returned, on warm kernel caches;
 //! - no mount goes back;
+//! - stamps are what time it is, whatever clock is set, and no ctime runs backwards;
 //! - availability: no call fails for a fault's sake;
 //! - liveness: when the faults are over, every call returns in time (also a search for cycles of kernel locks).
 //!
@@ -24,6 +25,7 @@ mod kernel;
 mod network;
 pub mod options;
 mod oracle;
+mod stamps;
 mod syscalls;
 mod workload;
 mod world;
@@ -68,6 +70,11 @@ pub struct Report {
     pub holds_ended: u64,
     /// How often a holder made a kernel forget because its worker had not.
     pub holders_acted: u64,
+    /// Disks that went back to an older copy, and copies that were begun beside their original.
+    pub restores: u64,
+    pub twins: u64,
+    /// Nodes that found that they had forgotten what they promised.
+    pub forgetful: u64,
     /// Calls that were told EIO, because what they rested on was taken from their mount.
     pub calls_lost: u64,
 }
@@ -96,6 +103,9 @@ impl Report {
             counts: self.counts + other.counts,
             holds_ended: self.holds_ended + other.holds_ended,
             holders_acted: self.holders_acted + other.holders_acted,
+            restores: self.restores + other.restores,
+            twins: self.twins + other.twins,
+            forgetful: self.forgetful + other.forgetful,
             calls_lost: self.calls_lost + other.calls_lost,
         }
     }

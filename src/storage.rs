@@ -26,6 +26,7 @@ mod identity;
 pub mod inspect;
 pub mod log;
 pub mod packs;
+mod private;
 mod scrub;
 mod space;
 mod state;
@@ -61,7 +62,7 @@ use self::{
 use crate::{
     limits,
     namespace::{State, entry::Founding},
-    node::Recovered,
+    node::{Apart, Ends, Recovered},
     types::{FoundingId, LogIndex, NodeId, Term, message::Space},
 };
 
@@ -122,7 +123,8 @@ pub fn create_with(
     membership: &Bytes,
 ) -> Result<(), StorageError> {
     let state = State::found(founding);
-    let meta = Meta { index: LogIndex(1), term: Term(1), digest: state.digest(), membership: membership.clone() };
+    let (index, term, digest) = (LogIndex(1), Term(1), state.digest());
+    let meta = Meta { index, term, digest, membership: membership.clone(), is_installed: false };
     create_node(dir, options, Identity { founding: founding.id, node }, Some(&state), &meta)
 }
 
@@ -154,6 +156,8 @@ fn create_node(
     for part in ["log", "packs"] {
         sync_directory(&dir.join(part))?;
     }
+    // Of what sled makes, too.
+    identity::narrow(dir)?;
     creation.finish()
 }
 
@@ -171,7 +175,7 @@ fn sync_all(dir: &Path) -> Result<(), StorageError> {
 ///
 /// # Errors
 /// `NotCreated`, `NotBlank`, `InUse`, `Format`, `Access`, `ReadOnly`, `Damaged`, `Row`, `State`, `LogBehindState`,
-/// `StateBehindLog`, `Io`. Nothing is lost by any of them.
+/// `StateBehindLog`, `LogUnlikeState`, `Io`. Nothing is lost by any of them.
 pub fn open(dir: &Path, on_event: OnEvent) -> Result<(Storage, Recovered), StorageError> {
     open_with(dir, Options::default(), on_event)
 }
@@ -182,10 +186,11 @@ pub fn open(dir: &Path, on_event: OnEvent) -> Result<(Storage, Recovered), Stora
 /// As `open`.
 pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Storage, Recovered), StorageError> {
     let (_, lock) = lock_node(dir)?;
+    identity::narrow(dir)?;
     let counters = Arc::new(Counters::default());
     let reserve = Reserve::new(dir, options.packs.keep_free_bytes)?;
     reserve.release_for_start()?;
-    let (database, meta) = Database::open(&dir.join("state"), Arc::clone(&counters))?;
+    let (database, mut meta) = Database::open(&dir.join("state"), Arc::clone(&counters))?;
     let database = Arc::new(database);
     let state = read_state(&database, &meta)?;
 
@@ -193,7 +198,10 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
     let segment_bytes = reserve.segment_bytes(options.log_segment_bytes)?;
     let (log, contents) = Log::open(Arc::clone(&log_directory), segment_bytes, Arc::clone(&counters))?;
     let log = log.keeping_free(reserve.for_log());
-    check_ends(&dir.join("log"), &contents, &meta)?;
+    if check_ends(&dir.join("log"), &contents, &meta)?.meet() && meta.is_installed {
+        meta.is_installed = false;
+        database.write(&BTreeMap::new(), &meta, &[])?;
+    }
 
     let health = Health::new(on_event);
     let directory: Arc<dyn Directory> = Arc::new(Disk::new(dir.join("packs")));
@@ -203,6 +211,7 @@ pub fn open_with(dir: &Path, options: Options, on_event: OnEvent) -> Result<(Sto
     let references = state.references();
     let (packs, pack_thread) =
         Packs::open_with(directory, pack_options, catalog, &references, Arc::clone(&health), Arc::clone(&counters))?;
+    packs.name(state.names());
     let mut storage = Storage {
         dir: dir.to_owned(),
         reserve: reserve.clone(),
@@ -270,17 +279,22 @@ fn check_digest(state: &State, meta: &Meta) -> Result<(), String> {
     Err(format!("the rows' digest is {:032x}, written was {:032x}: rows were lost", state.digest(), meta.digest))
 }
 
-/// That log and state meet.
-fn check_ends(path: &Path, contents: &log::LogContents, meta: &Meta) -> Result<(), StorageError> {
-    if contents.compacted.0 > meta.index {
-        let (log, state) = (contents.compacted.0, meta.index);
-        return Err(StorageError::StateBehindLog { path: path.to_owned(), log, state });
+/// That log and state belong together; where they end.
+fn check_ends(path: &Path, contents: &log::LogContents, meta: &Meta) -> Result<Ends, StorageError> {
+    let ends = Ends {
+        log_begin: contents.compacted.0,
+        log_end: contents.last(),
+        state: (meta.index, meta.term),
+        term_in_log: contents.term_of(meta.index),
+        is_installed: meta.is_installed,
+    };
+    let path = path.to_owned();
+    match ends.check() {
+        Ok(()) => Ok(ends),
+        Err(Apart::StateBehindLog { log, state }) => Err(StorageError::StateBehindLog { path, log, state }),
+        Err(Apart::LogBehindState { log, state }) => Err(StorageError::LogBehindState { path, log, state }),
+        Err(Apart::Terms { index, log, state }) => Err(StorageError::LogUnlikeState { path, index, log, state }),
     }
-    if contents.last() < meta.index {
-        let (log, state) = (contents.last(), meta.index);
-        return Err(StorageError::LogBehindState { path: path.to_owned(), log, state });
-    }
-    Ok(())
 }
 
 /// An open data directory. Dropping it writes and syncs what was submitted and ends its threads.

@@ -15,8 +15,8 @@ pub use attributes::{AttributeChanges, Attributes, FileKind, TimeChange};
 pub use block::{BlockHash, Piece};
 pub use errno::Errno;
 pub use id::{
-    ClusterId, ConnectionId, FoundingId, FoundingNumber, Generation, Ino, LogIndex, MountId, NodeId, Sequence,
-    SessionId, Term, UploadId, VolumeId,
+    ClusterId, ConnectionId, CredentialId, FoundingId, FoundingNumber, Generation, Ino, LogIndex, MountId, NodeId,
+    Sequence, SessionId, Term, UploadId, VolumeId,
 };
 pub use lock::{LockClaim, LockFamily, LockHolder, LockKind, LockRange};
 pub use name::{Name, NameError, XattrName};

@@ -382,17 +382,31 @@ fn a_socket_takes_no_other_files_place() {
 }
 
 #[test]
+fn a_run_file_takes_no_other_files_place() {
+    let (dir, credential) = with_credential();
+    let point = dir.path().join("mnt");
+    fs::create_dir(&point).expect("made");
+    let before = fs::read(&credential).expect("readable");
+    let mount = ["mount", "--credential", path(&credential), path(&point), "--run-file", path(&credential)];
+    assert!(refuse(&mount).contains("is no run file: choose another path"));
+    let socket = dir.path().join("holder");
+    let hold = ["hold", "--socket", path(&socket), "--mount", path(&point), "--run-file", path(&credential)];
+    assert!(refuse(&hold).contains("is no run file: choose another path"));
+    assert_eq!(fs::read(&credential).expect("kept"), before);
+}
+
+#[test]
 fn a_mount_that_did_not_come_to_be_takes_no_run_file_with_it() {
     let (dir, credential) = with_credential();
     let (point, run_file) = (dir.path().join("mnt"), dir.path().join("letter"));
     fs::create_dir(&point).expect("made");
-    fs::write(&run_file, "dear reader").expect("written");
     // Its address is no node's: it waits until it is told to end.
     let mut command = manyfs(&["mount", "--credential", path(&credential), "--run-file", path(&run_file)]);
     let log = dir.path().join("log");
     let mut child = command.arg(&point).stderr(fs::File::create(&log).expect("a log")).spawn().expect("it starts");
     let control = dir.path().join("letter.sock");
     support::wait_for("the worker to run", || control.exists().then_some(()));
+    fs::write(&run_file, "dear reader").expect("written");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
     child.wait().expect("waited for");

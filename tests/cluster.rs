@@ -2,10 +2,16 @@
 
 #[path = "cluster/address.rs"]
 mod address;
+#[path = "cluster/clocks.rs"]
+mod clocks;
 #[path = "cluster/failing.rs"]
 mod failing;
+#[path = "cluster/forgetful.rs"]
+mod forgetful;
 #[path = "cluster/full.rs"]
 mod full;
+#[path = "cluster/gates.rs"]
+mod gates;
 #[path = "cluster/mounted.rs"]
 mod mounted;
 #[path = "cluster/refounded.rs"]
@@ -414,6 +420,10 @@ fn a_credential_opens_its_own_volume_of_its_own_cluster_and_no_more() {
     let other = Caller::new(&cluster.credential("other", &[]));
     let Ok(ToMount::Welcome(elsewhere)) = other.attach(1, address) else { panic!("no welcome") };
     assert_ne!(elsewhere.volume, welcome.volume);
+    // It reads nothing of it either, until it has shown that it has the bytes.
+    assert_eq!(other.fetch(address, hash), Err("the store does not have the block".to_owned()));
+    assert_eq!(other.store(address, bytes, hash), Ok(()));
+    assert_eq!(other.fetch(address, hash).as_deref(), Ok(bytes.as_slice()));
 
     // Another authority, even with this cluster's id in its file.
     let foreign = Authority::create().expect("an authority");

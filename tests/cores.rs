@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use manyfs::{
-    limits::{Retention, Timing},
+    limits::{Retention, SessionBounds, Timing},
     mount::{self, Caller, Config, KernelFeatures, Mount, OpenFlags, Request, Response, StoreError, WriteFlags},
     namespace::{Founding, NewNode, NodeInfo, State, VolumeOptions},
     node::{
@@ -17,8 +17,8 @@ use manyfs::{
     },
     replica::Replica,
     types::{
-        Access, BlockHash, ClusterId, ConnectionId, Errno, FoundingId, FoundingNumber, Grant, Ino, Instant, LogIndex,
-        MountId, Name, NodeId, Stamp, Term, VolumeId,
+        Access, BlockHash, ClusterId, ConnectionId, CredentialId, Errno, FoundingId, FoundingNumber, Grant, Ino,
+        Instant, LogIndex, MountId, Name, NodeId, Stamp, Term, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -130,7 +130,9 @@ impl World {
             founding: FOUNDING,
             timing: Timing::DEFAULT,
             retention: Retention::DEFAULT,
+            sessions: SessionBounds::DEFAULT,
             seed: id.0,
+            nonce: 1,
             address: Some(info(id.0)),
         };
         let disk = &self.disks[&id];
@@ -316,6 +318,7 @@ impl World {
                                 name: "main".to_owned(),
                                 access: Access::ReadWrite,
                             },
+                            credential: CredentialId(1),
                         };
                         self.tell_node(node, opened);
                         self.tell_mount(mount, mount::Input::Connected { connection });
@@ -613,7 +616,7 @@ fn orphans_live_while_they_are_open_and_go_afterwards() {
     assert_eq!(world.read(1, file, 0, 100), b"still here");
     assert_eq!(world.call(1, Request::Release { ino: file, fh: opened.fh }), Ok(Response::Done));
     world.pass(Duration::from_secs(5));
-    assert_eq!(world.call(1, Request::Getattr { ino: file }), Err(Errno::ENOENT));
+    assert_eq!(world.call(1, Request::Getattr { ino: file, for_read: false }), Err(Errno::ENOENT));
     let kept: BTreeSet<Ino> = {
         let leader = world.leader().expect("a leader");
         let volume = world.nodes[&leader].state().volume_named("main").expect("there");

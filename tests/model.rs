@@ -25,10 +25,11 @@ proptest! {
     #[test]
     fn namespace_does_what_the_model_does(
         steps in vec(steps::step(), 1..70),
-        quota in prop::option::weighted(0.3, 0..9000_u64),
+        bytes in prop::option::weighted(0.3, 0..9000_u64),
+        inodes in prop::option::weighted(0.3, 1..20_u64),
         is_fresh in prop::bool::weighted(0.2),
     ) {
-        let mut cluster = Cluster::new(quota);
+        let mut cluster = Cluster::new((bytes, inodes));
         let beginnings = if is_fresh { Vec::new() } else { steps::beginnings() };
         for step in beginnings.iter().chain(&steps) {
             cluster.take(step);
@@ -103,7 +104,7 @@ proptest! {
         damages in vec(vec(damage(), 1..3), 40),
         later in vec(steps::step(), 10),
     ) {
-        let mut cluster = Cluster::new(None);
+        let mut cluster = Cluster::new((None, None));
         for step in steps::beginnings().iter().chain(&steps) {
             cluster.take(step);
         }

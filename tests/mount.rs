@@ -28,6 +28,7 @@ mod mount {
     mod mount_command;
     mod names;
     mod opens;
+    mod own_write;
     mod permissions;
     mod pod_end;
     mod readdir;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use manyfs::{
-    limits::{Retention, Timing},
+    limits::{Retention, SessionBounds, Timing},
     sim::{self, Breach, Options, Report, options::Fault},
 };
 
@@ -96,17 +96,20 @@ fn seeds_hold_every_promise_twice_alike() {
     assert!(sum.snapshots > 0 && sum.reloads > 0, "{sum:?}");
     assert!(sum.counts > 5 * count && sum.holds_ended > 0, "{sum:?}");
     assert!(sum.holders_acted > 0 && sum.calls_lost > 0, "{sum:?}");
+    assert!(sum.restores > 0 && sum.twins > 0 && sum.forgetful > 0, "{sum:?}");
 }
 
 /// A seed as it was before disks were full, reads waited, logs were cut, sessions ended, mounts only looked, clocks
-/// drifted, kernels differed, files were mapped and processes hid their numbers.
+/// drifted and were set, kernels differed, files were mapped, processes hid their numbers and wrote side by side, and mounts
+/// had several threads.
 fn of_old(seed: u64) -> Options {
     let from_seed = Options::from_seed(seed);
     let faults = from_seed
         .faults
         .iter()
         .copied()
-        .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount | Fault::StopWorker))
+        .filter(|fault| !matches!(fault, Fault::FullDisk | Fault::PauseMount | Fault::StopWorker | Fault::SetClock))
+        .filter(|fault| !matches!(fault, Fault::Restore | Fault::Twin))
         .collect();
     let (retention, timing) = (Retention::DEFAULT, Timing::DEFAULT);
     Options {
@@ -116,6 +119,9 @@ fn of_old(seed: u64) -> Options {
         lookers: 0,
         counts: 0,
         maps: 0,
+        shares: 0,
+        stripes: 0,
+        threads: 1,
         hides_pids: false,
         retention,
         timing,
@@ -158,9 +164,17 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
     }
 }
 
-/// A seed as it was before files were mapped.
+/// A seed without what other tests are about: few sessions, strangers, shared memory, stripes, several threads.
+fn among_friends(seed: u64) -> Options {
+    let sessions = SessionBounds::DEFAULT;
+    let mut options = Options { sessions, shares: 0, strangers: 0, threads: 1, stripes: 0, ..Options::from_seed(seed) };
+    options.faults.retain(|fault| !matches!(fault, Fault::SetClock | Fault::Restore | Fault::Twin));
+    options
+}
+
+/// A seed as it was before files were mapped, too.
 fn before_mappings(seed: u64) -> Options {
-    Options { maps: 0, hides_pids: false, strangers: 0, ..Options::from_seed(seed) }
+    Options { maps: 0, hides_pids: false, ..among_friends(seed) }
 }
 
 /// A seed as it was before some kernels were those of Linux 6.19, too.
@@ -282,8 +296,12 @@ fn is_seen(breach: Breach, checkers: &[&str]) {
 
 /// The same under conditions in which the rule is needed often.
 fn is_seen_under(breach: Breach, checkers: &[&str], options: impl Fn(u64) -> Options) {
+    is_seen_within(SEEDS_TO_SEE, breach, checkers, options);
+}
+
+fn is_seen_within(seeds: Range<u64>, breach: Breach, checkers: &[&str], options: impl Fn(u64) -> Options) {
     let run = |seed| sim::run(seed, Options { breach: Some(breach), ..options(seed) }, None);
-    let seen = SEEDS_TO_SEE.into_iter().find_map(|seed| {
+    let seen = seeds.into_iter().find_map(|seed| {
         let reason = judged(|| run(seed)).err()?;
         checkers.iter().any(|checker| reason.starts_with(checker)).then_some(seed)
     });
@@ -321,7 +339,7 @@ fn handed_over_often(seed: u64) -> Options {
         lookers: 2,
         faults: vec![Fault::Transfer, Fault::BreakMount],
         fault_pause: (100_000, 800_000),
-        ..Options::from_seed(seed)
+        ..among_friends(seed)
     }
 }
 
@@ -343,6 +361,36 @@ fn answers_before_a_majority_has_synced_are_seen() {
     is_seen(Breach::Sync, &["durability"]);
 }
 
+/// Disks go back to what they were, while nodes come and go.
+fn restored_often(seed: u64) -> Options {
+    Options {
+        nodes: [3, 3, 5][usize::try_from(seed % 3).unwrap_or(0)],
+        mounts: 2,
+        large: 0,
+        think: (500, 5000),
+        chaos: Duration::from_secs(8),
+        faults: vec![Fault::Restore, Fault::Restore, Fault::Twin, Fault::Crash],
+        fault_pause: (200_000, 900_000),
+        ..among_friends(seed)
+    }
+}
+
+/// Nobody led, so that nobody heard of a follower for a moment: the hello of its copy was found forgetful, and no message of
+/// the follower itself was taken ever after.
+#[test]
+fn a_copy_that_is_not_welcome_does_not_shut_its_original_out() {
+    let _ = sim::run(55, Options::from_seed(55), None);
+}
+
+#[test]
+fn nodes_that_forgot_what_they_promised_are_seen_and_harmless() {
+    let runs = (0..20).map(|seed| sim::run(seed, restored_often(seed), None));
+    let sum = runs.fold(Report::default(), Report::and);
+    println!("{sum:?}");
+    assert!(sum.restores > 10 && sum.twins > 5 && sum.forgetful > 10, "{sum:?}");
+    is_seen_under(Breach::Forgetting, &["log agreement", "durability", "equal digests", "node"], restored_often);
+}
+
 /// Mounts count, and are now and then not heard of for longer than what they hold is held for them.
 fn cut_off_for_long(seed: u64) -> Options {
     let timing = Timing { hold: Duration::from_secs(1), session: Duration::from_secs(20), ..Timing::DEFAULT };
@@ -358,8 +406,25 @@ fn cut_off_for_long(seed: u64) -> Options {
         faults: vec![Fault::CutMount],
         fault_pause: (100_000, 1_500_000),
         timing,
-        ..Options::from_seed(seed)
+        ..among_friends(seed)
     }
+}
+
+/// Mounts count in shared memory, and are now and then not heard of for longer than it is held for them.
+fn sharing_memory(seed: u64) -> Options {
+    Options { counts: 0, shares: 900, ..cut_off_for_long(seed) }
+}
+
+#[test]
+fn mounts_that_take_turns_with_shared_memory_lose_no_count() {
+    let runs = 30;
+    let sum = (0..runs).map(|seed| sim::run(seed, sharing_memory(seed), None)).fold(Report::default(), Report::and);
+    assert!(sum.counts > 20 * runs && sum.holds_ended > 0, "{sum:?}");
+}
+
+#[test]
+fn shared_memory_that_is_open_on_two_mounts_is_seen() {
+    is_seen_under(Breach::Turns, &["mutual exclusion"], sharing_memory);
 }
 
 /// What was written under a lock that was lost counts for nothing, however late it comes.
@@ -386,6 +451,7 @@ fn stopped_for_long(seed: u64) -> Options {
         names: 2,
         directories: 1,
         counts: 0,
+        shares: 0,
         block: true,
         think: (1000, 20_000),
         chaos: Duration::from_secs(10),
@@ -393,7 +459,7 @@ fn stopped_for_long(seed: u64) -> Options {
         fault_pause: (9_000_000, 10_000_000),
         timing,
         others_wait: Some(timing.hold + 2 * timing.lease),
-        ..Options::from_seed(seed)
+        ..among_friends(seed)
     }
 }
 
@@ -421,12 +487,13 @@ fn out_of_reach(seed: u64, fault: Fault) -> Options {
         names: 2,
         directories: 1,
         counts: 0,
+        shares: 0,
         block: true,
         think: (500, 3000),
         chaos: Duration::from_secs(8),
         faults: vec![fault],
         fault_pause: (100_000, 2_000_000),
-        ..Options::from_seed(seed)
+        ..among_friends(seed)
     }
 }
 
@@ -475,10 +542,7 @@ fn a_read_without_a_lease_that_does_not_wait_for_what_it_lacks_is_seen() {
 
 #[test]
 fn a_store_that_does_not_keep_what_it_says_is_seen() {
-    is_seen_under(Breach::Stores, &["availability", "liveness"], |seed| Options {
-        large: 300,
-        ..Options::from_seed(seed)
-    });
+    is_seen_under(Breach::Stores, &["availability", "liveness"], |seed| Options { large: 300, ..among_friends(seed) });
 }
 
 #[test]
@@ -498,15 +562,7 @@ fn bytes_that_a_close_does_not_bring_to_the_log_are_seen() {
 
 /// Files are unlinked and replaced while others have them open.
 fn open_and_unlinked(seed: u64) -> Options {
-    Options {
-        mounts: 3,
-        lookers: 0,
-        processes: 3,
-        names: 1,
-        directories: 1,
-        think: (500, 5000),
-        ..Options::from_seed(seed)
-    }
+    Options { mounts: 3, lookers: 0, processes: 3, names: 1, directories: 1, think: (500, 5000), ..among_friends(seed) }
 }
 
 #[test]
@@ -514,9 +570,46 @@ fn open_files_without_a_name_that_go_are_seen() {
     is_seen_under(Breach::Orphans, &["availability", "stale read"], open_and_unlinked);
 }
 
+/// Processes of each mount write to the same files side by side, and read at once what they wrote.
+fn side_by_side(seed: u64) -> Options {
+    Options {
+        mounts: 1 + seed % 2,
+        lookers: 0,
+        processes: 4,
+        names: 1,
+        directories: 1,
+        stripes: 900,
+        large: 0,
+        think: (50, 3000),
+        chaos: Duration::from_millis(600),
+        faults: Vec::new(),
+        ..among_friends(seed)
+    }
+}
+
+/// A serving thread hands a WRITE on behind another one that has read a later READ.
+#[test]
+fn a_read_that_overtakes_a_write_is_seen() {
+    let several = |seed| Options { threads: 4, ..side_by_side(seed) };
+    for seed in 0..25 {
+        let _ = sim::run(seed, several(seed), None);
+    }
+    is_seen_under(Breach::Refills, &["own write"], several);
+}
+
+/// The kernel lets go of a page with a writer's bytes before it sends them.
+#[test]
+fn a_read_between_a_writers_copy_and_its_write_is_seen() {
+    let one = |seed| Options { threads: 1, ..side_by_side(seed) };
+    for seed in 0..25 {
+        let _ = sim::run(seed, one(seed), None);
+    }
+    is_seen_under(Breach::Refills, &["own write"], one);
+}
+
 #[test]
 fn names_that_no_epoch_ends_are_seen() {
-    let changed_at_once = |seed| Options { inc_epoch: true, ..Options::from_seed(seed) };
+    let changed_at_once = |seed| Options { inc_epoch: true, ..among_friends(seed) };
     is_seen_under(Breach::Epochs, &["stale read", "a mount went back"], changed_at_once);
 }
 
@@ -530,6 +623,7 @@ fn at_once(seed: u64) -> Options {
         names: 2,
         directories: 1,
         counts: 0,
+        shares: 0,
         maps: 300,
         large: 0,
         forget: 0,
@@ -538,7 +632,7 @@ fn at_once(seed: u64) -> Options {
         think: (500, 5000),
         faults: Vec::new(),
         others_wait: Some(Timing::DEFAULT.lease),
-        ..Options::from_seed(seed)
+        ..among_friends(seed)
     }
 }
 
@@ -572,7 +666,7 @@ fn a_second_founding_that_mounts_do_not_tell_from_the_first_is_seen() {
         strangers: 500,
         faults: vec![Fault::BreakMount, Fault::Transfer],
         fault_pause: (100_000, 800_000),
-        ..Options::from_seed(seed)
+        ..among_friends(seed)
     };
     for seed in 0..20 {
         let _ = sim::run(seed, among_strangers(seed), None);
@@ -583,8 +677,30 @@ fn a_second_founding_that_mounts_do_not_tell_from_the_first_is_seen() {
 /// Linux 6.19, and mounts that have not asked it.
 #[test]
 fn missing_names_that_a_kernel_keeps_are_seen() {
-    let of_one_release = |seed| Options { inval_entry: false, names: 4, ..Options::from_seed(seed) };
+    let of_one_release = |seed| Options { inval_entry: false, names: 4, ..among_friends(seed) };
     is_seen_under(Breach::Probe, &["stale read", "a mount went back"], of_one_release);
+}
+
+/// The wall clock of one of three nodes is set 30 days ahead or back, and right again, all the time, whoever leads.
+fn set_often(seed: u64) -> Options {
+    Options {
+        nodes: 3,
+        faults: vec![Fault::SetClock, Fault::SetClock, Fault::Transfer, Fault::Crash, Fault::CrashAll],
+        fault_pause: (20_000, 500_000),
+        ..among_friends(seed)
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_wrong_stamps_nothing() {
+    for seed in SEEDS_TO_SEE {
+        let _ = sim::run(seed, set_often(seed), None);
+    }
+}
+
+#[test]
+fn leaders_that_stamp_by_their_own_clock_are_seen() {
+    is_seen_under(Breach::WallClocks, &["stamps"], set_often);
 }
 
 #[test]
@@ -595,4 +711,29 @@ fn who_is_let_in_before_his_turn_is_seen() {
 #[test]
 fn locks_that_outlive_their_mount_are_seen() {
     is_seen(Breach::Holds, &["liveness"]);
+}
+
+/// Logs reach back so little, and nodes end so often, that some end between a snapshot's state and its log.
+fn behind_the_log(seed: u64) -> Options {
+    Options {
+        nodes: 3,
+        retention: Retention { log_bytes: 300, piece_bytes: 400 },
+        chaos: Duration::from_secs(8),
+        faults: vec![Fault::Crash, Fault::Partition],
+        fault_pause: (50_000, 400_000),
+        ..among_friends(seed)
+    }
+}
+
+/// A node that ended between the state of a snapshot and the log that begins behind it did not start again.
+#[test]
+fn nodes_that_end_while_they_install_a_snapshot_come_back() {
+    let installed: u64 = SEEDS_TO_SEE.map(|seed| sim::run(seed, behind_the_log(seed), None).snapshots).sum();
+    assert!(installed > SEEDS_TO_SEE.end, "{installed}");
+}
+
+#[test]
+fn a_state_that_was_installed_and_is_not_marked_is_seen() {
+    // It takes a node that ends in the one moment between two syncs.
+    is_seen_within(0..400, Breach::Marks, &["log and state"], behind_the_log);
 }

@@ -2,10 +2,14 @@
 
 #[path = "store/facade.rs"]
 mod facade;
+#[path = "store/install.rs"]
+mod install;
 #[path = "store/kill.rs"]
 mod kill;
 #[path = "store/log_crash.rs"]
 mod log_crash;
+#[path = "store/memory.rs"]
+mod memory;
 #[path = "store/packs_crash.rs"]
 mod packs_crash;
 #[path = "store/recorder.rs"]

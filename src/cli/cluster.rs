@@ -366,6 +366,7 @@ mod tests {
             start: Vec::new(),
             version: String::new(),
             peer_address: ":7441".to_owned(),
+            lacks_descriptors: false,
         };
         Report { cluster: ClusterId(7), phase, process }
     }
@@ -395,6 +396,8 @@ mod tests {
             volumes: Vec::new(),
             sessions: Vec::new(),
             short_of_space: false,
+            clock: Default::default(),
+            standing: Default::default(),
         }))
     }
 

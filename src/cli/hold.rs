@@ -6,7 +6,9 @@ use super::{
     Failure,
     mount::{Announcement, lower_oom_score},
     mount_options::MountOptions,
-    mountpoint, socket,
+    mountpoint,
+    runfile::{Run, RunFile},
+    socket,
 };
 use crate::holder::{self, Listener, Place, Workers};
 
@@ -40,6 +42,9 @@ impl Hold {
         let directory = mountpoint::prepare(&self.directory)?;
         holder::device::open()?;
         socket::check_free(&self.socket)?;
+        if let Some(path) = &self.run_file {
+            RunFile::check_place(path)?;
+        }
         let listener = Listener::bind(&self.socket)
             .map_err(|error| format!("cannot listen at {}: {error}", self.socket.display()))?;
         lower_oom_score();
@@ -47,7 +52,7 @@ impl Hold {
         let place = Place { directory, source: None, flags: self.options.0 };
         let result = holder::run(place, Workers::Awaited(listener), &mut |report| announcement.make(report));
         // Nobody can connect any more.
-        std::fs::remove_file(&self.socket).ok();
+        holder::link::remove_socket(&self.socket).ok();
         Ok(result?)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     Failure,
     mount_settings::MountSettings,
     mountpoint,
-    runfile::{self, RunFile},
+    runfile::{self, Run, RunFile},
     socket,
 };
 use crate::{
@@ -112,6 +112,9 @@ impl Mount {
         }
         // Before anything is started: no worker need load a volume that cannot be mounted.
         holder::device::open()?;
+        if let Some(path) = &self.run_file {
+            RunFile::check_place(path)?;
+        }
         let control = self.control();
         match &control {
             Some(path) => socket::check_place(&std::path::absolute(path)?)?,
@@ -177,13 +180,13 @@ pub(super) struct Announcement {
     run_file: Option<PathBuf>,
     control: Option<PathBuf>,
     json: bool,
-    /// The run file is this process's own, and goes with it.
-    written: bool,
+    /// What this process wrote into its run file, which goes with it.
+    written: Option<RunFile>,
 }
 
 impl Announcement {
     pub(super) fn new(directory: PathBuf, run_file: Option<PathBuf>, control: Option<PathBuf>, json: bool) -> Self {
-        Self { directory, run_file, control, json, written: false }
+        Self { directory, run_file, control, json, written: None }
     }
 
     pub(super) fn make(&mut self, report: Report) {
@@ -191,13 +194,13 @@ impl Announcement {
             Report::Notice(sentence) => tracing::info!("{sentence}"),
             Report::Serving { volume, worker_pid } => {
                 if let Err(error) = self.serving(volume, worker_pid) {
-                    tracing::error!(%error, "the mount answers, but this could not be told");
+                    tracing::error!("the mount answers, but this could not be told: {error}");
                 }
             }
         }
     }
 
-    fn serving(&mut self, volume: String, worker_pid: u32) -> io::Result<()> {
+    fn serving(&mut self, volume: String, worker_pid: u32) -> Result<(), Failure> {
         let about = RunFile {
             path: self.directory.clone(),
             pid: std::process::id(),
@@ -208,7 +211,7 @@ impl Announcement {
         };
         if let Some(path) = &self.run_file {
             about.write(path)?;
-            self.written = true;
+            self.written = Some(about.clone());
         }
         let line = if self.json {
             about.to_json()?
@@ -216,14 +219,14 @@ impl Announcement {
             let directory = about.path.display();
             format!("volume {} is mounted at {directory} (pid {}, worker {worker_pid})", about.volume, about.pid)
         };
-        writeln!(io::stdout(), "{line}")
+        Ok(writeln!(io::stdout(), "{line}")?)
     }
 }
 
 impl Drop for Announcement {
     fn drop(&mut self) {
-        if let Some(path) = self.run_file.as_ref().filter(|_| self.written) {
-            fs::remove_file(path).ok();
+        if let (Some(path), Some(about)) = (&self.run_file, &self.written) {
+            about.remove(path);
         }
     }
 }

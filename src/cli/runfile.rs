@@ -1,13 +1,70 @@
 //! What a running mount is, written for other programs once it answers.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::socket::is_short_enough;
+use crate::pki;
+
+/// Why a process cannot describe itself in that file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunFileError {
+    #[error("{} exists and is no run file: choose another path, nothing was changed", .0.display())]
+    Occupied(PathBuf),
+    #[error("{} is the run file of process {pid}, which lives: end it first, or choose another path", .path.display())]
+    Taken { path: PathBuf, pid: u32 },
+    #[error("{} cannot be {action}: {error}", .path.display())]
+    Io { path: PathBuf, action: &'static str, error: io::Error },
+}
+
+/// What the file of a process says of it.
+pub(super) trait Run: Serialize + DeserializeOwned {
+    fn pid(&self) -> u32;
+    fn start(&self) -> &[String];
+
+    /// That the file may be written: there is none, or what a process of this kind that has ended left there.
+    ///
+    /// # Errors
+    /// `Occupied`, `Taken`, `Io`.
+    fn check_place(path: &Path) -> Result<(), RunFileError> {
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(RunFileError::Io { path: path.to_owned(), action: "looked at", error }),
+            // Never the end of a link: what it leads to was not meant.
+            Ok(about) if !about.is_file() => return Err(RunFileError::Occupied(path.to_owned())),
+            Ok(_) => {}
+        }
+        let run: Self = read(path).ok_or_else(|| RunFileError::Occupied(path.to_owned()))?;
+        if run.pid() != std::process::id() && is_alive(run.pid(), run.start()) {
+            return Err(RunFileError::Taken { path: path.to_owned(), pid: run.pid() });
+        }
+        Ok(())
+    }
+
+    /// Replaces the file at once: nobody reads half of it.
+    ///
+    /// # Errors
+    /// As `check_place`.
+    fn write(&self, path: &Path) -> Result<(), RunFileError> {
+        Self::check_place(path)?;
+        let text = serde_json::to_string(self).map_err(io::Error::from);
+        let written = text.and_then(|text| replace(path, &text));
+        written.map_err(|error| RunFileError::Io { path: path.to_owned(), action: "written", error })
+    }
+
+    /// Takes the file away that this process wrote, and no other that may have come in its place.
+    fn remove(&self, path: &Path) {
+        if read::<Self>(path).is_some_and(|found| found.pid() == self.pid() && found.start() == self.start()) {
+            // One that is gone already is what we want.
+            fs::remove_file(path).ok();
+        }
+    }
+}
 
 /// One storage node, as `--run-file` shows it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -21,10 +78,15 @@ impl NodeRun {
     pub(super) fn of_this_process() -> io::Result<Self> {
         Ok(Self { pid: std::process::id(), start: start()? })
     }
+}
 
-    /// Replaces the file at once: nobody reads half of it.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        replace(path, &serde_json::to_string(self)?)
+impl Run for NodeRun {
+    fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    fn start(&self) -> &[String] {
+        &self.start
     }
 }
 
@@ -44,12 +106,17 @@ pub(super) struct RunFile {
     pub(super) control: Option<PathBuf>,
 }
 
-impl RunFile {
-    /// Replaces the file at once: nobody reads half of it.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        replace(path, &self.to_json()?)
+impl Run for RunFile {
+    fn pid(&self) -> u32 {
+        self.pid
     }
 
+    fn start(&self) -> &[String] {
+        &self.start
+    }
+}
+
+impl RunFile {
     /// One line.
     pub(super) fn to_json(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
@@ -79,10 +146,16 @@ pub(super) fn start() -> io::Result<Vec<String>> {
 
 /// Replaces a file at once; `text` gets its last line's end.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let random = pki::random().map_err(io::Error::other)?;
     let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    fs::write(&draft, format!("{text}\n"))?;
-    fs::rename(&draft, path)
+    // A name that nothing else has.
+    draft.push(format!(".{random:032x}.new"));
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&draft)?;
+    let replaced = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| fs::rename(&draft, path));
+    if replaced.is_err() {
+        fs::remove_file(&draft).ok();
+    }
+    replaced
 }
 
 /// Where the mount with this run file tells how it does, unless it was told another place; `None` where that path is too
@@ -113,6 +186,47 @@ mod tests {
         assert_eq!(read::<RunFile>(&path).map(|run| run.pid), Some(1));
         assert_eq!(read::<RunFile>(&directory.path().join("none")), None);
         assert!(json["control"].as_str().is_some_and(|path| path.ends_with("mount-1.json.sock")));
+    }
+
+    fn node(pid: u32, start: Vec<String>) -> NodeRun {
+        NodeRun { pid, start }
+    }
+
+    /// `--run-file` was written over a credential, which was gone with the mount.
+    #[test]
+    fn a_run_file_takes_the_place_of_nothing_but_a_dead_processs_run_file() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("run.json");
+        let me = node(std::process::id(), start().expect("arguments"));
+        fs::write(&path, "dear reader").expect("written");
+        assert!(matches!(me.write(&path), Err(RunFileError::Occupied(_))));
+        me.remove(&path);
+        assert_eq!(fs::read_to_string(&path).expect("kept"), "dear reader");
+
+        let link = directory.path().join("link.json");
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).expect("linked");
+        assert!(matches!(me.write(&link), Err(RunFileError::Occupied(_))));
+
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("started");
+        let sleeper = node(child.id(), vec!["sleep".to_owned(), "60".to_owned()]);
+        fs::write(&path, serde_json::to_string(&sleeper).expect("JSON")).expect("written");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !is_alive(child.id(), &sleeper.start) && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        assert!(matches!(me.write(&path), Err(RunFileError::Taken { .. })));
+        child.kill().expect("killed");
+        child.wait().expect("waited for");
+        me.write(&path).expect("its process has ended");
+        assert_eq!(read::<NodeRun>(&path), Some(me.clone()));
+        assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 2, "no draft is left");
+
+        fs::write(&path, serde_json::to_string(&sleeper).expect("JSON")).expect("written");
+        me.remove(&path);
+        assert!(path.exists(), "it is another's by now");
+        me.write(&path).expect("writable");
+        me.remove(&path);
+        assert!(!path.exists());
     }
 
     #[test]

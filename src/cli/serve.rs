@@ -4,10 +4,12 @@ mod both;
 
 use std::{path::PathBuf, sync::Arc};
 
+use nix::sys::stat::{Mode, umask};
+
 use super::{
     Failure, address,
     mount_settings::MountSettings,
-    runfile::{self, NodeRun},
+    runfile::{NodeRun, Run, RunFileError},
     runtime,
 };
 use crate::{
@@ -78,6 +80,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
+        // Whatever this process makes is its owner's alone, the files of libraries included.
+        umask(Mode::S_IRWXG | Mode::S_IRWXO);
         match &self.mount {
             Some(directory) if !self.worker => both::hold(directory, self.settings.options),
             Some(_) => self.serve_and_mount(),
@@ -93,10 +97,11 @@ impl Serve {
     fn config(&self) -> Result<ServeConfig, Failure> {
         let authority = Arc::new(Authority::load(&self.authority)?);
         let start = NodeRun::of_this_process()?;
-        // Of two processes with the same arguments the second is refused: it must not take the first one's place here.
-        let is_alone = |run: NodeRun| !runfile::is_alive(run.pid, &run.start);
-        if let Some(path) = self.run_file.as_ref().filter(|path| runfile::read(path).is_none_or(is_alone)) {
-            start.write(path).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        match self.run_file.as_ref().map_or(Ok(()), |path| start.write(path)) {
+            // Of two processes with the same arguments the second is refused by its directory: it must not take the first
+            // one's place here.
+            Err(RunFileError::Taken { .. }) | Ok(()) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(ServeConfig {
             authority,

@@ -14,7 +14,8 @@ use super::{
     volume::volumes,
 };
 use crate::{
-    node::NodeStatus,
+    limits,
+    node::{NodeStatus, Standing},
     pki::Authority,
     types::{FoundingId, NodeId},
     wire::admin::{Phase, Report},
@@ -72,9 +73,17 @@ pub(super) struct NodeView {
     pub(super) digest: Option<String>,
     /// Its disk is so full that it takes no entries as long as a majority does without it.
     pub(super) short_of_space: bool,
+    /// Its store waits for a file descriptor.
+    pub(super) lacks_descriptors: bool,
     /// Of which founding it is: the number that `cluster init` drew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) founding: Option<String>,
+    /// Times that its wall clock was set by a second or more since its process began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) clock_jumps: Option<u64>,
+    /// Milliseconds by which it is ahead of the median of the voters' clocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) clock_ahead_ms: Option<i64>,
     /// Why it does not answer, or is none of this cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problem: Option<String>,
@@ -88,6 +97,12 @@ pub(super) enum NodeState {
     Follower,
     /// Knows no leader.
     Alone,
+    /// Takes no part yet: no majority of the others has greeted it.
+    Waiting,
+    /// Takes no part: another process of the same node is alive.
+    Rival,
+    /// Takes no part: its data is older than what it had promised, and a leader has to refill it.
+    Forgetful,
     Prepared,
     Blank,
     Silent,
@@ -116,6 +131,7 @@ pub(super) struct VolumeView {
     pub(super) inodes: u64,
     pub(super) bytes: u64,
     pub(super) quota_bytes: Option<u64>,
+    pub(super) quota_inodes: Option<u64>,
     pub(super) digest: String,
 }
 
@@ -232,6 +248,9 @@ impl NodeView {
             digest: None,
             short_of_space: false,
             founding: answer.founding().map(|founding| founding.number.to_string()),
+            clock_jumps: None,
+            clock_ahead_ms: None,
+            lacks_descriptors: false,
             problem: None,
         };
         match &answer.report {
@@ -250,6 +269,7 @@ impl NodeView {
         self.pid = Some(report.process.pid);
         self.data = Some(report.process.data.clone());
         self.start.clone_from(&report.process.start);
+        self.lacks_descriptors = report.process.lacks_descriptors;
         self.state = match &report.phase {
             Phase::Blank => NodeState::Blank,
             Phase::Prepared { .. } => NodeState::Prepared,
@@ -258,7 +278,12 @@ impl NodeView {
                 self.committed = Some(status.committed.0);
                 self.digest = Some(format!("{:032x}", status.digest));
                 self.short_of_space = status.short_of_space;
+                self.clock_jumps = Some(status.clock.jumps);
+                self.clock_ahead_ms = status.clock.ahead_ms;
                 match leading {
+                    _ if status.standing == Standing::Waits => NodeState::Waiting,
+                    _ if status.standing == Standing::Rival => NodeState::Rival,
+                    _ if status.standing == Standing::Forgetful => NodeState::Forgetful,
                     Some(leading) if leading.id == status.id => NodeState::Leader,
                     Some(leading) if status.leader == Some(leading.id) => NodeState::Follower,
                     _ => NodeState::Alone,
@@ -303,6 +328,7 @@ fn volumes_of(status: &NodeStatus) -> Vec<VolumeView> {
         inodes: volume.inodes,
         bytes: volume.bytes,
         quota_bytes: volume.quota_bytes,
+        quota_inodes: volume.quota_inodes,
         digest: format!("{:032x}", volume.digest),
     };
     status.volumes.iter().map(view).collect()
@@ -333,7 +359,7 @@ fn text(view: &ClusterView) -> String {
             [
                 if node.id.is_empty() { "?".to_owned() } else { node.id.clone() },
                 node.addr.clone(),
-                if node.short_of_space { format!("{}, short of space", state_word(node)) } else { state_word(node) },
+                state_words(node),
                 number(node.applied),
                 number(node.pid.map(u64::from)),
                 node.data.clone().unwrap_or_else(|| "-".to_owned()),
@@ -375,11 +401,31 @@ fn text(view: &ClusterView) -> String {
     parts.join("\n\n")
 }
 
+fn state_words(node: &NodeView) -> String {
+    let troubles = [(node.short_of_space, ", short of space"), (node.lacks_descriptors, ", out of file descriptors")];
+    let mut words =
+        troubles.into_iter().filter(|(is_so, _)| *is_so).fold(state_word(node), |words, (_, trouble)| words + trouble);
+    let wrong = limits::CLOCK_WRONG_MIN.as_millis();
+    if let Some(ahead) = node.clock_ahead_ms.filter(|ahead| u128::from(ahead.unsigned_abs()) >= wrong) {
+        let side = if ahead < 0 { "behind" } else { "ahead" };
+        words.push_str(&format!(", clock {} s {side}", ahead.unsigned_abs() / 1000));
+    }
+    match node.clock_jumps {
+        None | Some(0) => {}
+        Some(1) => words.push_str(", clock was set once"),
+        Some(jumps) => words.push_str(&format!(", clock was set {jumps} times")),
+    }
+    words
+}
+
 fn state_word(node: &NodeView) -> String {
     match node.state {
         NodeState::Leader => "leads".to_owned(),
         NodeState::Follower => "follows".to_owned(),
         NodeState::Alone => "knows no leader".to_owned(),
+        NodeState::Waiting => "waits for a majority of the others".to_owned(),
+        NodeState::Rival => "takes no part: another process of this node is alive".to_owned(),
+        NodeState::Forgetful => "takes no part: its data is older than what it promised, and is refilled".to_owned(),
         NodeState::Prepared => "prepared, waits for the others".to_owned(),
         NodeState::Blank => "blank, waits to be founded".to_owned(),
         NodeState::Foreign => node.problem.clone().unwrap_or_else(|| "of another cluster".to_owned()),

@@ -9,7 +9,7 @@ use super::{
     runtime,
     status::{ClusterView, VolumeView},
 };
-use crate::{namespace::VolumeOptions, pki::check_volume_name};
+use crate::{limits, namespace::VolumeOptions, pki::check_volume_name};
 
 /// Make, list and delete volumes: trees of their own, with a root and credentials each.
 #[derive(Debug, clap::Subcommand)]
@@ -33,9 +33,12 @@ pub(super) struct Create {
     /// Permission bits of its root directory, octal.
     #[arg(long, value_name = "MODE", default_value = "755", value_parser = mode)]
     mode: u16,
-    /// Bytes of content it may hold, with K, M, G or T for powers of 1024 [default: no limit]
+    /// Bytes of content and extended attributes it may hold, with K, M, G or T for powers of 1024 [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     quota: Option<u64>,
+    /// Files, directories and other inodes it may have [default: 2097152, which is also the most]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=limits::INODES_MAX))]
+    quota_inodes: Option<u64>,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -91,7 +94,8 @@ impl Volume {
 
 impl Create {
     fn run(self) -> Result<(), Failure> {
-        let options = VolumeOptions { uid: self.owner.0, gid: self.owner.1, mode: self.mode, quota_bytes: self.quota };
+        let ((uid, gid), mode, quota_bytes, quota_inodes) = (self.owner, self.mode, self.quota, self.quota_inodes);
+        let options = VolumeOptions { uid, gid, mode, quota_bytes, quota_inodes };
         let change = Change::CreateVolume { name: self.name.clone(), options };
         runtime()?.block_on(async { self.target.administrator()?.change(&change).await })?;
         self.format.print(&Changed { volume: self.name }, |made| {
@@ -132,12 +136,13 @@ impl Delete {
 /// Volumes for people.
 pub(super) fn volumes(volumes: &[VolumeView]) -> String {
     table(
-        ["VOLUME", "ID", "FILES", "CONTENT", "QUOTA"],
+        ["VOLUME", "ID", "FILES", "QUOTA", "CONTENT", "QUOTA"],
         volumes.iter().map(|volume| {
             [
                 volume.name.clone(),
                 volume.id.to_string(),
                 volume.inodes.to_string(),
+                volume.quota_inodes.map_or_else(|| "-".to_owned(), |quota| quota.to_string()),
                 size(volume.bytes),
                 volume.quota_bytes.map_or_else(|| "-".to_owned(), size),
             ]

@@ -214,6 +214,28 @@ fn messages_of_an_earlier_connection_are_not_heard() {
     assert!(!scene.other.iter().any(|event| matches!(event, Event::Answered { .. })));
 }
 
+/// A full table of sessions ended every mount that came back to it.
+#[test]
+fn a_leader_without_room_is_asked_again_and_ends_nothing() {
+    let mut scene = Scene::new(&["a", "b"]);
+    let busy = || ToMount::Refused { refusal: Refusal::Busy, reason: "as many sessions as it takes".to_owned() };
+    for _ in 0..50 {
+        let dials = scene.connects.len();
+        while scene.connects.len() == dials && !matches!(scene.client.phase, Phase::Dialing { .. }) {
+            scene.pass(Duration::from_millis(10));
+        }
+        let connection = scene.connection();
+        scene.client.connected(scene.now, connection, LogIndex(0), Vec::new());
+        scene.drain();
+        scene.message(busy());
+    }
+    let said = scene.other.iter().filter(|event| matches!(event, Event::Notice(_))).count();
+    assert_eq!((said, scene.other.len()), (1, 1), "said once: {:?}", scene.other);
+    assert!(scene.now.since(Instant(0)) >= Duration::from_secs(1), "it does not ask in a tight circle");
+    scene.attach();
+    assert!(scene.client.is_attached());
+}
+
 #[test]
 fn a_permanent_refusal_ends_it_with_a_sentence() {
     let mut scene = Scene::new(&["a"]);

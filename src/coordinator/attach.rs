@@ -5,7 +5,7 @@ use crate::{
     limits,
     namespace::{Command, State, Volume},
     types::{
-        ConnectionId, Instant, LogIndex, SessionId,
+        ConnectionId, Instant, LogIndex, MountId, SessionId,
         message::{Hello, Refusal, ToMount, Welcome},
     },
 };
@@ -40,7 +40,9 @@ impl Coordinator {
                 hello.protocol.min,
                 hello.protocol.max
             );
-            return self.refuse(connection, Refusal::Permanent, reason);
+            // A mount that lives was welcomed by a node that it understands, and which may lead again.
+            let refusal = if hello.session.is_some() { Refusal::Busy } else { Refusal::Permanent };
+            return self.refuse(connection, refusal, reason);
         }
         let Some(volume) = state.volume(waiting.grant.volume) else {
             let name = &waiting.grant.name;
@@ -59,7 +61,7 @@ impl Coordinator {
             }
             None => match volume.session_of(hello.mount) {
                 Some(session) => self.attach(now, state, connection, hello, volume, session),
-                None => self.propose_session(state, connection, volume, &hello),
+                None => self.propose_session(now, state, connection, volume, hello.mount),
             },
         }
     }
@@ -67,7 +69,7 @@ impl Coordinator {
     /// What the entry that opens a session was refused with ends the connections that wait for it.
     pub(super) fn session_refused(&mut self, connections: Vec<ConnectionId>, reason: &str) {
         for connection in connections {
-            self.refuse(connection, Refusal::Permanent, format!("no session could be opened: {reason}"));
+            self.refuse(connection, Refusal::Busy, format!("no session could be opened: {reason}"));
         }
     }
 
@@ -85,16 +87,25 @@ impl Coordinator {
         }
     }
 
-    fn propose_session(&mut self, state: &State, connection: ConnectionId, volume: &Volume, hello: &Hello) {
-        let sessions: usize = state.volumes().map(|volume| volume.sessions().count()).sum();
-        if sessions + self.opening.len() >= limits::SESSIONS_MAX {
-            let reason = format!("the cluster has {sessions} sessions, {} at most", limits::SESSIONS_MAX);
-            return self.refuse(connection, Refusal::Permanent, reason);
+    fn propose_session(
+        &mut self,
+        now: Instant,
+        state: &State,
+        connection: ConnectionId,
+        volume: &Volume,
+        mount: MountId,
+    ) {
+        let key = (volume.id(), mount);
+        let Some(credential) = self.connections.get(&connection).map(|entry| entry.credential) else { return };
+        if self.opening.contains_key(&key) {
+            return;
         }
-        if self.opening.insert((volume.id(), hello.mount)) {
-            let origin = Origin::Open { volume: volume.id(), mount: hello.mount };
-            self.proposals.add_own(origin, volume.id(), Command::OpenSession { mount: hello.mount });
+        if let Err(reason) = self.room_for_session(now, state, credential) {
+            return self.refuse(connection, Refusal::Busy, reason);
         }
+        self.opening.insert(key, credential);
+        let origin = Origin::Open { volume: volume.id(), mount };
+        self.proposals.add_own(origin, volume.id(), Command::OpenSession { mount, credential });
     }
 
     fn attach(
@@ -147,7 +158,7 @@ impl Coordinator {
             volume: volume.id(),
             session,
             caught_up_at: at,
-            stamp: self.proposals.cluster_time(),
+            stamp: self.proposals.tell_time(),
             stores: Self::stores(state),
             inline_bytes_max: limits::INLINE_BYTES_MAX as u32,
             space: self.space,

@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    limits::{Retention, Timing},
+    limits::{Retention, SessionBounds, Timing},
     namespace::{Command, Entry, Reply},
     types::{
-        ConnectionId, Errno, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, VolumeId,
+        ConnectionId, CredentialId, Errno, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -18,6 +18,7 @@ pub struct Config {
     pub founding: FoundingId,
     pub timing: Timing,
     pub retention: Retention,
+    pub sessions: SessionBounds,
 }
 
 /// An entry that the state now includes.
@@ -38,6 +39,7 @@ pub enum Input {
     Opened {
         connection: ConnectionId,
         grant: Grant,
+        credential: CredentialId,
     },
     Message {
         connection: ConnectionId,
@@ -93,7 +95,7 @@ pub enum Input {
     },
     /// Whether calls have to wait: the state store is too far behind.
     Hold(bool),
-    /// Wall clock, nanoseconds since 1970.
+    /// Cluster time, nanoseconds since 1970. Nothing is proposed before it was told once.
     Clock(u64),
     /// Space of a majority of stores.
     Space(Space),

@@ -15,8 +15,10 @@ use crate::{
     },
 };
 
-/// Orphans that one entry reaps.
-const REAPED_MAX: usize = 1000;
+/// Orphans that one entry names: with all that hangs on them they are rows enough.
+const REAPED_MAX: usize = limits::REAPED_ROWS_MAX / 2;
+/// How many entries one after the other reap within a heartbeat, where there is much.
+const REAPS_PER_HEARTBEAT: u32 = 4;
 const _: () = assert!(REAPED_MAX <= limits::ENTRY_LIST_MAX);
 
 impl Coordinator {
@@ -43,7 +45,6 @@ impl Coordinator {
         let mut applied_calls = Vec::new();
         let mut opened = Vec::new();
         for AppliedEntry { index, entry, outcome, session, .. } in entries {
-            self.proposals.stamp_behind(entry.header.stamp);
             let key: Key = (entry.header.volume, entry.header.session);
             let of_volume = (key.0, SessionId(0))..=(key.0, SessionId(u64::MAX));
             if key.0 != VolumeId(0) {
@@ -53,7 +54,13 @@ impl Coordinator {
                 (Some(Origin::Command { ticket: Some(ticket) }), outcome) => {
                     self.outputs.push_back(Output::Carried { ticket, outcome });
                 }
-                (Some(Origin::Reap { volume }), _) => drop(self.reaping.remove(&volume)),
+                (Some(Origin::Reap { volume }), _) => {
+                    self.reaping.remove(&volume);
+                    if self.has_more_to_reap(state, volume, &entry.command) {
+                        let next = now.after(self.config.timing.heartbeat / REAPS_PER_HEARTBEAT);
+                        self.sweep_at = self.sweep_at.map(|at| at.min(next));
+                    }
+                }
                 (Some(Origin::EndHolds { key }), _) => drop(self.ending_holds.remove(&key)),
                 _ => {}
             }
@@ -67,7 +74,7 @@ impl Coordinator {
                         applied_calls.push((key, sequence, index));
                     }
                 }
-                Command::OpenSession { mount } => opened.push((key.0, mount, session, outcome.err())),
+                Command::OpenSession { mount, .. } => opened.push((key.0, mount, session, outcome.err())),
                 Command::CloseSessions { sessions } => {
                     sessions.into_iter().for_each(|session| self.end_session(now, state, (key.0, session)));
                 }
@@ -154,7 +161,7 @@ impl Coordinator {
         if !self.leads() {
             return;
         }
-        self.opening.retain(|(volume, _)| !gone(*volume));
+        self.opening.retain(|(volume, _), _| !gone(*volume));
         let waiting = self.connections_where(|phase| matches!(phase, Phase::Waiting(_)));
         waiting.into_iter().for_each(|connection| self.greet(now, state, connection));
     }
@@ -211,7 +218,7 @@ impl Coordinator {
         let Some(member) = self.members.get_mut(&key) else { return };
         let Some(connection) = member.connection else { return };
         if let Some(number) = member.grant(now, &self.config.timing) {
-            let stamp = self.proposals.cluster_time();
+            let stamp = self.proposals.tell_time();
             let message = ToMount::Lease { number, stamp, space: self.space, stores: Self::stores(state) };
             self.send(connection, message);
         }
@@ -246,14 +253,27 @@ impl Coordinator {
         for volume in state.volumes() {
             let inodes = self.reapable(volume);
             if !inodes.is_empty() && self.reaping.insert(volume.id()) {
-                if inodes.len() == REAPED_MAX {
-                    next = next.min(self.config.timing.heartbeat);
-                }
                 let origin = Origin::Reap { volume: volume.id() };
                 self.proposals.add_own(origin, volume.id(), Command::ReapOrphans { inodes });
             }
         }
+        for volume in state.deleted_volumes() {
+            if self.reaping.insert(volume) {
+                self.proposals.add_own(Origin::Reap { volume }, volume, Command::ShrinkVolume);
+            }
+        }
         self.sweep_at = Some(now.after(next));
+    }
+
+    /// Whether the entry, which is applied, had to leave something, or may have.
+    fn has_more_to_reap(&self, state: &State, id: VolumeId, command: &Command) -> bool {
+        match command {
+            Command::ReapOrphans { inodes } => {
+                let left = |ino: &Ino| state.volume(id).is_some_and(|volume| volume.inode(*ino).is_some());
+                inodes.len() == REAPED_MAX || inodes.last().is_some_and(left)
+            }
+            _ => state.deleted_volumes().any(|deleted| deleted == id),
+        }
     }
 
     /// Orphans that every session of the volume has seen lose their last name without having them open. A session that

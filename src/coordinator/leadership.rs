@@ -6,18 +6,26 @@ use super::{Connection, Coordinator, HandingOver, Output, Phase, Role, member::M
 use crate::{
     namespace::{Command, State},
     types::{
-        ConnectionId, Grant, Instant, NodeId, Term, VolumeId,
+        ConnectionId, CredentialId, Grant, Instant, NodeId, Term, VolumeId,
         message::{Refusal, ToMount},
     },
 };
 
 impl Coordinator {
     /// A mount has connected.
-    pub(super) fn open(&mut self, now: Instant, state: &State, connection: ConnectionId, grant: Grant) {
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        state: &State,
+        connection: ConnectionId,
+        grant: Grant,
+        credential: CredentialId,
+    ) {
         let (own, other) = (self.config.founding, grant.founding);
         let patience_until = now.after(self.patience());
         let phase = Phase::Silent;
-        self.connections.insert(connection, Connection { grant, phase, patience_until, sure_behind: None });
+        let opened = Connection { grant, credential, phase, patience_until, sure_behind: None };
+        self.connections.insert(connection, opened);
         // Before all else: a mount of another founding is told nothing of this one, not even who leads (PROTOCOL R67).
         if other != own {
             let reason = format!("it is of founding {own}, the credential is for founding {other}");

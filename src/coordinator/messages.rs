@@ -99,6 +99,17 @@ impl Coordinator {
         if let Err(invalid) = validate::check(&operation) {
             return self.refuse(speaker.connection, Refusal::Protocol, format!("call {sequence} carries {invalid}"));
         }
+        let members = &self.members;
+        let wanted = |origin| match origin {
+            Origin::Call { key, sequence } => {
+                members.get(&key).is_some_and(|member| member.calls.get(&sequence) == Some(&Call::Queued))
+            }
+            _ => true,
+        };
+        if !self.proposals.has_room(operation.weight(), wanted) {
+            let reason = "too many calls wait for their place in the log; they are taken when there is room".to_owned();
+            return self.refuse(speaker.connection, Refusal::Busy, reason);
+        }
         let Some(member) = self.members.get_mut(&speaker.key) else { return };
         member.calls.insert(sequence, Call::Queued);
         let origin = Origin::Call { key: speaker.key, sequence };

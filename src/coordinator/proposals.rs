@@ -33,33 +33,51 @@ struct Draft {
     entry: Entry,
 }
 
+impl Draft {
+    /// Bytes that a call holds while it waits; the leader's own entries are few and small.
+    fn weight(&self) -> usize {
+        match &self.entry.command {
+            Command::Operation(operation) => operation.weight(),
+            _ => 0,
+        }
+    }
+}
+
 /// Entries that wait, that the replica is looking at, and that stand in the log.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     queue: VecDeque<Draft>,
+    /// Bytes of the calls in it.
+    waiting_bytes: usize,
     offered: BTreeMap<u64, (Draft, u64)>,
     standing: BTreeMap<LogIndex, (Origin, u64)>,
     in_flight_bytes: u64,
     next_token: u64,
     /// The replica refused: nothing is offered before this.
     stalled_until: Option<Instant>,
-    clock: u64,
+    /// Cluster time; nothing is stamped before it is known.
+    clock: Option<u64>,
+    /// The last stamp given to an entry, or told a mount that stamps by it.
     last_stamp: Stamp,
 }
 
 impl Proposals {
     pub(super) const fn set_clock(&mut self, nanoseconds: u64) {
-        self.clock = nanoseconds;
+        self.clock = Some(nanoseconds);
     }
 
-    /// No stamp up to this one is given any more.
+    /// Stamps go on behind this one, unless it is far ahead of the clock.
     pub(super) fn stamp_behind(&mut self, stamp: Stamp) {
         self.last_stamp = self.last_stamp.max(stamp);
     }
 
-    /// Cluster time now.
-    pub(super) fn cluster_time(&self) -> Stamp {
-        Stamp(self.clock).max(self.last_stamp)
+    /// Cluster time, for who stamps by it: no entry gets an earlier stamp from here on, unless the clock is set back.
+    pub(super) fn tell_time(&mut self) -> Stamp {
+        // Without a clock nobody stamps by it: a lease rests on a round of heartbeats, with which clocks become known.
+        if let Some(clock) = self.clock {
+            self.last_stamp = stamp_at(clock, self.last_stamp);
+        }
+        self.last_stamp
     }
 
     /// Puts an entry of the leader itself at the end of the queue.
@@ -78,7 +96,18 @@ impl Proposals {
     ) {
         let header =
             EntryHeader { feature_level: FEATURE_LEVEL, volume, session, sequence, answered, stamp: Stamp::default() };
-        self.queue.push_back(Draft { origin, entry: Entry { header, command } });
+        let draft = Draft { origin, entry: Entry { header, command } };
+        self.waiting_bytes += draft.weight();
+        self.queue.push_back(draft);
+    }
+
+    /// Whether a call of so many bytes may wait, too. What nobody wants any more is let go of first.
+    pub(super) fn has_room(&mut self, bytes: usize, mut wanted: impl FnMut(Origin) -> bool) -> bool {
+        if self.waiting_bytes + bytes > limits::WAITING_CALL_BYTES_MAX {
+            self.queue.retain(|draft| wanted(draft.origin));
+            self.waiting_bytes = self.queue.iter().map(Draft::weight).sum();
+        }
+        self.waiting_bytes + bytes <= limits::WAITING_CALL_BYTES_MAX
     }
 
     /// Offers what waits to the replica, as far as the bound allows. `wanted` says whether a draft still is. Returned are
@@ -92,16 +121,17 @@ impl Proposals {
         outputs: &mut VecDeque<Output>,
     ) -> Vec<Origin> {
         let mut too_large = Vec::new();
-        if self.stalled_until.is_some_and(|until| now < until) {
+        let Some(clock) = self.clock.filter(|_| self.stalled_until.is_none_or(|until| until <= now)) else {
             return too_large;
-        }
+        };
         self.stalled_until = None;
         while self.in_flight_bytes < IN_FLIGHT_BYTES_MAX {
             let Some(mut draft) = self.queue.pop_front() else { break };
+            self.waiting_bytes -= draft.weight();
             if !wanted(draft.origin) {
                 continue;
             }
-            self.last_stamp = Stamp(self.clock.max(self.last_stamp.0.saturating_add(1)));
+            self.last_stamp = stamp_at(clock, Stamp(self.last_stamp.0.saturating_add(1)));
             draft.entry.header.stamp = self.last_stamp;
             let data = draft.entry.encode();
             if data.len() > limits::ENTRY_BYTES_MAX {
@@ -130,6 +160,7 @@ impl Proposals {
         let origin = draft.origin;
         // Several may be refused in a row: they come back in the order of their tokens, so the older stays in front.
         let behind = self.queue.iter().take_while(|other| other.entry.header.stamp != Stamp::default()).count();
+        self.waiting_bytes += draft.weight();
         self.queue.insert(behind, draft);
         self.stalled_until = Some(again_at);
         Some(origin)
@@ -155,7 +186,7 @@ impl Proposals {
                 _ => None,
             })
             .collect();
-        self.in_flight_bytes = 0;
+        (self.in_flight_bytes, self.waiting_bytes) = (0, 0);
         self.stalled_until = None;
         tickets
     }
@@ -166,10 +197,21 @@ impl Proposals {
     }
 }
 
+/// A stamp by this clock that is not before `least`. Where that is so far ahead that the clock will not soon be there, it
+/// comes from one that was wrong, and does not count: each inode keeps its own times from running backwards.
+fn stamp_at(clock: u64, least: Stamp) -> Stamp {
+    let ahead_max = limits::STAMP_AHEAD_MAX.as_nanos() as u64;
+    if least.0.saturating_sub(clock) > ahead_max { Stamp(clock) } else { least.max(Stamp(clock)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::types::NodeId;
+
+    fn proposals() -> Proposals {
+        Proposals { clock: Some(0), ..Proposals::default() }
+    }
 
     fn offered(proposals: &mut Proposals, now: Instant) -> Vec<(u64, Entry)> {
         let mut outputs = VecDeque::new();
@@ -198,7 +240,7 @@ mod tests {
 
     #[test]
     fn stamps_grow_though_the_clock_stands_or_runs_backwards() {
-        let mut proposals = Proposals::default();
+        let mut proposals = proposals();
         proposals.stamp_behind(Stamp(100));
         let mut stamps = Vec::new();
         for clock in [50, 50, 300, 200] {
@@ -207,12 +249,48 @@ mod tests {
             stamps.extend(offered(&mut proposals, Instant(0)).iter().map(|(_, entry)| entry.header.stamp.0));
         }
         assert_eq!(stamps, [101, 102, 300, 301]);
-        assert_eq!(proposals.cluster_time(), Stamp(301));
+        assert_eq!(proposals.tell_time(), Stamp(301));
+    }
+
+    #[test]
+    fn what_a_mount_was_told_is_not_before_what_is_stamped_then() {
+        let mut proposals = proposals();
+        proposals.set_clock(1000);
+        assert_eq!(proposals.tell_time(), Stamp(1000));
+        proposals.set_clock(900);
+        add(&mut proposals, 1);
+        assert_eq!(offered(&mut proposals, Instant(0))[0].1.header.stamp, Stamp(1001));
+    }
+
+    /// The clock of a cluster's only voter was 30 days ahead and is right again: so were all stamps from then on, for 30
+    /// days.
+    #[test]
+    fn a_stamp_far_ahead_of_the_clock_drags_no_others_along() {
+        const DAYS_30: u64 = 30 * 24 * 3600 * 1_000_000_000;
+        let mut proposals = proposals();
+        let mut stamps = Vec::new();
+        for clock in [1_000, 1_000 + DAYS_30, 2_000, 2_000, 3_000] {
+            proposals.set_clock(clock);
+            add(&mut proposals, 1);
+            stamps.extend(offered(&mut proposals, Instant(0)).iter().map(|(_, entry)| entry.header.stamp.0));
+        }
+        assert_eq!(stamps, [1_000, 1_000 + DAYS_30, 2_000, 2_001, 3_000]);
+        proposals.stamp_behind(Stamp(1_000 + DAYS_30));
+        assert_eq!(proposals.tell_time(), Stamp(3_000), "a leader takes over a state with such a stamp");
+    }
+
+    #[test]
+    fn nothing_is_stamped_before_it_is_known_what_time_it_is() {
+        let mut proposals = Proposals::default();
+        add(&mut proposals, 1);
+        assert_eq!(offered(&mut proposals, Instant(0)), []);
+        proposals.set_clock(7);
+        assert_eq!(offered(&mut proposals, Instant(0))[0].1.header.stamp, Stamp(7));
     }
 
     #[test]
     fn what_was_refused_comes_first_again_in_order_after_the_pause_with_new_stamps() {
-        let mut proposals = Proposals::default();
+        let mut proposals = proposals();
         (1..=3).for_each(|node| add(&mut proposals, node));
         let first = offered(&mut proposals, Instant(0));
         add(&mut proposals, 4);
@@ -230,7 +308,7 @@ mod tests {
 
     #[test]
     fn bytes_in_the_log_are_bounded_and_free_again_when_applied() {
-        let mut proposals = Proposals::default();
+        let mut proposals = proposals();
         let name = "x".repeat(100_000);
         for _ in 0..200 {
             let command = Command::DeleteVolume { name: name.clone() };
@@ -249,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_draft_nobody_wants_any_more_is_not_offered() {
-        let mut proposals = Proposals::default();
+        let mut proposals = proposals();
         add(&mut proposals, 1);
         let mut outputs = VecDeque::new();
         assert_eq!(proposals.offer(Instant(0), |_| false, &mut outputs), []);
@@ -260,7 +338,7 @@ mod tests {
     fn what_no_entry_can_carry_is_not_offered() {
         let origin = |ticket| Origin::Command { ticket: Some(ticket) };
         let is_taken = |bytes: usize| {
-            let mut proposals = Proposals::default();
+            let mut proposals = proposals();
             let command = Command::DeleteVolume { name: "x".repeat(bytes) };
             proposals.add_own(origin(bytes as u64), VolumeId(0), command);
             let mut outputs = VecDeque::new();
@@ -282,8 +360,38 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_wait_are_bounded_and_make_room_when_nobody_wants_them() {
+        let mut proposals = proposals();
+        let origin = |number| Origin::Call { key: (VolumeId(1), SessionId(number)), sequence: Sequence(1) };
+        let operation = |bytes: usize| crate::namespace::Operation::SetXattr {
+            ino: crate::types::Ino::ROOT,
+            name: crate::types::XattrName::new(b"user.a").expect("a name"),
+            value: vec![0; bytes].into(),
+            mode: crate::namespace::operation::XattrMode::Set,
+            clear_sgid: false,
+        };
+        let each = operation(60_000).weight();
+        let mut count = 0;
+        while proposals.has_room(each, |_| true) {
+            let command = Command::Operation(operation(60_000));
+            proposals.add(origin(count % 2), VolumeId(1), SessionId(count % 2), Sequence(1), Vec::new(), command);
+            count += 1;
+        }
+        assert_eq!(count as usize, limits::WAITING_CALL_BYTES_MAX / each);
+        assert!(proposals.has_room(each, |of| of == origin(1)), "half of them go");
+        assert_eq!(proposals.queue.len() as u64, count / 2);
+        while !offered(&mut proposals, Instant(0)).is_empty() {
+            (1..=proposals.next_token).for_each(|token| proposals.taken(token, LogIndex(token)));
+            for token in 1..=proposals.next_token {
+                let _ = proposals.applied(LogIndex(token));
+            }
+        }
+        assert_eq!((proposals.queue.len(), proposals.waiting_bytes), (0, 0));
+    }
+
+    #[test]
     fn abandoning_tells_every_open_ticket_once() {
-        let mut proposals = Proposals::default();
+        let mut proposals = proposals();
         (1..=2).for_each(|node| add(&mut proposals, node));
         let first = offered(&mut proposals, Instant(0));
         proposals.taken(first[0].0, LogIndex(1));

@@ -3,6 +3,7 @@
 
 mod attaching;
 mod completing;
+mod crowding;
 mod failing_over;
 mod handing_over;
 mod holding;
@@ -13,16 +14,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::{
-    limits::{self, Retention, Timing},
+    limits::{self, Retention, SessionBounds, Timing},
     namespace::{Command, Entry, Founding, NewNode, NodeInfo, Operation, Reply, VolumeOptions},
     types::{
-        Access, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Sequence, Stamp,
+        Access, ClusterId, CredentialId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Sequence, Stamp,
         message::{ProtocolRange, ToLeader, Welcome},
     },
 };
 
 const T: Timing = Timing::DEFAULT;
 const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(77), number: FoundingNumber(1) };
+const SESSIONS: SessionBounds = SessionBounds { total: 64, per_credential: 12 };
 const ME: NodeId = NodeId(1);
 
 fn node(id: u64) -> NodeInfo {
@@ -90,7 +92,7 @@ impl Bench {
     fn following() -> Self {
         let state = founded();
         let coordinator = Coordinator::new(
-            Config { founding: FOUNDING, timing: T, retention: Retention::DEFAULT },
+            Config { founding: FOUNDING, timing: T, retention: Retention::DEFAULT, sessions: SESSIONS },
             &state,
             LogIndex(1),
         );
@@ -150,6 +152,7 @@ impl Bench {
         self.term = Term(self.term.0 + 1);
         self.proposed.clear();
         let attach_grace = T.attach_grace();
+        self.input(Input::Clock(self.state.last_stamp().0));
         self.input(Input::Leadership { leader: Some(ME), term: self.term, leading: true, attach_grace });
         self.index = self.index.next();
         self.proposed.push_back((self.index, Bytes::new()));
@@ -197,9 +200,13 @@ impl Bench {
     }
 
     fn connect_with(&mut self, grant: Grant) -> ConnectionId {
+        self.connect_by(grant, CredentialId(1))
+    }
+
+    fn connect_by(&mut self, grant: Grant, credential: CredentialId) -> ConnectionId {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        self.input(Input::Opened { connection, grant });
+        self.input(Input::Opened { connection, grant, credential });
         connection
     }
 

@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     io::Write,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::MetadataExt,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread,
@@ -12,6 +15,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::worker::Worker;
+use crate::holder::link::remove_socket;
 
 /// What a report is made of.
 pub(super) struct Reporter {
@@ -22,7 +26,11 @@ pub(super) struct Reporter {
 
 /// The socket; it goes with this value.
 #[derive(Debug)]
-pub(super) struct Control(PathBuf);
+pub(super) struct Control {
+    path: PathBuf,
+    /// Device and inode: a successor's socket may be in its place by the time it goes.
+    id: (u64, u64),
+}
 
 impl Control {
     /// Answers at `path` from now on; what an earlier worker left there is replaced.
@@ -30,11 +38,9 @@ impl Control {
     /// # Errors
     /// As bind(2); a path of more than 107 bytes is refused.
     pub(super) fn listen(path: &Path, reporter: Reporter) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_socket(path)?;
         let listener = UnixListener::bind(path)?;
+        let about = fs::symlink_metadata(path)?;
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if let Err(error) = stream.and_then(|stream| reporter.tell(stream)) {
@@ -42,14 +48,16 @@ impl Control {
                 }
             }
         });
-        Ok(Self(path.to_owned()))
+        Ok(Self { path: path.to_owned(), id: (about.dev(), about.ino()) })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         // A path that is gone already is what we want.
-        fs::remove_file(&self.0).ok();
+        if fs::symlink_metadata(&self.path).is_ok_and(|about| (about.dev(), about.ino()) == self.id) {
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 

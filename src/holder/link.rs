@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        unix::fs::FileTypeExt,
+    },
     path::Path,
 };
 
@@ -149,10 +152,7 @@ impl Listener {
     /// As bind(2); a path of more than 107 bytes is refused.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let (end, address) = named(path)?;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_socket(path)?;
         socket::bind(end.as_raw_fd(), &address)?;
         socket::listen(&end, Backlog::new(4)?)?;
         Ok(Self(end))
@@ -169,6 +169,19 @@ impl Listener {
                 accepted => return Ok(Link(descriptor::own(accepted?))),
             }
         }
+    }
+}
+
+/// Takes a socket away, whose process has ended; what is there but no socket stays. Nothing there is no error.
+///
+/// # Errors
+/// `AlreadyExists` for what is no socket; as unlink(2).
+pub fn remove_socket(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(about) if about.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no socket, and was left as it is")),
     }
 }
 

@@ -66,6 +66,7 @@ impl Mount {
             self.locks_lost(now, locking.lost);
         }
         self.resume(now, &delegated);
+        self.next_turns(now);
         self.give_answers(now);
     }
 
@@ -94,6 +95,9 @@ impl Mount {
     pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
         self.invalidations.notified(ticket);
         self.stored_last_byte(ticket);
+        if let Some(ino) = self.refills.notified(ticket) {
+            self.resume_parked(now, ino);
+        }
         let freed: Vec<u64> = self
             .waiting
             .iter()
@@ -247,6 +251,10 @@ impl Mount {
         let purpose = self.purposes.get(&header.sequence).copied().filter(|_| is_ours);
         if is_ours && purpose.is_none() {
             self.client.seen_in_log(header.sequence);
+            // A create that was given up may have brought a turn.
+            if let Ok(Reply::Made { ino }) = applied.outcome {
+                self.look_at_turn(ino);
+            }
         }
         for change in &applied.effects.changes {
             match change {
@@ -344,8 +352,9 @@ impl Mount {
         let ino = *ino;
         match &waiting.kind {
             Kind::Create { flags, .. } | Kind::MakeUnnamed { flags, .. } => {
+                let flags = *flags;
                 // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
-                let fh = self.handles.open(ino, flags.append, flags.write);
+                let fh = self.open_handle(ino, flags);
                 let attributes = self.attributes(ino);
                 if let Some(waiting) = self.waiting.get_mut(unique)
                     && let Kind::Create { made, .. } | Kind::MakeUnnamed { made, .. } = &mut waiting.kind

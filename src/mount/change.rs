@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    Caller, Mount, Notification, OpenFlags, Purpose, Request, Response, Timer,
+    Caller, Mount, OpenFlags, Purpose, Request, Response, Timer,
     flush::Overlay,
     waiting::{Kind, Waiting},
 };
@@ -163,13 +163,15 @@ impl Mount {
                 let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
                 self.answer(now, unique, result);
             }
-            (Kind::Append { ino, offset, length, is_direct }, Ok(_)) => {
+            (Kind::Append { ino, offset, length, is_direct }, Ok(reply)) => {
                 let (ino, offset, length, is_direct) = (*ino, *offset, *length, *is_direct);
+                if let Reply::Written { size, .. } = reply {
+                    waiting.written = Some((ino, size.saturating_sub(length.into()), size));
+                }
                 self.answer(now, unique, Ok(Response::Written { length }));
-                if !is_direct && self.lookups.is_known(ino) {
+                if !is_direct {
                     // The kernel keeps the bytes where it believed the end to be.
-                    let pages = Notification::Pages { ino, offset, length: 0 };
-                    self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
+                    self.drop_pages(ino, (offset, u64::MAX));
                 }
             }
             // Its turn comes by an entry of another.
@@ -207,6 +209,7 @@ impl Mount {
             Kind::Lock { ino, claim, .. } => sequence.map(|call| (call, (*ino, *claim))),
             _ => None,
         };
+        let opening = if let Kind::Opening { ino, .. } = waiting.kind { Some(ino) } else { None };
         self.finish(now, unique, Err(errno));
         if let Some(job) = job {
             self.abandon_job(now, job, errno);
@@ -216,6 +219,9 @@ impl Mount {
         }
         if let Some((call, lock)) = lock {
             self.take_lock_back(now, call, lock);
+        }
+        if let Some(ino) = opening {
+            self.turn_given_up(now, ino, unique);
         }
         if let Some(fh) = handle {
             self.release(now, fh);
@@ -369,7 +375,7 @@ impl Mount {
         let (attributes, ino, fh) = match (made, outcome) {
             (Some((attributes, fh)), _) => (Some(attributes), attributes.ino, fh),
             // A snapshot brought the file, its entry was never seen here.
-            (None, Ok(Reply::Made { ino })) => (None, ino, self.handles.open(ino, flags.append, flags.write)),
+            (None, Ok(Reply::Made { ino })) => (None, ino, self.open_handle(ino, flags)),
             (None, _) => return self.answer(now, unique, Err(Errno::EIO)),
         };
         let result = self.created_as(ino, (parent, name), fh, flags, attributes);
@@ -436,7 +442,12 @@ impl Mount {
         if attributes.kind != FileKind::File || !may_access(caller, &attributes, flags.write || flags.truncate) {
             return self.answer(now, unique, Err(Errno::ESTALE));
         }
-        let fh = self.handles.open(ino, flags.append, flags.write);
+        if self.needs_turn(ino) {
+            // Not while the kernel holds the directory's lock.
+            self.expect_another_try(now);
+            return self.answer(now, unique, Err(Errno::ESTALE));
+        }
+        let fh = self.open_handle(ino, flags);
         if flags.truncate {
             if let Some(waiting) = self.waiting.get_mut(unique) {
                 waiting.sequence = None;

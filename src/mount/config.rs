@@ -160,6 +160,8 @@ pub struct MountCounters {
     pub delegations_lost: u64,
     /// Times this mount asked for one that another has.
     pub recalls_sent: u64,
+    /// WRITEs whose pages were dropped behind them, because a READ may have filled these from before.
+    pub pages_refilled: u64,
     /// Writes that were complete before they were answered.
     pub writes_through: u64,
 }

@@ -264,7 +264,7 @@ impl Mount {
     /// Whether the request must wait until another mount has given the file's delegation back.
     pub(super) fn must_recall(&self, request: &Request) -> Option<Ino> {
         let ino = match request {
-            Request::Getattr { ino }
+            Request::Getattr { ino, .. }
             | Request::Read { ino, .. }
             | Request::Open { ino, .. }
             | Request::Getxattr { ino, .. }
@@ -277,6 +277,12 @@ impl Mount {
     }
 
     pub(super) fn park(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, request: Request) {
+        self.set_aside(now, unique, caller, ino, request);
+        self.recall(now, ino);
+    }
+
+    /// Keeps the request until `resume_parked`.
+    pub(super) fn set_aside(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, request: Request) {
         let pages = match &request {
             Request::Read { offset, length, .. } => {
                 let end = offset.saturating_add(u64::from(*length)).next_multiple_of(PAGE_BYTES);
@@ -288,7 +294,6 @@ impl Mount {
         waiting.pages = pages;
         self.wait(now, unique, waiting);
         self.parked.entry(ino).or_default().push(unique);
-        self.recall(now, ino);
     }
 
     /// Has the leader ask the holder, now and again until the delegation is gone.
@@ -330,7 +335,7 @@ impl Mount {
         }
     }
 
-    fn resume_parked(&mut self, now: Instant, ino: Ino) {
+    pub(super) fn resume_parked(&mut self, now: Instant, ino: Ino) {
         for unique in self.parked.remove(&ino).unwrap_or_default() {
             let is_parked = |waiting: &Waiting| matches!(waiting.kind, Kind::Parked { .. });
             if !self.waiting.get(unique).is_some_and(is_parked) {

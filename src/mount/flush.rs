@@ -424,6 +424,7 @@ impl Mount {
             _ => {}
         }
         for ino in job.inodes {
+            self.turn_step_ended(now, ino, id, outcome.err());
             self.tidy(ino);
         }
     }
@@ -567,6 +568,7 @@ impl Mount {
 
     /// The inode is gone for good: nothing of it can be written any more, and nobody can ask.
     pub(super) fn inode_freed(&mut self, now: Instant, ino: Ino) {
+        self.refills.forget(ino);
         let Some(file) = self.files.get_mut(&ino) else { return };
         self.dirty_bytes -= file.dirty.bytes();
         file.dirty.take();

@@ -13,7 +13,7 @@ use super::{
     waiting::{Kind, Waiting},
 };
 use crate::{
-    namespace::{Operation, Volume, locks::HeldLock},
+    namespace::{Companion, Operation, Volume, locks::HeldLock},
     types::{Errno, Ino, Instant, LockClaim, LockFamily, LockHolder, LogIndex, Sequence, SessionId},
 };
 
@@ -35,6 +35,9 @@ impl Mount {
         caller: Caller,
         (ino, claim, waits): (Ino, LockClaim, bool),
     ) {
+        if self.turns.is_lost(ino, claim.fh) {
+            return self.respond(unique, Err(Errno::EIO));
+        }
         // What was written before is not under the lock.
         self.flush(now, ino);
         let kind = Kind::Lock { ino, claim, waits, is_queued: false };
@@ -73,10 +76,11 @@ impl Mount {
         self.has_lock(ino, |held| held.claim.family == LockFamily::Fcntl)
     }
 
-    /// Since when this mount has what it holds, where it holds a lock of the file: what is written now names it.
+    /// Since when this mount has what it holds, where a lock protects the file: what is written now names it.
     pub(super) fn fence(&self, ino: Ino) -> Option<LogIndex> {
         let session = self.client.session()?;
-        let is_locked = self.volume().locks().holds(session, ino);
+        // The log of a database is written under locks of the files beside it.
+        let is_locked = self.volume().locks().holds(session, ino) || self.volume().is_companion(ino, Companion::Log);
         self.volume().session(session).filter(|_| is_locked).map(|session| session.holds_since)
     }
 
@@ -127,6 +131,11 @@ impl Mount {
     /// What was written under the locks is refused by apply, and its writers are told.
     pub(super) fn locks_lost(&mut self, now: Instant, lost: Vec<(Ino, Vec<u64>)>) {
         let mut count = 0;
+        // What a lost lock protected beside its own file.
+        let logs = if lost.is_empty() { Vec::new() } else { self.turns.logs() };
+        for fh in logs {
+            count += u64::from(self.handles.lose_lock(fh));
+        }
         for (ino, handles) in lost {
             for fh in handles {
                 count += u64::from(self.handles.lose_lock(fh));
@@ -141,6 +150,7 @@ impl Mount {
             )));
         }
         self.wait_again(now);
+        self.next_turns(now);
     }
 
     /// The answer to a call that got its lock in this entry. Where a snapshot brought both, nothing was seen of a later one
@@ -175,6 +185,10 @@ impl Mount {
             self.locks_lost(now, handles_of(before, session));
         }
         self.look_for_turns(now);
+        for ino in self.volume().locks().files_of(session).collect::<Vec<_>>() {
+            self.look_at_turn(ino);
+        }
+        self.next_turns(now);
     }
 
     /// The answer says that the call has a place in a queue, and the replica is as new. Where a snapshot brought the
@@ -241,7 +255,7 @@ impl Mount {
         queued.collect()
     }
 
-    fn has_lock(&self, ino: Ino, is_it: impl Fn(&HeldLock) -> bool) -> bool {
+    pub(super) fn has_lock(&self, ino: Ino, is_it: impl Fn(&HeldLock) -> bool) -> bool {
         let Some(session) = self.client.session() else { return false };
         let file = self.volume().locks().file(ino);
         file.is_some_and(|file| file.held().iter().any(|held| held.session == session && is_it(held)))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     namespace::{AllocateMode, NewNode, RenameMode, XattrMode},
-    types::{AttributeChanges, Attributes, FileKind, Ino, LockClaim, Name, XattrName, message::Space},
+    types::{AttributeChanges, Attributes, FileKind, Ino, LockClaim, Name, XattrName, message::VolumeSpace},
 };
 
 /// Who asks. The kernel has checked permissions already (default_permissions).
@@ -56,8 +56,10 @@ pub enum Request {
     Forget {
         inodes: Vec<(Ino, u64)>,
     },
+    /// `for_read`: the kernel wants to know how long the file is, and shows the rest to nobody.
     Getattr {
         ino: Ino,
+        for_read: bool,
     },
     Setattr {
         ino: Ino,
@@ -275,8 +277,5 @@ pub enum Response {
     /// Size of an xattr value or list.
     Size(u32),
     Offset(u64),
-    Statfs {
-        space: Space,
-        files: u64,
-    },
+    Statfs(VolumeSpace),
 }

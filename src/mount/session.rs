@@ -72,6 +72,7 @@ impl Mount {
             self.is_fresh = true;
             self.become_ready(now);
             self.retry_all_writers(now);
+            self.next_turns(now);
             if self.counters.leases_lost > 0 {
                 self.outputs.push_back(Output::Notice("the lease is back: this mount is in step again".to_owned()));
             }

@@ -10,6 +10,8 @@ mod lease;
 mod locks;
 mod model;
 mod opens;
+mod refills;
 mod scene;
 mod session;
 mod tree;
+mod turns;

@@ -23,9 +23,12 @@ impl Mount {
     pub(super) fn look(&mut self, caller: Caller, request: Request) -> Result<Response, Errno> {
         match request {
             Request::Lookup { parent, name } => self.lookup(caller, parent, &name),
-            Request::Getattr { ino } => {
-                let attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
+            Request::Getattr { ino, for_read } => {
+                let mut attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
                 let ttl = self.attributes_ttl(caller, ino);
+                if for_read && ttl == Duration::ZERO {
+                    attributes.mtime = self.mtime_for_read(ino, attributes.mtime);
+                }
                 Ok(Response::Attributes { attributes, ttl })
             }
             Request::Readlink { ino } => {
@@ -36,7 +39,7 @@ impl Mount {
             Request::Opendir { ino } => self.opendir(ino),
             Request::Releasedir { .. } | Request::Fsyncdir { .. } => Ok(Response::Done),
             Request::Readdir { ino, offset, length } => self.readdir(ino, offset, length),
-            Request::Statfs => Ok(Response::Statfs { space: self.client.space(), files: self.volume().inode_count() }),
+            Request::Statfs => Ok(Response::Statfs(self.volume().space(self.client.space()))),
             Request::Getxattr { ino, name, length } => self.getxattr(ino, &name, length),
             Request::Listxattr { ino, length } => self.listxattr(ino, length),
             Request::SeekData { ino, offset } => {
@@ -61,7 +64,7 @@ impl Mount {
         }
     }
 
-    /// OPEN. Nothing but a truncation needs the leader. The inode's own number of open handles is what the leader is
+    /// OPEN. Nothing but a truncation, and a file that one mount at a time may have open, needs the leader. The inode's own number of open handles is what the leader is
     /// told when its last name goes (PROTOCOL R15).
     pub(super) fn open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, flags: OpenFlags) {
         if let Err(errno) = self.may_open(ino) {
@@ -70,7 +73,10 @@ impl Mount {
             }
             return self.respond(unique, Err(errno));
         }
-        let fh = self.handles.open(ino, flags.append, flags.write);
+        if self.needs_turn(ino) {
+            return self.wait_for_turn(now, unique, caller, ino, flags);
+        }
+        let fh = self.open_handle(ino, flags);
         if !flags.truncate {
             let opened = self.opened_as(ino, fh, flags);
             return self.respond(unique, Ok(Response::Opened(opened)));
@@ -128,6 +134,7 @@ impl Mount {
         for (ino, count) in inodes {
             if self.lookups.forget(*ino, *count) {
                 self.missing.forget_directory(*ino);
+                self.refills.forget(*ino);
                 if self.handles.file_forgotten(*ino) {
                     self.tidy(*ino);
                 }
@@ -146,7 +153,7 @@ impl Mount {
         }
     }
 
-    fn may_open(&self, ino: Ino) -> Result<(), Errno> {
+    pub(super) fn may_open(&self, ino: Ino) -> Result<(), Errno> {
         let inode = self.volume().inode(ino).ok_or(Errno::ESTALE)?;
         match inode.kind {
             // Its last name is gone and the leader was told that nobody here has it: it may be freed at any time.

@@ -36,6 +36,11 @@ pub(crate) enum Kind {
         flags: OpenFlags,
         made: Option<(Attributes, u64)>,
     },
+    /// An OPEN that waits for this mount's turn.
+    Opening {
+        ino: Ino,
+        flags: OpenFlags,
+    },
     /// The truncation of an open that found an existing file.
     OpenTruncate {
         ino: Ino,
@@ -108,6 +113,8 @@ pub(crate) struct Waiting {
     pub(crate) is_rename: bool,
     /// Pages that the kernel keeps locked until the answer: inode, begin and end.
     pub(crate) pages: Option<(Ino, u64, u64)>,
+    /// Bytes that a WRITE puts into a file: inode, begin and end.
+    pub(crate) written: Option<(Ino, u64, u64)>,
     /// A foreign change of one of its names was applied meanwhile: the kernel will believe something that is not so.
     pub(crate) collided: bool,
     /// Foreign entries that are acknowledged only when its names were invalidated after its answer (PROTOCOL R23).
@@ -134,6 +141,7 @@ impl Waiting {
             names: Vec::new(),
             is_rename: false,
             pages: None,
+            written: None,
             collided: false,
             held: Vec::new(),
             tickets: BTreeSet::new(),

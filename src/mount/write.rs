@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::{
-    Caller, Mount, Notification, Response, Timer, WriteFlags,
+    Caller, Mount, Response, Timer, WriteFlags,
     delegation::Right,
     flush::Overlay,
     waiting::{Kind, Waiting},
@@ -69,6 +69,7 @@ impl Mount {
         }
         let is_direct = self.handles.is_direct(fh);
         let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Write { ino, fh, offset, data, flags });
+        waiting.written = Some((ino, offset, offset.saturating_add(length.into())));
         if !is_direct {
             let (begin, end) = locked_by(offset, length);
             waiting.pages = Some((ino, begin, end));
@@ -125,8 +126,12 @@ impl Mount {
     pub(super) fn release(&mut self, now: Instant, fh: u64) {
         let Some(ino) = self.handles.release(fh) else { return };
         if self.handles.writers(ino) == 0 {
+            if self.handles.ends_are_told() {
+                self.refills.forget(ino);
+            }
             self.send_on(now, ino, true);
         }
+        self.handle_released(now, ino, fh);
         if !self.handles.is_open(ino) {
             self.abandon_late_jobs(now, ino);
             self.tidy(ino);
@@ -180,6 +185,9 @@ impl Mount {
             return self.answer(now, unique, Err(Errno::EFBIG));
         }
         self.take_write(now, ino, place, &data, flags);
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.written = Some((ino, place, place + u64::from(length)));
+        }
         // A mount that may be cut off collects nothing that it may lose.
         if flags.sync || !self.is_fresh {
             self.flush(now, ino);
@@ -187,10 +195,9 @@ impl Mount {
         } else {
             self.answer(now, unique, Ok(Response::Written { length }));
         }
-        if place != offset && !self.handles.is_direct(fh) && self.lookups.is_known(ino) {
+        if place != offset && !self.handles.is_direct(fh) {
             // The kernel keeps the bytes where it believed the end to be.
-            let pages = Notification::Pages { ino, offset: offset.min(place), length: 0 };
-            self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
+            self.drop_pages(ino, (offset.min(place), u64::MAX));
         }
     }
 

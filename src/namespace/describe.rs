@@ -50,8 +50,9 @@ const LONG: usize = 400;
 fn describe_volume_row(row: &RowKey, key: &[u8], value: &[u8]) -> Result<String, RowError> {
     Ok(match row {
         RowKey::Header => {
-            let HeaderRow { name, options, created } = decode_value(key, value)?;
-            format!("named {name}: {options:?}, created at {}", created.0)
+            let HeaderRow { name, options, created, is_deleted } = decode_value(key, value)?;
+            let deleted = if is_deleted { ", deleted" } else { "" };
+            format!("named {name}: {options:?}, created at {}{deleted}", created.0)
         }
         RowKey::Counters => format!("{:?}", decode_value::<CountersRow>(key, value)?),
         RowKey::Inode(ino) => {
@@ -132,7 +133,7 @@ mod tests {
             answered: Vec::new(),
             stamp: Stamp(2),
         };
-        let open = Command::OpenSession { mount: crate::types::MountId(9) };
+        let open = Command::OpenSession { mount: crate::types::MountId(9), credential: Default::default() };
         let session = state.apply(LogIndex(2), &Entry { header: header.clone(), command: open }).session;
         let make = Operation::Make {
             parent: Ino::ROOT,

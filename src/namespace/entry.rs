@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Operation;
 use crate::{
     limits,
-    types::{FoundingId, Ino, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId},
+    types::{CredentialId, FoundingId, Ino, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId},
 };
 
 /// The version of the encoding that this program writes.
@@ -50,14 +50,16 @@ pub struct VolumeOptions {
     pub uid: u32,
     pub gid: u32,
     pub mode: u16,
-    /// Bytes; `None` is no limit.
+    /// Bytes of content and of extended attributes, names included; `None` is no limit.
     pub quota_bytes: Option<u64>,
+    /// Inodes, the root included; `None` is `limits::INODES_MAX`.
+    pub quota_inodes: Option<u64>,
 }
 
 impl Default for VolumeOptions {
     /// Root of the tree owned by Debian's www-data.
     fn default() -> Self {
-        Self { uid: 33, gid: 33, mode: 0o755, quota_bytes: None }
+        Self { uid: 33, gid: 33, mode: 0o755, quota_bytes: None, quota_inodes: None }
     }
 }
 
@@ -72,21 +74,25 @@ pub enum Command {
     RemoveNode(NodeId),
     /// Cluster part: a new empty volume; EEXIST when the name is taken.
     CreateVolume { name: String, options: VolumeOptions },
-    /// Cluster part: the volume and all in it is gone; ENOENT when there is none.
+    /// Cluster part: the volume and all in it is gone; ENOENT when there is none. What it leaves goes with
+    /// `ShrinkVolume`.
     DeleteVolume { name: String },
     /// Cluster part: entries up to this level may be used from here on.
     RaiseFeatureLevel(u16),
     /// Volume part: a session for this mount; the one it has if it has one.
-    OpenSession { mount: MountId },
+    OpenSession { mount: MountId, credential: CredentialId },
     /// Volume part: these sessions end, with their reply tables, delegations and locks.
     CloseSessions { sessions: Vec<SessionId> },
-    /// Volume part: nobody has these unlinked inodes open any more; their space is given back.
+    /// Volume part: nobody has these unlinked inodes open any more; their space is given back, in order, as much as one
+    /// entry may. Those that it does not get to stay orphans.
     ReapOrphans { inodes: Vec<Ino> },
     /// Volume part: a mount's change.
     Operation(Operation),
     /// Volume part: this session was not heard of for the hold time and loses all delegations and locks. It stays a
     /// session.
     EndHolds { session: SessionId },
+    /// Volume part, of a volume that was deleted: its next rows go; ENODEV where there are none.
+    ShrinkVolume,
 }
 
 /// How a cluster begins: the same on every founding node, at log index 1.

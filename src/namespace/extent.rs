@@ -26,6 +26,11 @@ impl Extent {
         self.offset.saturating_add(self.length)
     }
 
+    /// Whether `next` is the bytes that follow in the same block.
+    fn is_followed_by(&self, next: &Self) -> bool {
+        (self.block, self.end(), self.block_offset + self.length) == (next.block, next.offset, next.block_offset)
+    }
+
     /// The part of this extent inside `from..to`, which must overlap it.
     fn part(&self, from: u64, to: u64) -> Self {
         let offset = self.offset.max(from);
@@ -94,6 +99,20 @@ impl Extents {
         };
     }
 
+    /// As `insert`; with neighbours that name what lies beside it in the same block it becomes one.
+    pub(super) fn join(&mut self, mut extent: Extent, touched: &mut BTreeSet<u64>) {
+        let before = extent.offset.checked_sub(1).and_then(|last| self.overlapping(last, extent.offset).next());
+        if let Some(before) = before.filter(|before| before.is_followed_by(&extent)) {
+            self.remove(before.offset, touched);
+            extent = Extent { length: before.length + extent.length, ..before };
+        }
+        if let Some(after) = self.get(extent.end()).filter(|after| extent.is_followed_by(after)) {
+            self.remove(after.offset, touched);
+            extent.length += after.length;
+        }
+        self.insert(extent, touched);
+    }
+
     /// Makes `from..to` a hole and returns how many bytes of content it held. Reports the offsets of all extents
     /// that went, came or changed.
     pub(super) fn cut(&mut self, from: u64, to: u64, touched: &mut BTreeSet<u64>) -> u64 {
@@ -110,6 +129,16 @@ impl Extents {
             }
         }
         bytes
+    }
+
+    /// Makes an extent end at `at` and another begin there, where one straddles it.
+    pub(super) fn split(&mut self, at: u64, touched: &mut BTreeSet<u64>) {
+        let straddling = self.overlapping(at, at.saturating_add(1)).next().filter(|extent| extent.offset < at);
+        if let Some(extent) = straddling {
+            self.remove(extent.offset, touched);
+            self.insert(extent.part(0, at), touched);
+            self.insert(extent.part(at, u64::MAX), touched);
+        }
     }
 
     /// Moves all extents from `from` on by `distance` bytes, to the front or to the end. Nothing may straddle `from`,

@@ -1,4 +1,5 @@
-//! All locks of a volume, and who waits for them: flock(2) and fcntl(2) across mounts (DESIGN P5).
+//! All locks of a volume, and who waits for them: flock(2) and fcntl(2) across mounts (DESIGN P5), and the turn to have a
+//! file open that one mount at a time may have open.
 //!
 //! The table is part of the state, queues included, so that a new leader goes on with both. Whoever takes a lock away
 //! (unlock, close, the end of a session) grants at once, by the same entry, what others waited for.
@@ -209,7 +210,7 @@ impl LockTable {
             of == session
                 && match holder {
                     LockHolder::Owner(owner) => (claim.family, claim.owner) == (LockFamily::Fcntl, owner),
-                    LockHolder::Handle(fh) => claim.fh == fh,
+                    LockHolder::Handle(fh) => claim.family != LockFamily::Open && claim.fh == fh,
                 }
         };
         // Another thread of a process that closes the file may go on waiting, as on Linux.

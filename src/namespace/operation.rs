@@ -57,7 +57,8 @@ pub enum AllocateMode {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Operation {
     /// mknod, mkdir, symlink, create. EEXIST when the name exists. `umask` is the caller's; a parent's default access
-    /// control list stands in its place. A setgid parent overrides `gid`. With `delegate` the caller gets the write delegation of a file made so.
+    /// control list stands in its place. A setgid parent overrides `gid`. With `delegate` the caller gets the write delegation of a file made so,
+    /// and the turn to have it open where one mount at a time has (`Companion`).
     Make {
         parent: Ino,
         name: Name,
@@ -147,7 +148,7 @@ pub enum Operation {
     /// What the holder of the delegation did to the file meanwhile, as one change. ESTALE unless the delegation is still
     /// the one of this number (PROTOCOL R12).
     Flush(Box<Flush>),
-    /// flock and fcntl: takes or converts a lock of a file, or (`waits`) a place in the queue. EAGAIN where it is taken
+    /// flock, fcntl and open: takes or converts a lock of a file, or (`waits`) a place in the queue. EAGAIN where it is taken
     /// and the caller does not wait, EDEADLK where he would wait for himself, ENOLCK where there are too many.
     Lock {
         ino: Ino,
@@ -264,6 +265,24 @@ impl Operation {
     #[must_use]
     pub const fn is_locking(&self) -> bool {
         matches!(self, Self::Lock { .. } | Self::Unlock { .. } | Self::CancelLock { .. } | Self::ReleaseLocks { .. })
+    }
+
+    /// Bytes that it holds in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const SMALL: usize = 256;
+        let pieces = |pieces: &[Piece]| -> usize {
+            pieces.iter().map(|piece| SMALL + piece.content.as_ref().map_or(0, Bytes::len)).sum()
+        };
+        SMALL
+            + match self {
+                Self::Make { node: NewNode::Symlink { target }, .. } => target.len(),
+                Self::Write { pieces: written, .. } => pieces(written),
+                Self::Flush(flush) => pieces(&flush.pieces),
+                Self::Coalesce { piece, .. } => pieces(std::slice::from_ref(piece)),
+                Self::SetXattr { value, .. } => value.len(),
+                _ => 0,
+            }
     }
 
     /// Uploads that it completes.

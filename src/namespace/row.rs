@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Reply, VolumeOptions};
 use crate::types::{
-    BlockHash, Errno, FileKind, FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, Timestamp,
-    VolumeId, XattrName,
+    BlockHash, CredentialId, Errno, FileKind, FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp,
+    Timestamp, VolumeId, XattrName,
 };
 
 /// The version of every value that this program writes.
@@ -328,6 +328,8 @@ pub(super) struct HeaderRow {
     pub(super) name: String,
     pub(super) options: VolumeOptions,
     pub(super) created: Stamp,
+    /// It has no name any more, nobody sees it, and its rows go step by step.
+    pub(super) is_deleted: bool,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug)]
@@ -339,6 +341,8 @@ pub(super) struct CountersRow {
     pub(super) next_session: u64,
     /// Sum of the lengths of all extents.
     pub(super) bytes_used: u64,
+    /// Bytes of all extended attributes, names and values.
+    pub(super) xattr_bytes: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -386,6 +390,7 @@ pub(super) struct SessionRow {
     pub(super) opened_at: Stamp,
     pub(super) spent: Vec<(Sequence, Sequence)>,
     pub(super) holds_since: LogIndex,
+    pub(super) credential: CredentialId,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use crate::{
     limits,
-    types::{LogIndex, MountId, Sequence, Stamp},
+    types::{CredentialId, LogIndex, MountId, Sequence, Stamp},
 };
 
 /// A mount's registered identity with exactly-once replies.
@@ -15,6 +15,8 @@ pub struct Session {
     /// The entry that last took its holds (locks) away, at first the one that opened it: fences what was done under
     /// earlier ones (PROTOCOL R12).
     pub holds_since: LogIndex,
+    /// Whose it is: sessions are bounded by credential.
+    pub credential: CredentialId,
     /// Calls that are never carried out from here on. Those of them whose answers the mount may still ask for have a
     /// row in the reply table.
     pub(super) spent: SpentCalls,

@@ -25,9 +25,11 @@ pub struct State {
     header: ClusterRow,
     nodes: OrdMap<NodeId, NodeInfo>,
     volumes: OrdMap<VolumeId, Volume>,
+    /// Volumes that are gone for everybody and whose rows are not yet.
+    deleted: OrdMap<VolumeId, Volume>,
     /// Of the cluster part's own rows.
     digest: u128,
-    /// The last entry of any part, and the largest stamp of all entries.
+    /// The last entry of any part, and its stamp.
     applied: LogIndex,
     last_stamp: Stamp,
 }
@@ -44,8 +46,7 @@ impl State {
             stamp: founding.stamp,
         };
         let nodes = founding.nodes.iter().map(|node| (node.id, node.clone())).collect();
-        let mut state =
-            Self { header, nodes, volumes: OrdMap::new(), digest: 0, applied: LogIndex(1), last_stamp: founding.stamp };
+        let mut state = Self { header, nodes, applied: LogIndex(1), last_stamp: founding.stamp, ..Self::default() };
         state.add_volume(MAIN.to_owned(), founding.main);
         state.digest =
             state.cluster_rows().fold(0, |sum: u128, (key, value)| sum.wrapping_add(row_digest(&key, &value)));
@@ -56,16 +57,22 @@ impl State {
     /// volume that does not exist (any more) is refused with ENODEV.
     pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
         self.applied = self.applied.max(index);
-        self.last_stamp = self.last_stamp.max(entry.header.stamp);
+        self.last_stamp = entry.header.stamp;
         if let Some(volume) = self.volumes.get_mut(&entry.header.volume) {
             return volume.apply(index, entry);
         }
-        let known = entry.header.volume == VolumeId(0);
         let before = (self.header, self.nodes.clone());
         let mut effects = Effects::default();
-        let outcome = if known { self.change_cluster(&entry.command, &mut effects) } else { Err(Errno::ENODEV) };
+        let outcome = match (entry.header.volume, &entry.command) {
+            (VolumeId(0), command) => self.change_cluster(index, command, &mut effects),
+            (id, Command::ShrinkVolume) => match self.deleted.remove(&id) {
+                Some(volume) => Ok(self.shrink(index, volume, &mut effects)),
+                None => Err(Errno::ENODEV),
+            },
+            _ => Err(Errno::ENODEV),
+        };
         self.header.applied = index;
-        self.header.stamp = self.header.stamp.max(entry.header.stamp);
+        self.header.stamp = entry.header.stamp;
         self.note_cluster_rows(&before, &mut effects);
         Applied { outcome, session: None, repeated: false, effects }
     }
@@ -73,12 +80,13 @@ impl State {
     /// The same on every replica at every index, also on one that was made from rows.
     #[must_use]
     pub fn digest(&self) -> u128 {
-        self.volumes.values().fold(self.digest, |digest, volume| digest.wrapping_add(volume.digest()))
+        let volumes = self.volumes.values().chain(self.deleted.values());
+        volumes.fold(self.digest, |digest, volume| digest.wrapping_add(volume.digest()))
     }
 
     /// All rows in key order: the cluster part's, then each volume's by id.
     pub fn rows(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
-        self.cluster_rows().chain(self.volumes.values().flat_map(Volume::rows))
+        self.cluster_rows().chain(self.with_rows(VolumeId(0)).flat_map(Volume::rows))
     }
 
     /// The rows whose keys are larger than `key`, which need not be the key of a row.
@@ -89,11 +97,22 @@ impl State {
             Place::Before(volume) | Place::Volume { volume, .. } => volume,
             Place::End => VolumeId(u32::MAX),
         };
-        let volumes = self.volumes.range(first..);
+        let volumes = self.with_rows(first);
         let behind = key.clone();
         self.cluster_rows()
             .filter(move |(row, _)| *row > key)
-            .chain(volumes.flat_map(move |(_, volume)| volume.rows_after(&behind)))
+            .chain(volumes.flat_map(move |volume| volume.rows_after(&behind)))
+    }
+
+    /// All volumes that have rows, from this one on, in the order of their ids.
+    fn with_rows(&self, first: VolumeId) -> impl Iterator<Item = &Volume> + use<'_> {
+        let mut deleted = self.deleted.range(first..).map(|(_, volume)| volume).peekable();
+        let mut living = self.volumes.range(first..).map(|(_, volume)| volume).peekable();
+        std::iter::from_fn(move || match (living.peek(), deleted.peek()) {
+            (Some(next), Some(other)) if other.id() < next.id() => deleted.next(),
+            (Some(_), _) => living.next(),
+            (None, _) => deleted.next(),
+        })
     }
 
     /// The state that `rows` listed.
@@ -136,11 +155,11 @@ impl State {
         }
         state.header = header.ok_or(RowError::Missing { what: "the cluster" })?;
         state.check_volumes()?;
-        state.applied = state.header.applied;
-        state.last_stamp = state.header.stamp;
-        for volume in state.volumes.values() {
-            state.applied = state.applied.max(volume.applied());
-            state.last_stamp = state.last_stamp.max(volume.last_stamp());
+        (state.applied, state.last_stamp) = (state.header.applied, state.header.stamp);
+        let volumes = state.volumes.values().chain(state.deleted.values());
+        for volume in volumes.filter(|volume| volume.applied() > LogIndex(0)) {
+            (state.applied, state.last_stamp) =
+                (state.applied, state.last_stamp).max((volume.applied(), volume.last_stamp()));
         }
         Ok(state)
     }
@@ -164,6 +183,11 @@ impl State {
     /// In the order of their ids.
     pub fn volumes(&self) -> impl Iterator<Item = &Volume> + '_ {
         self.volumes.values()
+    }
+
+    /// Volumes that were deleted and of which `ShrinkVolume` has yet to take rows away.
+    pub fn deleted_volumes(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        self.deleted.keys().copied()
     }
 
     /// In the order of their ids.
@@ -194,7 +218,7 @@ impl State {
         self.applied
     }
 
-    /// The largest stamp of all entries.
+    /// The stamp of the last entry.
     #[must_use]
     pub const fn last_stamp(&self) -> Stamp {
         self.last_stamp
@@ -204,13 +228,18 @@ impl State {
     #[must_use]
     pub fn references(&self) -> BTreeMap<BlockHash, u64> {
         let mut references = BTreeMap::new();
-        for extent in self.volumes.values().flat_map(Volume::all_extents) {
+        for extent in self.with_rows(VolumeId(0)).flat_map(Volume::all_extents) {
             *references.entry(extent.block).or_default() += 1;
         }
         references
     }
 
-    fn change_cluster(&mut self, command: &Command, effects: &mut Effects) -> Result<Reply, Errno> {
+    /// Which volume names which block, once for each extent that does. Walks all files.
+    pub fn names(&self) -> impl Iterator<Item = (VolumeId, BlockHash)> + '_ {
+        self.with_rows(VolumeId(0)).flat_map(|volume| volume.all_extents().map(|extent| (volume.id(), extent.block)))
+    }
+
+    fn change_cluster(&mut self, index: LogIndex, command: &Command, effects: &mut Effects) -> Result<Reply, Errno> {
         match command {
             Command::Noop => {}
             Command::SetNode(node) => {
@@ -223,13 +252,18 @@ impl State {
                 self.nodes.remove(id).ok_or(Errno::ENOENT)?;
             }
             Command::CreateVolume { name, options } => self.create_volume(name, *options, effects)?,
-            Command::DeleteVolume { name } => self.delete_volume(name, effects)?,
+            Command::DeleteVolume { name } => {
+                let id = self.volume_named(name).map(Volume::id).ok_or(Errno::ENOENT)?;
+                let volume = self.volumes.remove(&id).ok_or(Errno::ENOENT)?;
+                return Ok(self.shrink(index, volume, effects));
+            }
             Command::RaiseFeatureLevel(level) if *level < self.header.feature_level => return Err(Errno::EINVAL),
             Command::RaiseFeatureLevel(level) => self.header.feature_level = *level,
             Command::OpenSession { .. }
             | Command::CloseSessions { .. }
             | Command::ReapOrphans { .. }
             | Command::EndHolds { .. }
+            | Command::ShrinkVolume
             | Command::Operation(_) => return Err(Errno::EINVAL),
         }
         Ok(Reply::Done)
@@ -243,7 +277,7 @@ impl State {
         if self.volume_named(name).is_some() {
             return Err(Errno::EEXIST);
         }
-        if self.volumes.len() >= limits::VOLUMES_MAX || self.header.next_volume == u32::MAX {
+        if self.volumes.len() + self.deleted.len() >= limits::VOLUMES_MAX || self.header.next_volume == u32::MAX {
             return Err(Errno::ENOSPC);
         }
         let volume = self.add_volume(name.to_owned(), options);
@@ -251,16 +285,18 @@ impl State {
         Ok(())
     }
 
-    fn delete_volume(&mut self, name: &str, effects: &mut Effects) -> Result<(), Errno> {
-        let id = self.volume_named(name).map(Volume::id).ok_or(Errno::ENOENT)?;
-        let Some(volume) = self.volumes.remove(&id) else { return Err(Errno::ENOENT) };
-        effects.rows.extend(volume.rows().map(|(key, _)| RowChange { key, value: None }));
-        let mut references: BTreeMap<BlockHash, i64> = BTreeMap::new();
-        for extent in volume.all_extents() {
-            *references.entry(extent.block).or_default() -= 1;
+    /// Takes the next rows of a volume that is deleted; with the last of them it is gone.
+    fn shrink(&mut self, index: LogIndex, mut volume: Volume, effects: &mut Effects) -> Reply {
+        // Nobody is told what goes: the volume has no mounts any more.
+        *effects = Effects { changes: Vec::new(), ..volume.shrink(index, self.last_stamp) };
+        if volume.is_bare() {
+            let own: Vec<Bytes> = volume.rows().map(|(key, _)| key).collect();
+            effects.rows.retain(|row| !own.contains(&row.key));
+            effects.rows.extend(own.into_iter().map(|key| RowChange { key, value: None }));
+        } else {
+            self.deleted.insert(volume.id(), volume);
         }
-        effects.references.extend(references);
-        Ok(())
+        Reply::Done
     }
 
     fn add_volume(&mut self, name: String, options: VolumeOptions) -> Volume {
@@ -273,17 +309,18 @@ impl State {
 
     fn take_volume(&mut self, loader: Loader) -> Result<(), RowError> {
         let volume = loader.finish()?;
-        self.volumes.insert(volume.id(), volume);
+        let volumes = if volume.is_deleted() { &mut self.deleted } else { &mut self.volumes };
+        volumes.insert(volume.id(), volume);
         Ok(())
     }
 
     fn check_volumes(&self) -> Result<(), RowError> {
         let mut names = BTreeMap::new();
-        for volume in self.volumes.values() {
+        for volume in self.with_rows(VolumeId(0)) {
             if volume.id().0 == 0 || volume.id().0 >= self.header.next_volume {
                 return Err(RowError::Contradiction(format!("volume {} was never given out", volume.id())));
             }
-            if names.insert(volume.name(), volume.id()).is_some() {
+            if !volume.is_deleted() && names.insert(volume.name(), volume.id()).is_some() {
                 return Err(RowError::Contradiction(format!("two volumes have the name of volume {}", volume.id())));
             }
         }

@@ -6,15 +6,20 @@ use bytes::Bytes;
 use imbl::OrdMap;
 
 use super::{
-    Applied, Delegation, Effects, Entry, Reply, VolumeOptions,
+    Applied, Companion, Delegation, Effects, Entry, Reply, VolumeOptions,
+    companion::Companions,
     extent::Extent,
     inode::{Body, DIRECTORY_SIZE, FIRST_COOKIE, Inode},
     locks::LockTable,
     row::{self, CountersRow, DirentRow, HeaderRow, ReplyRow},
     session::Session,
 };
-use crate::types::{
-    Attributes, Errno, FileKind, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, VolumeId, XattrName,
+use crate::{
+    limits,
+    types::{
+        Attributes, Errno, FileKind, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, VolumeId, XattrName,
+        message::{Space, VolumeSpace},
+    },
 };
 
 mod attributes;
@@ -25,6 +30,7 @@ mod draft;
 mod load;
 mod locking;
 mod rows;
+mod shrinking;
 mod tree;
 
 pub(super) use load::Loader;
@@ -39,6 +45,7 @@ pub struct Volume {
     dirents: OrdMap<(Ino, Name), DirentRow>,
     /// The names of each directory in the order of their cookies.
     cookies: OrdMap<(Ino, u64), Name>,
+    companions: Companions,
     xattrs: OrdMap<(Ino, XattrName), Bytes>,
     sessions: OrdMap<SessionId, Arc<Session>>,
     mounts: OrdMap<MountId, SessionId>,
@@ -70,17 +77,19 @@ impl Volume {
         };
         let mut volume = Self {
             id,
-            header: Arc::new(HeaderRow { name, options, created: stamp }),
+            header: Arc::new(HeaderRow { name, options, created: stamp, is_deleted: false }),
             counters: CountersRow {
                 applied: LogIndex(0),
                 stamp,
                 next_ino: Ino::ROOT.0 + 1,
                 next_session: 1,
                 bytes_used: 0,
+                xattr_bytes: 0,
             },
             inodes: OrdMap::unit(Ino::ROOT, Arc::new(root)),
             dirents: OrdMap::new(),
             cookies: OrdMap::new(),
+            companions: Companions::default(),
             xattrs: OrdMap::new(),
             sessions: OrdMap::new(),
             mounts: OrdMap::new(),
@@ -111,6 +120,20 @@ impl Volume {
         Applied { outcome: verdict.outcome, session: verdict.session, repeated: verdict.repeated, effects }
     }
 
+    /// Takes away the next rows of a volume that is deleted, or deletes it and takes the first. Where nothing `is_bare`
+    /// of, the volume has no more than its own two rows.
+    pub(super) fn shrink(&mut self, index: LogIndex, stamp: Stamp) -> Effects {
+        let mut draft = draft::Draft::new(self, index, stamp);
+        draft.shrink();
+        let (volume, effects) = draft.finish();
+        *self = volume;
+        effects
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.header.is_deleted
+    }
+
     #[must_use]
     pub const fn id(&self) -> VolumeId {
         self.id
@@ -132,7 +155,7 @@ impl Volume {
         self.counters.applied
     }
 
-    /// The largest stamp of the volume's entries.
+    /// The stamp of the volume's last entry.
     #[must_use]
     pub const fn last_stamp(&self) -> Stamp {
         self.counters.stamp
@@ -150,10 +173,30 @@ impl Volume {
         self.inodes.len() as u64
     }
 
-    /// Bytes of all files' content; a block that several extents name counts for each.
+    /// What counts for the quota: bytes of all files' content, where a block that several extents name counts for each,
+    /// and of all extended attributes.
     #[must_use]
     pub const fn bytes_used(&self) -> u64 {
-        self.counters.bytes_used
+        self.counters.bytes_used + self.counters.xattr_bytes
+    }
+
+    /// Inodes that the volume may have.
+    #[must_use]
+    pub fn inodes_max(&self) -> u64 {
+        self.options().quota_inodes.unwrap_or(limits::INODES_MAX).min(limits::INODES_MAX)
+    }
+
+    /// Inodes and bytes as statfs(2) shows them of a volume on stores with this space: what its quota leaves of it.
+    #[must_use]
+    pub fn space(&self, stores: Space) -> VolumeSpace {
+        let left = |quota: u64| quota.saturating_sub(self.bytes_used());
+        let bytes = self.options().quota_bytes.map_or(stores, |quota| Space {
+            total: stores.total.min(quota),
+            available: stores.available.min(left(quota)),
+        });
+        let inodes_free = self.inodes_max().saturating_sub(self.inode_count());
+        let inodes_free = inodes_free.min(stores.available / limits::INODE_BYTES);
+        VolumeSpace { bytes, inodes: self.inode_count() + inodes_free, inodes_free }
     }
 
     /// A living inode or an orphan.
@@ -190,6 +233,12 @@ impl Volume {
             let dirent = self.dirents.get(&(*directory, name.clone()))?;
             Some((*cookie, name, dirent.ino, dirent.kind))
         })
+    }
+
+    /// Whether a name of the inode ends so.
+    #[must_use]
+    pub fn is_companion(&self, ino: Ino, companion: Companion) -> bool {
+        self.companions.contains(ino, companion)
     }
 
     /// The extents that share a byte with the range, in order, uncut.
@@ -258,7 +307,7 @@ impl Volume {
         self.delegations.values().map(|delegation| delegation.session).chain(self.locks.sessions()).collect()
     }
 
-    /// flock and fcntl locks, and who waits for them.
+    /// flock and fcntl locks, whose turn it is to have a file open, and who waits for these.
     #[must_use]
     pub const fn locks(&self) -> &LockTable {
         &self.locks

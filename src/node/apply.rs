@@ -1,12 +1,13 @@
 //! Committed entries become state, rows for the store, and news for the coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::{Node, StateBatch, Unpinned};
 use crate::{
     coordinator::{self, AppliedEntry},
+    limits,
     namespace::{Applied, Command, Entry, RowChange},
     replica::{self, CommittedEntry},
     types::{BlockHash, LogIndex, Term, VolumeId},
@@ -15,20 +16,24 @@ use crate::{
 /// What a run of entries leaves for the store: of a row its last value, of a block the sum of its changes.
 #[derive(Debug, Default)]
 struct Gathered {
+    /// The last entry that was given to the store before.
+    through: LogIndex,
+    /// Of the entries.
+    bytes: usize,
     membership: Option<Bytes>,
     rows: BTreeMap<Bytes, Option<Bytes>>,
     content: Vec<(BlockHash, Bytes)>,
     references: BTreeMap<BlockHash, i64>,
+    named: BTreeSet<(VolumeId, BlockHash)>,
     unpinned: Vec<Unpinned>,
 }
 
 impl Node {
     /// Applies what a majority has synced, in order.
     pub(super) fn apply(&mut self, entries: Vec<CommittedEntry>) {
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered { through: self.applied.0, ..Gathered::default() };
         let mut news = Vec::with_capacity(entries.len());
         let mut cluster_changed = false;
-        let mut bytes = 0;
         // An installed snapshot may have brought some of them already.
         let known = self.applied.0;
         for committed in entries.into_iter().filter(|entry| entry.index > known) {
@@ -38,7 +43,7 @@ impl Node {
                 gathered.membership = Some(membership);
             }
             if !data.is_empty() {
-                bytes += data.len();
+                gathered.bytes += data.len();
                 let entry = match Entry::decode(&data) {
                     Ok(entry) => entry,
                     Err(error) => return self.fail(format!("log entry {index} cannot be applied: {error}")),
@@ -48,24 +53,43 @@ impl Node {
                 let Applied { outcome, session, effects, .. } = self.state.apply(index, &entry);
                 gathered.rows.extend(effects.rows.into_iter().map(|RowChange { key, value }| (key, value)));
                 gathered.content.extend(effects.content);
+                let volume = entry.header.volume;
                 for (hash, change) in effects.references {
+                    if change > 0 {
+                        gathered.named.insert((volume, hash));
+                    }
                     *gathered.references.entry(hash).or_default() += change;
                 }
                 gathered.unpinned.extend(unpinned.into_iter().filter(|_| outcome.is_ok()));
                 news.push(AppliedEntry { index, entry, bytes: data, outcome, session });
             }
             self.applied = (index, term);
+            // Between entries: what one of them changes belongs together.
+            if gathered.rows.len() >= limits::STATE_STEP_ROWS {
+                self.persist(&mut gathered);
+            }
         }
         let (index, term) = self.applied;
         self.tell_replica(replica::Input::Applied { index });
         if index == known {
             return;
         }
-        self.persist_state(gathered.into_batch(index, term, self.state.digest()), bytes);
+        self.persist(&mut gathered);
         self.tell_coordinator(coordinator::Input::Applied { term, entries: news });
         if cluster_changed {
             self.tell_addresses();
         }
+    }
+
+    /// Gives the state store what was gathered so far.
+    fn persist(&mut self, gathered: &mut Gathered) {
+        let (index, term) = self.applied;
+        if std::mem::replace(&mut gathered.through, index) == index {
+            return;
+        }
+        let gathered = std::mem::replace(gathered, Gathered { through: index, ..Gathered::default() });
+        let bytes = gathered.bytes + limits::STATE_BACKLOG_ROW_BYTES * gathered.rows.len();
+        self.persist_state(gathered.into_batch(index, term, self.state.digest()), bytes);
     }
 
     /// What the entry unpins if it succeeds.
@@ -98,6 +122,7 @@ impl Gathered {
             rows: self.rows.into_iter().map(|(key, value)| RowChange { key, value }).collect(),
             content: self.content,
             references: self.references.into_iter().filter(|(_, change)| *change != 0).collect(),
+            named: self.named.into_iter().collect(),
             unpinned: self.unpinned,
         }
     }

@@ -4,8 +4,10 @@ use bytes::Bytes;
 
 use crate::{
     namespace::{NodeInfo, RowChange, State, VolumeOptions},
+    replica::{Greeting, Hello, Mark, Standing},
     types::{
-        BlockHash, ConnectionId, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, UploadId, VolumeId,
+        BlockHash, ConnectionId, CredentialId, FoundingId, Grant, LogIndex, NodeId, SessionId, Stamp, Term, UploadId,
+        VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -13,7 +15,7 @@ use crate::{
 /// What the disk holds of the log, and the state as of its applied index, when a node starts.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Encoded raft hard state, where one was ever written.
+    /// What `LogBatch::hard_state` last was, where one was ever written.
     pub hard_state: Option<Bytes>,
     /// Encoded raft membership as of `state_index`.
     pub membership: Bytes,
@@ -41,6 +43,7 @@ pub struct LogEntry {
 pub struct LogBatch {
     /// Grows by one with every batch.
     pub number: u64,
+    /// Raft's hard state, and what else the replica must not forget; its own encoding.
     pub hard_state: Option<Bytes>,
     /// Entries to append. Where the first has an index the log already has, that and all behind it are replaced.
     pub entries: Vec<LogEntry>,
@@ -68,6 +71,8 @@ pub struct StateBatch {
     pub content: Vec<(BlockHash, Bytes)>,
     /// Changes of how many extents name a block, over all volumes.
     pub references: Vec<(BlockHash, i64)>,
+    /// Volumes that name a block in more extents than before: their mounts may read it. Empty with `reset`, as above.
+    pub named: Vec<(VolumeId, BlockHash)>,
     /// Pins that end with the entries of this batch, after its references were counted (PROTOCOL R18).
     pub unpinned: Vec<Unpinned>,
 }
@@ -92,11 +97,24 @@ pub enum PeerMessage {
     Heartbeat {
         term: Term,
         round: u64,
+        /// Cluster time, from which whoever leads next goes on; `None` as long as it is not known.
+        stamp: Option<Stamp>,
+        /// Once in a heartbeat's time: what every node is known to have promised, and who is alive (PROTOCOL R71).
+        marks: Vec<Mark>,
+        alive: Vec<NodeId>,
     },
     HeartbeatAcknowledged {
         term: Term,
         round: u64,
+        /// The sender's own clock, nanoseconds since 1970.
+        wall_clock: Option<u64>,
     },
+    /// PROTOCOL R71: first of all, to each peer until it greets; with the address to answer to, where the node knows it.
+    Hello {
+        hello: Hello,
+        node: Option<NodeInfo>,
+    },
+    Greeting(Greeting),
     /// Asks the leader for one piece of a snapshot of its state: the rows behind `after` (empty: from the first) of the
     /// snapshot at `index` (0: of any). A leader that does not have that one begins a new one. One request, one piece.
     SnapshotRequest {
@@ -168,6 +186,19 @@ pub struct NodeStatus {
     pub sessions: Vec<SessionStatus>,
     /// The node's disk is so full that it takes no entries as long as a majority does without it.
     pub short_of_space: bool,
+    pub clock: ClockStatus,
+    /// Whether the node takes part in votes and acknowledgements.
+    pub standing: Standing,
+}
+
+/// A node's wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClockStatus {
+    /// Times that it was set by a second or more since the process began.
+    pub jumps: u64,
+    /// Milliseconds by which it is ahead of cluster time; less than nothing where it is behind, `None` while cluster time
+    /// is not known.
+    pub ahead_ms: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -187,6 +218,7 @@ pub struct VolumeStatus {
     pub inodes: u64,
     pub bytes: u64,
     pub quota_bytes: Option<u64>,
+    pub quota_inodes: Option<u64>,
     pub digest: u128,
 }
 
@@ -222,6 +254,7 @@ pub enum Input {
     MountOpened {
         connection: ConnectionId,
         grant: Grant,
+        credential: CredentialId,
     },
     Mount {
         connection: ConnectionId,
@@ -239,7 +272,7 @@ pub enum Input {
     /// Whether so much of what log and state need for themselves is used up that this node should take no more as long as
     /// a majority can do without it; told with `Space`.
     ShortOfSpace(bool),
-    /// Wall clock for stamps, nanoseconds since 1970; given now and then and before each handling of mount messages.
+    /// This machine's wall clock, nanoseconds since 1970; given now and then and before each handling of mount messages.
     WallClock(u64),
     /// Orderly stop: hand leadership over if possible; `Output::Stopped` follows.
     Stop,
@@ -280,6 +313,8 @@ pub enum Output {
     },
     /// A sentence for the log that an operator should see.
     Notice(String),
+    /// The same, of what an operator should do something about.
+    Warning(String),
     Stopped,
     /// The node cannot go on (an entry of a newer feature level, a log that contradicts itself): stop the process.
     Fatal(String),

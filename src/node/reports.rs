@@ -7,7 +7,7 @@ use super::{Node, NodeConfig, Output, PeerMessage};
 use crate::{
     coordinator,
     namespace::{Command, NodeInfo, Volume},
-    replica,
+    replica::{self, Standing},
     types::{Instant, NodeId, message::Space},
 };
 
@@ -107,7 +107,9 @@ impl Node {
         self.reports.due_at = self.now.after(REPORT_HEARTBEATS * self.config.timing.heartbeat);
         let (node, space) = (self.config.address.clone(), self.space_of(self.config.id));
         let content_bytes = self.content_bytes();
-        if node.is_some() || space.is_some() {
+        // Two processes may say that they are this node: the one that takes part is.
+        let takes_part = self.replica.standing() == Standing::TakesPart;
+        if takes_part && (node.is_some() || space.is_some()) {
             for peer in self.state.nodes().filter(|peer| peer.id != self.config.id) {
                 let message = PeerMessage::Report { node: node.clone(), space, content_bytes };
                 self.outputs.push_back(Output::Peer { to: peer.id, message });
@@ -144,6 +146,7 @@ impl Node {
 
     fn use_reports(&mut self) {
         self.refuse_or_take();
+        self.watch_clock();
         if !self.leading {
             return;
         }
@@ -171,6 +174,11 @@ impl Node {
         }
         let since = *self.reports.full_since.get_or_insert(self.now);
         self.now >= since.after(FULL_REPORTS * REPORT_HEARTBEATS * self.config.timing.heartbeat)
+    }
+
+    /// Nothing known speaks against it: a leader without space would hand over at once.
+    pub(super) fn may_lead(&self, node: NodeId) -> bool {
+        self.space_of(node).is_none_or(|space| space.available > 0)
     }
 
     /// A leader takes everything: one without a place for it must not lead while another could.

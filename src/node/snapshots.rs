@@ -53,14 +53,26 @@ impl Snapshots {
 impl Node {
     /// The log of this node does not reach the leader's: fetch its state.
     pub(super) fn need_snapshot(&mut self, from: NodeId, index: LogIndex) {
+        self.fetch_from(from, index, "its log begins behind ours");
+    }
+
+    fn fetch_from(&mut self, from: NodeId, index: LogIndex, why: &str) {
         let goes_on = self.snapshots.fetching.as_ref().is_some_and(|fetching| fetching.from == from);
         if goes_on || self.snapshots.installing.is_some() || index <= self.applied.0 {
             return;
         }
-        let sentence = format!("the log of node {from} begins behind ours: its state is fetched");
-        self.outputs.push_back(Output::Notice(sentence));
+        self.outputs.push_back(Output::Notice(format!("the state of node {from} is fetched: {why}")));
         self.snapshots.fetching = Some(Fetching { from, index: LogIndex(0), rows: Vec::new(), asked_at: self.now });
         self.ask_for_piece();
+    }
+
+    /// This node has forgotten what it promised, and a state of the leader that includes this entry makes up for it.
+    pub(super) fn need_refill(&mut self, from: NodeId, through: LogIndex) {
+        let reaches = |fetching: &Fetching| fetching.index == LogIndex(0) || fetching.index >= through;
+        if self.snapshots.fetching.as_ref().is_some_and(|fetching| !reaches(fetching)) {
+            self.snapshots.fetching = None;
+        }
+        self.fetch_from(from, through, "this node has forgotten what it promised");
     }
 
     /// A piece may have been lost, or the request for it.
@@ -180,6 +192,7 @@ impl Node {
             rows: rows.into_iter().map(row).collect(),
             content: Vec::new(),
             references: Vec::new(),
+            named: Vec::new(),
             unpinned: Vec::new(),
         };
         self.persist_state(batch, 0);

@@ -1,6 +1,7 @@
 //! Whole nodes in a tiny world: disks that sync at once, a network that delivers in order and at once unless a link is
 //! cut, virtual time, and mounts that apply, acknowledge and renew as a mount does.
 
+mod clocks;
 mod clusters;
 mod hostile;
 mod one_node;
@@ -15,8 +16,8 @@ use super::*;
 use crate::{
     namespace::{Founding, NewNode, Operation, Reply, Volume, VolumeOptions},
     types::{
-        Access, ClusterId, ConnectionId, Errno, FoundingNumber, Generation, Grant, Ino, MountId, Name, Sequence,
-        SessionId, Stamp,
+        Access, ClusterId, ConnectionId, CredentialId, Errno, FoundingNumber, Generation, Grant, Ino, MountId, Name,
+        Sequence, SessionId, Stamp,
         message::{Hello, ProtocolRange, Refusal, Space, ToLeader, ToMount},
     },
 };
@@ -146,6 +147,9 @@ struct World {
     /// Every output, where a test looks at them: large entries take long to print.
     is_recording: bool,
     trace: Vec<String>,
+    warnings: Vec<(NodeId, String)>,
+    /// By how much wall clocks are ahead of virtual time, nanoseconds.
+    clocks: BTreeMap<NodeId, i64>,
     /// Nanoseconds since 1970 at time zero.
     epoch: u64,
 }
@@ -175,6 +179,8 @@ impl World {
             pieces: 0,
             is_recording: false,
             trace: Vec::new(),
+            warnings: Vec::new(),
+            clocks: BTreeMap::new(),
             epoch: 1_700_000_000_000_000_000,
         };
         ids.iter().for_each(|id| world.start(*id));
@@ -193,8 +199,16 @@ impl World {
     }
 
     fn start_at(&mut self, id: NodeId, address: Option<NodeInfo>) {
-        let config =
-            NodeConfig { id, founding: FOUNDING, timing: self.timing, retention: self.retention, seed: id.0, address };
+        let config = NodeConfig {
+            id,
+            founding: FOUNDING,
+            timing: self.timing,
+            retention: self.retention,
+            sessions: SessionBounds::DEFAULT,
+            seed: id.0,
+            nonce: self.now.0,
+            address,
+        };
         let node = Node::open(self.now, config, self.disks[&id].recover()).expect("what it wrote itself");
         self.nodes.insert(id, node);
         self.handle(id, Input::Space(Space { total: id.0 << 40, available: id.0 << 30 }));
@@ -231,7 +245,7 @@ impl World {
         self.is_handling = true;
         while let Some((id, input)) = self.inbox.pop_front() {
             let now = self.now;
-            let clock = self.epoch + now.0;
+            let clock = (self.epoch + now.0).saturating_add_signed(self.clocks.get(&id).copied().unwrap_or(0));
             let Some(node) = self.nodes.get_mut(&id) else { continue };
             node.handle(now, Input::WallClock(clock));
             node.handle(now, input);
@@ -277,6 +291,7 @@ impl World {
             }
             Output::Admin { ticket, answer } => drop(self.admin.insert(ticket, answer)),
             Output::Leadership { .. } | Output::Notice(_) => {}
+            Output::Warning(sentence) => self.warnings.push((id, sentence)),
             Output::Stopped => drop(self.stopped.insert(id)),
             Output::Fatal(reason) => panic!("node {id}: {reason}"),
         }
@@ -414,7 +429,7 @@ impl World {
         };
         let (volume, name) = (VolumeId(1), "main".to_owned());
         let grant = Grant { founding: FOUNDING, volume, name, access: Access::ReadWrite };
-        self.handle(node, Input::MountOpened { connection, grant });
+        self.handle(node, Input::MountOpened { connection, grant, credential: CredentialId(1) });
         self.handle(node, Input::Mount { connection, message: ToLeader::Hello(hello) });
     }
 

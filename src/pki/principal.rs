@@ -5,7 +5,7 @@ use std::str::FromStr;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{PkiError, check_volume_name};
-use crate::types::{Access, ClusterId, FoundingId, Grant, Member, NodeId, Principal, VolumeId};
+use crate::types::{Access, ClusterId, CredentialId, FoundingId, Grant, Member, NodeId, Principal, VolumeId};
 
 const SCHEME: &str = "manyfs://";
 
@@ -26,6 +26,19 @@ pub fn principal_of(certificate: &[u8]) -> Result<(ClusterId, Principal), PkiErr
         return Err(refuse("it names more than one role".to_owned()));
     }
     parse(uri).ok_or_else(|| refuse(format!("'{uri}' is no role")))
+}
+
+/// Whose certificate (DER) it is, whatever it says.
+///
+/// # Errors
+/// `Certificate` where it is none.
+pub fn credential_of(certificate: &[u8]) -> Result<CredentialId, PkiError> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|error| PkiError::Certificate(error.to_string()))?;
+    let hash = blake3::hash(certificate.public_key().raw);
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.as_bytes()[..16]);
+    Ok(CredentialId(u128::from_be_bytes(first)))
 }
 
 /// The URI that stands for the role.

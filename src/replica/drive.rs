@@ -4,7 +4,7 @@ use bytes::Bytes;
 use protobuf::Message as _;
 use raft::{
     Ready,
-    eraftpb::{Entry, HardState, Message},
+    eraftpb::{Entry, Message},
 };
 
 use super::{CommittedEntry, Output, Replica, guard, membership, unsynced::Synced};
@@ -34,6 +34,11 @@ impl Replica {
         let synced = self.unsynced.persisted(number);
         self.finish(synced);
         self.catch_up_applied();
+        if self.greetings.begins_with.is_some_and(|batch| batch <= number) {
+            self.greetings.begins_with = None;
+            self.tick_greetings();
+            self.begin_if_greeted();
+        }
     }
 
     /// Raft's applied follows the state's, as far as raft knows the entries as committed and on the disk.
@@ -45,16 +50,18 @@ impl Replica {
         }
     }
 
-    /// The disk's log is older than the state: it begins anew behind the state.
-    pub(super) fn persist_reset(&mut self, index: u64, term: u64) {
-        let hard_state = self.raw.store().hard_state.clone();
-        let number = self.unsynced.submit(0, hard_state.term, true, Vec::new());
-        self.outputs.push_back(Output::Persist(LogBatch {
-            number,
-            hard_state: Some(encode(&hard_state)),
-            entries: Vec::new(),
-            reset: Some((LogIndex(index), Term(term))),
-        }));
+    /// The disk's log is older than the state: it begins anew behind the state. The batch's number.
+    pub(super) fn persist_reset(&mut self, index: u64, term: u64) -> u64 {
+        self.persist_alone(Some((LogIndex(index), Term(term))))
+    }
+
+    /// A batch without entries, for what this node must not forget. Its number.
+    pub(super) fn persist_alone(&mut self, reset: Option<(LogIndex, Term)>) -> u64 {
+        let hard_state = &self.raw.store().hard_state;
+        let number = self.unsynced.submit(0, hard_state.term, reset.is_some(), Vec::new());
+        let hard_state = Some(self.memory.save(hard_state));
+        self.outputs.push_back(Output::Persist(LogBatch { number, hard_state, entries: Vec::new(), reset }));
+        number
     }
 
     /// Puts what is to be persisted into the log in memory and on its way to the disk.
@@ -81,7 +88,7 @@ impl Replica {
         let batch = self.unsynced.submit(number, hard_state.term, reset.is_some(), messages);
         self.outputs.push_back(Output::Persist(LogBatch {
             number: batch,
-            hard_state: Some(encode(&hard_state)),
+            hard_state: Some(self.memory.save(&hard_state)),
             entries: entries.iter().map(stored).collect(),
             reset,
         }));
@@ -93,6 +100,7 @@ impl Replica {
             self.raw.on_persist_ready(ready);
         }
         self.send(synced.messages);
+        self.outputs.extend(synced.outputs);
     }
 
     fn send(&mut self, messages: Vec<Message>) {
@@ -135,6 +143,8 @@ impl Replica {
         let state = self.raw.apply_conf_change(&change).ok()?;
         self.joint_since = Some(self.now).filter(|_| membership::is_joint(&state));
         let encoded = membership::encode(&state);
+        self.greetings.hello_at = self.now;
+        self.memory.keep_only(|node| membership::has(&state, node));
         self.raw.mut_store().membership = state;
         Some(encoded)
     }
@@ -143,8 +153,4 @@ impl Replica {
 fn stored(entry: &Entry) -> LogEntry {
     let bytes = entry.write_to_bytes().expect("raft's entries have an encoding and memory suffices");
     LogEntry { index: LogIndex(entry.index), term: Term(entry.term), bytes: bytes.into() }
-}
-
-fn encode(hard_state: &HardState) -> Bytes {
-    hard_state.write_to_bytes().expect("a hard state has an encoding and memory suffices").into()
 }

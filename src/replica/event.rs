@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::{Greeting, Hello, Mark, Standing};
 use crate::{
     limits::Timing,
     node::{LogBatch, LogEntry, PeerMessage},
@@ -17,12 +18,14 @@ pub struct Config {
     pub timing: Timing,
     /// Spreads election timeouts within a node's slot; equal seeds give equal runs.
     pub seed: u64,
+    /// Random: no other process of this node has it.
+    pub nonce: u64,
 }
 
 /// What the disk gave back of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restart {
-    /// Encoded raft hard state, where one was ever written.
+    /// What `LogBatch::hard_state` last was, where one was ever written.
     pub hard_state: Option<Bytes>,
     /// Encoded raft membership as of `applied`.
     pub membership: Bytes,
@@ -50,6 +53,17 @@ pub enum Input {
         from: NodeId,
         term: Term,
         round: u64,
+        marks: Vec<Mark>,
+        alive: Vec<NodeId>,
+    },
+    /// PROTOCOL R71.
+    Hello {
+        from: NodeId,
+        hello: Hello,
+    },
+    Greeting {
+        from: NodeId,
+        greeting: Greeting,
     },
     HeartbeatAcknowledged {
         from: NodeId,
@@ -165,6 +179,14 @@ pub enum Output {
         from: NodeId,
         index: LogIndex,
     },
+    /// This node lost what it had promised: fetch rows of the leader's state that include this entry, then give
+    /// `SnapshotInstalled`. Repeated while the need lasts.
+    Refill {
+        from: NodeId,
+        through: LogIndex,
+    },
+    /// For the log: a person must look at it.
+    Warning(String),
     /// What the peer sent makes no sense and was not taken; for the log.
     Refused {
         from: NodeId,
@@ -179,6 +201,7 @@ pub struct ReplicaStatus {
     pub leader: Option<NodeId>,
     pub term: Term,
     pub leading: bool,
+    pub standing: Standing,
     pub committed: LogIndex,
     pub last: LogIndex,
     pub peers: Vec<Peer>,

@@ -7,12 +7,12 @@
 
 use bytes::Bytes;
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
 
 use super::membership;
 
 /// Terms and indices beyond this are not reached in the life of a cluster; they would overflow raft's arithmetic.
-const NUMBER_MAX: u64 = 1 << 56;
+pub(super) const NUMBER_MAX: u64 = 1 << 56;
 
 /// What the bytes of a field must be.
 enum Shape {
@@ -52,7 +52,6 @@ const MESSAGE: &[(u64, Shape)] = &[
     (15, NUMBER),
     (16, ANY),
 ];
-const HARD_STATE: &[(u64, Shape)] = &[(1, NUMBER), (2, ANY), (3, NUMBER)];
 const CONF_CHANGE_SINGLE: &[(u64, Shape)] = &[(1, Shape::Varint(2)), (2, ANY)];
 const CONF_CHANGE_V2: &[(u64, Shape)] =
     &[(1, Shape::Varint(2)), (2, Shape::Message(CONF_CHANGE_SINGLE)), (3, Shape::Bytes)];
@@ -69,11 +68,6 @@ pub(super) fn entry(bytes: &Bytes) -> Result<Entry, String> {
     let entry = Entry::parse_from_carllerche_bytes(bytes).map_err(|error| error.to_string())?;
     check_entry(&entry)?;
     Ok(entry)
-}
-
-pub(super) fn hard_state(bytes: &Bytes) -> Result<HardState, String> {
-    scan(bytes, HARD_STATE)?;
-    HardState::parse_from_carllerche_bytes(bytes).map_err(|error| error.to_string())
 }
 
 pub(super) fn conf_state(bytes: &Bytes) -> Result<ConfState, String> {
@@ -97,14 +91,14 @@ pub(super) fn conf_change(entry: &Entry) -> Result<Option<ConfChangeV2>, String>
 
 /// Where this node stands, as far as a message's sense depends on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
+pub(super) struct Position {
     pub(super) id: u64,
     pub(super) term: u64,
     pub(super) last: u64,
 }
 
 /// Whether `step` can take the message from this peer without panicking or believing nonsense.
-pub(super) fn admissible(message: &Message, from: u64, here: Standing) -> Result<(), String> {
+pub(super) fn admissible(message: &Message, from: u64, here: Position) -> Result<(), String> {
     use MessageType as Type;
     let kind = message.get_msg_type();
     let refuse = |reason: &str| Err(format!("{kind:?}: {reason}"));
@@ -248,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    const HERE: Standing = Standing { id: 1, term: 5, last: 10 };
+    const HERE: Position = Position { id: 1, term: 5, last: 10 };
 
     fn append() -> Message {
         let mut message = Message::default();
@@ -318,7 +312,6 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = message(&bytes);
             let _ = entry(&bytes);
-            let _ = hard_state(&bytes);
             let _ = conf_state(&bytes);
         }
 

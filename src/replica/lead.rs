@@ -96,7 +96,9 @@ impl Replica {
 
     pub(super) fn acknowledged(&mut self, from: NodeId, term: Term, round: u64) {
         let is_member = self.raw.raft.prs().get(from.0).is_some();
-        if self.is_leading() && term.0 == self.raw.raft.term && is_member {
+        if self.is_leading() && term.0 == self.raw.raft.term && is_member && self.greetings.accepts(from) {
+            self.heard(from);
+            self.memory.promised(from, term, None);
             self.rounds.acknowledge(self.now, from, round);
         }
     }
@@ -116,9 +118,11 @@ impl Replica {
         // The leader counts itself among those that promised.
         self.promise = self.promise.max(self.now.after(self.config.timing.election));
         let term = Term(self.raw.raft.term);
+        let (marks, alive) = self.gossip();
         for peer in membership::members(&self.raw.store().membership) {
             if peer != self.config.id.0 {
-                let message = PeerMessage::Heartbeat { term, round };
+                let (marks, alive) = (marks.clone(), alive.clone());
+                let message = PeerMessage::Heartbeat { term, round, stamp: None, marks, alive };
                 self.outputs.push_back(Output::Send { to: NodeId(peer), message });
             }
         }

@@ -13,7 +13,7 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, Conf
 use crate::{limits, types::NodeId};
 
 /// Members of a configuration, learners included.
-const MEMBERS_MAX: usize = 4 * limits::VOTERS_MAX;
+pub(super) const MEMBERS_MAX: usize = 4 * limits::VOTERS_MAX;
 
 pub(super) fn encode(state: &ConfState) -> Bytes {
     state.write_to_bytes().expect("a membership has a defined encoding and memory suffices").into()

@@ -6,7 +6,7 @@ use raft::{
     eraftpb::{Message, MessageType, Snapshot},
 };
 
-use super::{Output, Replica, guard, membership};
+use super::{Mark, Output, Replica, Standing, guard, membership};
 use crate::{
     node::PeerMessage,
     types::{LogIndex, NodeId, Term},
@@ -14,12 +14,19 @@ use crate::{
 
 impl Replica {
     pub(super) fn receive(&mut self, from: NodeId, bytes: &Bytes) {
+        if !self.takes_from(from) {
+            return;
+        }
         let raft = &self.raw.raft;
-        let here = guard::Standing { id: self.config.id.0, term: raft.term, last: raft.raft_log.last_index() };
+        let here = guard::Position { id: self.config.id.0, term: raft.term, last: raft.raft_log.last_index() };
         let message =
             guard::message(bytes).and_then(|message| guard::admissible(&message, from.0, here).map(|()| message));
         match message {
-            Ok(message) => self.take(message),
+            Ok(message) => {
+                self.note_promise(&message);
+                self.check_leader(&message);
+                self.take(message);
+            }
             Err(reason) => self.outputs.push_back(Output::Refused { from, reason }),
         }
     }
@@ -71,15 +78,21 @@ impl Replica {
     }
 
     /// A heartbeat of the leader: promise, and say so.
-    pub(super) fn promise_to(&mut self, from: NodeId, term: Term, round: u64) {
+    pub(super) fn promise_to(&mut self, from: NodeId, term: Term, round: u64, marks: Vec<Mark>, alive: &[NodeId]) {
+        if !self.takes_from(from) {
+            return;
+        }
         let raft = &self.raw.raft;
         // A term that is not on the disk may be forgotten, and with it that there was anything to promise.
         let is_known = term.0 == raft.term && term.0 <= self.unsynced.term();
         let is_leader = raft.leader_id == from.0 || (raft.leader_id == 0 && raft.state == StateRole::Follower);
         if is_known && is_leader && !self.is_leading() {
             self.promise = self.promise.max(self.now.after(self.config.timing.election));
-            let message = PeerMessage::HeartbeatAcknowledged { term, round };
+            let message = PeerMessage::HeartbeatAcknowledged { term, round, wall_clock: None };
             self.outputs.push_back(Output::Send { to: from, message });
+            self.heard(from);
+            self.memory.promised(from, term, None);
+            self.learn(marks, alive);
         }
     }
 
@@ -97,6 +110,9 @@ impl Replica {
             return;
         }
         self.delivered = self.delivered.max(index);
+        if self.standing() == Standing::Forgetful {
+            return self.refilled(index, term, membership);
+        }
         let log = self.raw.mut_store();
         log.applied = log.applied.max(index);
         // A leader has all that is committed; its commit index will pass this one by itself.

@@ -1,6 +1,7 @@
 //! Groups of replicas over a bad network in virtual time. The world itself checks log agreement, one leader a term,
 //! and that no lease outlives the wait of a later leader.
 
+mod forgetful;
 mod world;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use world::{TIMING, World, ms};
 
-use super::{Input, Replica};
+use super::{Greeting, Hello, Input, Life, Recollection, Replica, Verdict};
 use crate::{
     node::{LogBatch, PeerMessage},
     types::{Instant, LogIndex, NodeId, Term},
@@ -45,7 +46,7 @@ fn has(world: &World, node: NodeId, token: u64) -> bool {
 #[test]
 fn a_lone_voter_leads_and_confirms_at_once() {
     let mut world = World::new(1, 1, 0);
-    assert_eq!(world.leader(), Some(ONE));
+    assert!(world.run_until(ms(10), |world| world.leader() == Some(ONE)), "as soon as its disk counts its start");
     assert!(world.run_until(ms(10), |world| world.seen.committed.len() == 1));
     world.input(ONE, Input::ConfirmLease { ticket: 4 });
     assert_eq!(world.seen.leases, [(world.now, Term(2))]);
@@ -54,6 +55,7 @@ fn a_lone_voter_leads_and_confirms_at_once() {
     // After a restart it leads at once again, but knows nothing of the leases it granted: X must pass.
     world.crash(ONE);
     world.start(ONE);
+    assert!(world.run_until(ms(10), |world| world.leader() == Some(ONE)));
     assert_eq!(world.seen.leaders[&Term(3)], (ONE, world.now, TIMING.lease));
     assert!(world.run_until(ms(10), |world| world.replica(ONE).status().committed.0 >= 4));
 }
@@ -155,8 +157,25 @@ impl Voter {
             entries: Vec::new(),
             compacted: (LogIndex(1), Term(1)),
         };
-        let config = super::Config { id: ONE, timing: TIMING, seed: 1 };
-        Self { replica: Replica::open(Instant(0), config, restart).expect("a good start"), now: Instant(0) }
+        let config = super::Config { id: ONE, timing: TIMING, seed: 1, nonce: 7 };
+        let replica = Replica::open(Instant(0), config, restart).expect("a good start");
+        let mut voter = Self { replica, now: Instant(0) };
+        voter.run_to(0);
+        voter.be_greeted();
+        voter
+    }
+
+    /// The other two begin as well, and know nothing against this one.
+    fn be_greeted(&mut self) {
+        let by = Life { boot: 1, nonce: 1 };
+        let hello = Hello { life: by, term: Term(1), last: LogIndex(1), recollection: Recollection::Whole };
+        let life = self.replica.greetings.hello.life;
+        for from in [NodeId(2), NodeId(3)] {
+            self.replica.handle(self.now, Input::Hello { from, hello });
+            let greeting = Greeting { life, by, verdict: Verdict::Welcome };
+            self.replica.handle(self.now, Input::Greeting { from, greeting });
+        }
+        self.run_to(0);
     }
 
     fn message(&mut self, kind: MessageType, from: u64, term: u64) {
@@ -198,7 +217,9 @@ fn a_voter_keeps_its_promise_by_the_clock_whatever_raft_believes() {
     let mut voter = Voter::open(None);
     voter.message(MessageType::MsgAppend, 2, 5);
     voter.run_to(600);
-    voter.replica.handle(voter.now, Input::Heartbeat { from: NodeId(2), term: Term(5), round: 1 });
+    voter
+        .replica
+        .handle(voter.now, Input::Heartbeat { from: NodeId(2), term: Term(5), round: 1, marks: vec![], alive: vec![] });
     // Raft last heard of the leader 740 ms ago and would both vote and, a slot later, campaign.
     voter.run_to(740);
     voter.message(MessageType::MsgRequestPreVote, 3, 6);
@@ -386,6 +407,7 @@ fn a_leader_whose_disk_stands_still_gives_way() {
 fn one_becomes_three_and_three_become_one() {
     let mut world = World::new(6, 1, 2);
     let (two, three) = (NodeId(2), NodeId(3));
+    world.run(ms(10));
     propose(&mut world, 1);
     world.run(ms(50));
     world.compact_all();
@@ -464,7 +486,7 @@ fn the_same_seed_gives_the_same_trace() {
 
 #[test]
 fn damaged_beginnings_are_told_not_survived() {
-    let config = super::Config { id: ONE, timing: TIMING, seed: 1 };
+    let config = super::Config { id: ONE, timing: TIMING, seed: 1, nonce: 7 };
     let good = super::Restart {
         hard_state: None,
         membership: Replica::membership_of(&[ONE]),

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use raft::eraftpb::Message;
 
+use super::Output;
+
 #[derive(Debug)]
 struct Batch {
     number: u64,
@@ -14,6 +16,7 @@ struct Batch {
     /// Raft's last entry and the reset come from a snapshot.
     reset: bool,
     messages: Vec<Message>,
+    outputs: Vec<Output>,
 }
 
 /// In order: a message waits for its own batch and all before it.
@@ -33,6 +36,7 @@ pub(super) struct Synced {
     /// For `RawNode::on_persist_ready`.
     pub(super) ready: Option<u64>,
     pub(super) messages: Vec<Message>,
+    pub(super) outputs: Vec<Output>,
 }
 
 impl Unsynced {
@@ -43,7 +47,7 @@ impl Unsynced {
     /// The number of a new batch; `messages` wait for it.
     pub(super) fn submit(&mut self, ready: u64, term: u64, reset: bool, messages: Vec<Message>) -> u64 {
         self.newest += 1;
-        self.batches.push_back(Batch { number: self.newest, ready, term, reset, messages });
+        self.batches.push_back(Batch { number: self.newest, ready, term, reset, messages, outputs: Vec::new() });
         self.newest
     }
 
@@ -55,7 +59,26 @@ impl Unsynced {
                 batch.messages.extend(messages);
                 Synced::default()
             }
-            None => Synced { ready: Some(ready), messages },
+            None => Synced { ready: Some(ready), messages, outputs: Vec::new() },
+        }
+    }
+
+    /// Keeps the output until all that waits is synced; gives it back where nothing does.
+    pub(super) fn attach(&mut self, output: Output) -> Option<Output> {
+        match self.batches.back_mut() {
+            Some(batch) => {
+                batch.outputs.push(output);
+                None
+            }
+            None => Some(output),
+        }
+    }
+
+    /// What waits for the disk promises nothing any more, and raft is not told of it.
+    pub(super) fn forget(&mut self) {
+        for batch in &mut self.batches {
+            batch.ready = 0;
+            batch.messages.clear();
         }
     }
 
@@ -67,6 +90,7 @@ impl Unsynced {
             self.term = self.term.max(batch.term);
             synced.ready = Some(batch.ready);
             synced.messages.extend(batch.messages);
+            synced.outputs.extend(batch.outputs);
         }
         synced
     }

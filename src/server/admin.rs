@@ -37,11 +37,15 @@ impl Admin for AdminService {
         if !matches!(*Caller::of(&request)?.principal, Principal::Storage(_)) {
             admit(&request)?;
         }
+        let mut process = self.process.clone();
         let phase = match self.stage.running_if_begun().await.map_err(refuse)? {
-            Some(running) => Phase::Running(Box::new(status_of(&running).await?)),
+            Some(running) => {
+                process.lacks_descriptors = running.packs().lacks_descriptors();
+                Phase::Running(Box::new(status_of(&running).await?))
+            }
             None => self.stage.phase(),
         };
-        let report = Report { cluster: self.stage.cluster(), phase, process: self.process.clone() };
+        let report = Report { cluster: self.stage.cluster(), phase, process };
         Ok(Response::new(report.into()))
     }
 

@@ -1,4 +1,4 @@
-//! The service of blocks: keeps them durably for uploads, gives them to whoever knows their names.
+//! The service of blocks: keeps them durably for uploads, gives them to mounts of the volumes that name them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -63,17 +63,25 @@ impl Block for BlockService {
         Ok(Response::new(proto::PutResponse { node: running.node().0 }))
     }
 
-    /// A block's name is 256 bits that only its bytes give: who knows it has the bytes, or was told by a volume that
-    /// may be read. So every credential of this founding may ask.
+    /// A mount is given what its volume names or has uploaded (`Packs::is_named`), and told of other blocks what it is told
+    /// of those that do not exist.
     async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
         let caller = Caller::of(&request)?;
         let running = self.stage.running()?;
         may_read(&caller.principal, &running)?;
         let hash = hash_from_bytes("GetRequest", &request.into_inner().hash).map_err(invalid)?;
+        let is_allowed = match &*caller.principal {
+            Principal::Mount(grant) => running.packs().is_named(grant.volume, &hash),
+            // Stores fill their gaps from each other.
+            _ => true,
+        };
         let packs = running.packs().clone();
-        let found = tokio::task::spawn_blocking(move || packs.get(&hash))
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
+        let found = match is_allowed {
+            true => tokio::task::spawn_blocking(move || packs.get(&hash))
+                .await
+                .map_err(|error| Status::internal(error.to_string()))?,
+            false => Ok(None),
+        };
         match found {
             Ok(Some(content)) => {
                 self.metrics.get_bytes.inc_by(content.len() as u64);

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock,
     node::{Input, Node, Output},
+    replica::Standing,
     storage::Storage,
     types::{LogIndex, NodeId, Term},
 };
@@ -34,7 +35,7 @@ pub(super) struct Driver {
     /// Peers to whom a message could not be sent since the node was last told.
     pub(super) lost: BTreeSet<NodeId>,
     pub(super) leader: Option<NodeId>,
-    pub(super) published: Option<(LogIndex, Option<NodeId>)>,
+    pub(super) published: Option<(LogIndex, Option<NodeId>, Standing)>,
 }
 
 /// What ends the thread.
@@ -101,7 +102,8 @@ impl Driver {
 
     /// Handles the inputs, or the passing of time where there are none; gives the emptied list back.
     fn handle(&mut self, mut batch: Vec<Queued>) -> Vec<Queued> {
-        self.node.handle(clock::now(), Input::WallClock(clock::wall()));
+        let (now, wall) = clock::now_and_wall();
+        self.node.handle(now, Input::WallClock(wall));
         if batch.is_empty() {
             self.node.handle(clock::now(), Input::Tick);
         }
@@ -154,6 +156,7 @@ impl Driver {
             Output::Admin { ticket, answer } => self.running.answer(ticket, answer),
             Output::Leadership { leader, term } => self.leadership(leader, term),
             Output::Notice(sentence) => info!("{sentence}"),
+            Output::Warning(sentence) => warn!("{sentence}"),
             Output::Stopped => return Err(End::Stopped),
             Output::Fatal(sentence) => {
                 error!("{sentence}");
@@ -176,15 +179,19 @@ impl Driver {
     /// Publishes what services look up, when it may have changed.
     fn publish(&mut self) {
         let state = self.node.state();
-        let now = (state.applied(), self.leader);
+        let standing = self.node.standing();
+        let now = (state.applied(), self.leader, standing);
         self.metrics.published(state.applied(), self.running.connections().count());
+        self.metrics.clock(self.node.clock());
         if self.published == Some(now) {
             return;
         }
         self.published = Some(now);
         self.running.publish_state(state.clone());
+        self.metrics.standing(standing);
         let view = View {
             leader: self.leader,
+            standing,
             nodes: state.nodes().cloned().collect(),
             volumes: state.volumes().map(|volume| (volume.name().to_owned(), volume.id())).collect(),
         };

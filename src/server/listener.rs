@@ -1,8 +1,11 @@
-//! Accepting connections: nobody gets past here without a certificate of the cluster's authority.
+//! Accepting connections: nobody gets past here without a certificate of the cluster's authority, and without having said
+//! something behind it. Who has not got so far has little time, and no more room than others of the same address; who has
+//! shares the port with the other credentials (`admission`).
 
 use std::{
+    future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -14,7 +17,7 @@ use std::{
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
 };
@@ -25,25 +28,31 @@ use tracing::{debug, warn};
 
 use super::papers::Papers;
 use crate::{
+    admission::{Admission, Crowd, GivesWay, Place},
     clock,
-    pki::principal_of,
-    types::{ClusterId, Principal},
+    limits::CALL_STREAMS_MAX,
+    pki::{credential_of, principal_of},
+    types::{ClusterId, CredentialId, Principal},
 };
 
-/// How long a handshake may take before the connection is closed.
+/// How long a handshake, and then the first word behind it, may take before the connection is closed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes at a time; further connections wait in the kernel's queue.
-const HANDSHAKES_MAX: usize = 128;
+/// What is waited for when no connection can be taken: descriptors come back as others end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a refused connection is kept, for its end to read the refusal.
 const LINGER: Duration = Duration::from_secs(1);
-/// Refusals are logged once in this time; the metric counts them all.
+/// Refusals, and connections that made room, are logged once in this time; the metrics count them all.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) principal: Arc<Principal>,
+    /// Whose certificate it is.
+    pub(super) credential: CredentialId,
     pub(super) address: SocketAddr,
+    /// Room for the connection's streams of calls.
+    pub(super) call_streams: Arc<Semaphore>,
 }
 
 impl Caller {
@@ -61,6 +70,11 @@ pub(super) struct Gate {
     pub(super) cluster: ClusterId,
     /// Connections that were refused.
     pub(super) refused: Counter,
+    /// Connections that were closed to make room for others.
+    pub(super) displaced: Counter,
+    /// Handshakes and connections at a time.
+    pub(super) handshakes_max: usize,
+    pub(super) connections_max: usize,
 }
 
 impl Gate {
@@ -72,41 +86,66 @@ impl Gate {
     }
 
     async fn accept(self, listener: TcpListener, sender: mpsc::Sender<io::Result<Connection>>) {
-        let gate = Arc::new(self);
-        let room = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let warned_at = Arc::new(AtomicU64::new(0));
+        let door = Arc::new(Door {
+            strangers: Crowd::new(self.handshakes_max, GivesWay::Oldest),
+            known: Crowd::new(self.connections_max, GivesWay::Newest),
+            refusal_warned_at: AtomicU64::new(0),
+            room_warned_at: AtomicU64::new(0),
+            gate: self,
+        });
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
             let (stream, address) = tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
                         // Out of descriptors or memory: passes, and must not spin until then.
                         debug!("accepting a connection: {error}");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 },
                 () = sender.closed() => return,
             };
-            let (gate, sender, warned_at) = (gate.clone(), sender.clone(), warned_at.clone());
+            let Admission::Admitted { mut place, displaced } = door.strangers.admit(address.ip()) else { continue };
+            if displaced {
+                door.gate.displaced.inc();
+            }
+            let (door, sender) = (door.clone(), sender.clone());
             tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, gate.shake_hands(stream, address)).await {
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, door.shake_hands(stream, address));
+                let result = tokio::select! {
+                    result = shaken => result,
+                    _ = place.gone() => return debug!("{address} made room for newer connections"),
+                };
+                match result {
                     Ok(Ok(connection)) => {
-                        // Not while the semaphore's room is taken: the services may be slow to accept.
-                        drop(permit);
+                        // Not while the place is taken: the services may be slow to accept.
+                        drop(place);
                         let _ = sender.send(Ok(connection)).await;
                     }
-                    Ok(Err(refusal)) => gate.refuse(address, &refusal, &warned_at),
-                    Err(_) => debug!("{address} did not finish its TLS handshake"),
+                    Ok(Err(refusal)) => door.refuse(address, &refusal),
+                    Err(_) => debug!("{address} did not finish its TLS handshake, or said nothing behind it"),
                 }
             });
         }
     }
+}
 
+/// A port that is open.
+struct Door {
+    gate: Gate,
+    /// Whose handshake is under way, by their address.
+    strangers: Crowd<IpAddr>,
+    /// Who is known, by the key of the certificate.
+    known: Crowd<CredentialId>,
+    refusal_warned_at: AtomicU64,
+    room_warned_at: AtomicU64,
+}
+
+impl Door {
     async fn shake_hands(&self, stream: TcpStream, address: SocketAddr) -> Result<Connection, Refusal> {
         stream.set_nodelay(true).map_err(Refusal::Gone)?;
-        let stream = match self.papers.acceptor().accept(stream).into_fallible().await {
+        let mut stream = match self.gate.papers.acceptor().accept(stream).into_fallible().await {
             Ok(stream) => stream,
             Err((error, stream)) => {
                 // The alert that says why must not be overtaken by a reset: the other end's last words are read.
@@ -117,27 +156,57 @@ impl Gate {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate =
             certificates.first().ok_or_else(|| Refusal::Stranger("it showed no certificate".to_owned()))?;
-        let (cluster, principal) = principal_of(certificate).map_err(|error| Refusal::Stranger(error.to_string()))?;
-        if cluster != self.cluster {
+        let of_certificate = |error: crate::pki::PkiError| Refusal::Stranger(error.to_string());
+        let (cluster, principal) = principal_of(certificate).map_err(of_certificate)?;
+        let credential = credential_of(certificate).map_err(of_certificate)?;
+        if cluster != self.gate.cluster {
             return Err(Refusal::Stranger(format!("its certificate is of cluster {cluster}")));
         }
-        Ok(Connection { stream, caller: Caller { principal: Arc::new(principal), address } })
-    }
-
-    fn refuse(&self, address: SocketAddr, refusal: &Refusal, warned_at: &AtomicU64) {
-        match refusal {
-            Refusal::Gone(error) => debug!("{address} went away during its TLS handshake: {error}"),
-            Refusal::Stranger(why) => {
-                self.refused.inc();
-                let now = clock::now().0;
-                let before = warned_at.load(Ordering::Relaxed);
-                let due = before == 0 || u128::from(now - before.min(now)) >= WARN_EVERY.as_nanos();
-                if due && warned_at.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                    warn!("refused a connection from {address}: {why}");
+        // HTTP/2 begins with a word of the client's: who says nothing now never will.
+        stream.fill_buf().await.map_err(Refusal::Gone)?;
+        let call_streams = Arc::new(Semaphore::new(CALL_STREAMS_MAX));
+        let caller = Caller { principal: Arc::new(principal), credential, address, call_streams };
+        match self.known.admit(credential) {
+            Admission::Admitted { place, displaced } => {
+                if displaced {
+                    self.made_room("the newest of the credential that has most of them");
                 }
+                Ok(Connection { stream, caller, place })
+            }
+            Admission::Refused => {
+                self.made_room(&format!("one from {address}, whose credential has most of them"));
+                Err(Refusal::NoRoom)
             }
         }
     }
+
+    fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
+        match refusal {
+            Refusal::Gone(error) => debug!("{address} went away during its TLS handshake: {error}"),
+            Refusal::Stranger(why) => {
+                self.gate.refused.inc();
+                if is_due(&self.refusal_warned_at) {
+                    warn!("refused a connection from {address}: {why}");
+                }
+            }
+            Refusal::NoRoom => {}
+        }
+    }
+
+    fn made_room(&self, who: &str) {
+        self.gate.displaced.inc();
+        if is_due(&self.room_warned_at) {
+            warn!("a port has all {} connections that it takes: closed {who}", self.gate.connections_max);
+        }
+    }
+}
+
+/// Whether something that may happen often is to be logged again.
+fn is_due(warned_at: &AtomicU64) -> bool {
+    let now = clock::now().0;
+    let before = warned_at.load(Ordering::Relaxed);
+    let due = before == 0 || u128::from(now - before.min(now)) >= WARN_EVERY.as_nanos();
+    due && warned_at.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Ends a connection from this side, and reads until the other side has ended it too.
@@ -153,6 +222,8 @@ enum Refusal {
     /// It ended by itself: a probe of the port, or a client that gave up.
     Gone(io::Error),
     Stranger(String),
+    /// Its credential has more connections than any other, and the port is full.
+    NoRoom,
 }
 
 impl Refusal {
@@ -175,6 +246,7 @@ impl Refusal {
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     caller: Caller,
+    place: Place<CredentialId>,
 }
 
 impl Connected for Connection {
@@ -187,6 +259,13 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // A connection is always being read: it notices.
+        if Pin::new(self.place.gone()).poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "closed to make room for others",
+            )));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

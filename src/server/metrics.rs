@@ -13,6 +13,8 @@ use prometheus_client::{
 };
 
 use crate::{
+    node::ClockStatus,
+    replica::Standing,
     storage::Counters,
     types::{LogIndex, NodeId, Term},
 };
@@ -27,7 +29,10 @@ pub(super) struct NodeMetrics {
     applied: Gauge,
     connections: Gauge,
     short_of_space: Gauge,
+    takes_part: Gauge,
     leader_changes: Counter,
+    clock_jumps: Counter,
+    clock_ahead: Gauge,
 }
 
 impl NodeMetrics {
@@ -43,6 +48,21 @@ impl NodeMetrics {
             "1 while the disk is so full that this node takes no entries as long as a majority does without it",
             self.short_of_space.clone(),
         );
+        registry.register(
+            "clock_jumps",
+            "Times that this node's wall clock was set by a second or more since the process began",
+            self.clock_jumps.clone(),
+        );
+        registry.register(
+            "clock_ahead_milliseconds",
+            "By how much this node's wall clock is ahead of the median of the voters'; below zero, behind it",
+            self.clock_ahead.clone(),
+        );
+        registry.register(
+            "node_takes_part",
+            "1 while this node votes and acknowledges: it was greeted, and has forgotten nothing that it promised",
+            self.takes_part.clone(),
+        );
         registry.register("leader_changes", "Leaders this node has seen come or go", self.leader_changes.clone());
     }
 
@@ -55,6 +75,15 @@ impl NodeMetrics {
 
     pub(super) fn short_of_space(&self, is_short: bool) {
         self.short_of_space.set(i64::from(is_short));
+    }
+
+    pub(super) fn clock(&self, ClockStatus { jumps, ahead_ms }: ClockStatus) {
+        self.clock_jumps.inc_by(jumps.saturating_sub(self.clock_jumps.get()));
+        self.clock_ahead.set(ahead_ms.unwrap_or(0));
+    }
+
+    pub(super) fn standing(&self, standing: Standing) {
+        self.takes_part.set(i64::from(standing == Standing::TakesPart));
     }
 
     pub(super) fn published(&self, applied: LogIndex, connections: usize) {
@@ -114,8 +143,16 @@ impl Collector for StoreCollector {
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         let gauges = [
-            ("log_waits_for_space", "1 while the log waits for space on a full disk", counters.log_waits.get()),
-            ("state_waits_for_space", "1 while the state waits for space on a full disk", counters.state_waits.get()),
+            (
+                "log_waits_for_space",
+                "1 while the log waits for space on a full disk, 2 while it waits for a file descriptor",
+                counters.log_waits.get(),
+            ),
+            (
+                "state_waits_for_space",
+                "1 while the state waits for space on a full disk, 2 while it waits for a file descriptor",
+                counters.state_waits.get(),
+            ),
             ("pack_live_bytes", "Bytes of blocks that something names or pins", counters.pack_live_bytes.get()),
             ("pack_dead_bytes", "Bytes of blocks that nothing names, until compaction", counters.pack_dead_bytes.get()),
         ];

@@ -3,13 +3,14 @@
 use std::pin::Pin;
 
 use prost::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{connections::Outgoing, listener::Caller, running::Running, stage::Stage};
 use crate::{
+    limits::CALL_STREAMS_MAX,
     node::Input,
     types::{ConnectionId, Principal, message::ToLeader},
     wire::proto::{self, mount_server::Mount},
@@ -34,16 +35,21 @@ impl Mount for MountService {
                 "only a credential for a volume can attach; `manyfs credential create` makes one",
             ));
         };
+        let stream = caller.call_streams.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("a connection carries {CALL_STREAMS_MAX} streams of calls at most"))
+        })?;
         let running = self.stage.running()?;
         let connection = running.next_connection();
         let (outgoing, closed) = running.connections().open(connection);
         let guard = ConnectionGuard { running: running.clone(), connection };
-        let opened = Input::MountOpened { connection, grant: grant.clone() };
+        let (grant, credential) = (grant.clone(), caller.credential);
+        let name = grant.name.clone();
+        let opened = Input::MountOpened { connection, grant, credential };
         running.give(opened, 0).await.map_err(|stopped| Status::unavailable(stopped.to_string()))?;
-        debug!("a mount of volume {} attached from {} as connection {connection}", grant.name, caller.address);
+        debug!("a mount of volume {name} attached from {} as connection {connection}", caller.address);
         let reader = Reader { running, connection, stream: request.into_inner(), closed };
         tokio::spawn(reader.read());
-        Ok(Response::new(Box::pin(GuardedOutgoing { outgoing, _guard: guard })))
+        Ok(Response::new(Box::pin(GuardedOutgoing { outgoing, _guard: guard, _stream: stream })))
     }
 }
 
@@ -69,6 +75,7 @@ fn end(running: &Running, connection: ConnectionId) {
 struct GuardedOutgoing {
     outgoing: Outgoing,
     _guard: ConnectionGuard,
+    _stream: OwnedSemaphorePermit,
 }
 
 impl Stream for GuardedOutgoing {

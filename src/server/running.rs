@@ -17,6 +17,7 @@ use super::connections::Connections;
 use crate::{
     namespace::{NodeInfo, State},
     node::{AdminAnswer, AdminError, AdminRequest, Input},
+    replica::Standing,
     storage::{Packs, Scrubber},
     types::{ConnectionId, FoundingId, Member, NodeId, VolumeId},
 };
@@ -37,8 +38,16 @@ pub(super) struct Queued {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct View {
     pub(super) leader: Option<NodeId>,
+    pub(super) standing: Standing,
     pub(super) nodes: Vec<NodeInfo>,
     pub(super) volumes: BTreeMap<String, VolumeId>,
+}
+
+impl View {
+    /// Whether the node takes part and knows a leader.
+    pub(super) fn is_ready(&self) -> bool {
+        self.leader.is_some() && self.standing == Standing::TakesPart
+    }
 }
 
 /// The node's thread is gone; the process is about to end.

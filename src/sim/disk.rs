@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::dice::Dice;
 use crate::{
     namespace::{Founding, RowError, State},
-    node::{LogBatch, LogEntry, Recovered, StateBatch},
+    node::{Ends, LogBatch, LogEntry, Recovered, StateBatch},
     types::{BlockHash, LogIndex, Term},
 };
 
@@ -26,9 +26,11 @@ struct StateImage {
     membership: Bytes,
     index: LogIndex,
     term: Term,
+    /// The state is a snapshot's, and the log may not have begun behind it yet.
+    is_installed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Disk {
     log: LogImage,
     state: StateImage,
@@ -36,11 +38,13 @@ pub(super) struct Disk {
     log_queue: VecDeque<LogBatch>,
     state_queue: VecDeque<StateBatch>,
     packs: BTreeMap<BlockHash, Bytes>,
+    /// What a snapshot installed is marked, as a store does.
+    marks: bool,
 }
 
 impl Disk {
     /// A founding node's disk: the state at index 1.
-    pub(super) fn found(founding: &Founding, membership: Bytes) -> Self {
+    pub(super) fn found(founding: &Founding, membership: Bytes, marks: bool) -> Self {
         let position = (LogIndex(1), Term(1));
         Self {
             log: LogImage { hard_state: None, entries: VecDeque::new(), compacted: position },
@@ -49,10 +53,12 @@ impl Disk {
                 membership,
                 index: position.0,
                 term: position.1,
+                is_installed: false,
             },
             log_queue: VecDeque::new(),
             state_queue: VecDeque::new(),
             packs: BTreeMap::new(),
+            marks,
         }
     }
 
@@ -130,8 +136,16 @@ impl Disk {
         is_torn
     }
 
+    /// The disk goes back to a copy of it. Blocks stay: a node fetches from others what its packs lack.
+    pub(super) fn restore(&mut self, copy: Self) {
+        (self.log, self.state) = (copy.log, copy.state);
+        self.log_queue.clear();
+        self.state_queue.clear();
+    }
+
     /// What the storage shell gives a node that starts.
     pub(super) fn recover(&self) -> Result<Recovered, RowError> {
+        self.ends().check().unwrap_or_else(|apart| panic!("log and state: {apart}"));
         Ok(Recovered {
             hard_state: self.log.hard_state.clone(),
             membership: self.state.membership.clone(),
@@ -141,6 +155,18 @@ impl Disk {
             entries: self.log.entries.iter().cloned().collect(),
             compacted: self.log.compacted,
         })
+    }
+
+    fn ends(&self) -> Ends {
+        let (log, state) = (&self.log, &self.state);
+        let entry = log.entries.iter().find(|entry| entry.index == state.index).map(|entry| entry.term);
+        Ends {
+            log_begin: log.compacted.0,
+            log_end: log.entries.back().map_or(log.compacted.0, |entry| entry.index),
+            state: (state.index, state.term),
+            term_in_log: entry.or((log.compacted.0 == state.index).then_some(log.compacted.1)),
+            is_installed: state.is_installed && self.marks,
+        }
     }
 
     /// Whether the entry would survive a crash here: in the log, or in the state.
@@ -197,6 +223,6 @@ impl StateImage {
         if let Some(membership) = batch.membership {
             self.membership = membership;
         }
-        (self.index, self.term) = (batch.index, batch.term);
+        (self.index, self.term, self.is_installed) = (batch.index, batch.term, batch.reset);
     }
 }

@@ -8,6 +8,7 @@ use super::{
     holder::Holder,
     kernel::Kernel,
     syscalls::{Call, Running},
+    world::EPOCH,
 };
 use crate::{
     mount::{Input, Mount},
@@ -30,6 +31,8 @@ pub(super) struct NodeHost {
     pub(super) state_sync_due: bool,
     /// Its wall clock runs ahead of virtual time by this many nanoseconds.
     pub(super) skew: u64,
+    /// And by so much more since somebody set it.
+    pub(super) set_ahead: i64,
     /// How many times slower than usual its disk is.
     pub(super) slowness: u32,
     pub(super) is_full: bool,
@@ -37,6 +40,15 @@ pub(super) struct NodeHost {
     pub(super) connections: BTreeMap<ConnectionId, u64>,
     pub(super) last_connection: u64,
     pub(super) is_stopping: bool,
+    pub(super) started: Instant,
+    pub(super) is_forgetful: bool,
+}
+
+impl NodeHost {
+    /// Nanoseconds since 1970.
+    pub(super) fn wall_clock(&self, now: Instant) -> u64 {
+        (EPOCH + now.0 + self.skew).saturating_add_signed(self.set_ahead)
+    }
 }
 
 /// A connection of a mount to a node, as both ends know it.
@@ -92,6 +104,10 @@ pub(super) struct MountHost {
     /// The worker does not run until then; what comes for it meanwhile.
     pub(super) stopped_until: Option<Instant>,
     pub(super) backlog: Vec<Input>,
+    /// Until when each thread is busy with the request that it has read, where there are several.
+    pub(super) threads: Vec<Instant>,
+    /// Requests that were read, and that the core does not have yet.
+    pub(super) read: BTreeSet<u64>,
     pub(super) holder: Holder,
     /// Tickets that the core gave out and the kernel is not done with: the names they are about.
     pub(super) tickets: BTreeMap<u64, BTreeSet<(Ino, Name)>>,

@@ -8,6 +8,8 @@
 //!   waits for it. Locks are granted in order, so a waiting writer holds up later readers.
 //! - WRITE and SETATTR hold the file's lock; UNLINK and RENAME take it below the directory's.
 //! - READ and the last partial page of a WRITE keep pages locked until the answer; INVAL_INODE of pages waits for them.
+//! - Pages that are up to date have the bytes of a WRITE, and are free, before it is sent: what drops one then leaves it to a
+//!   READ to fill it from before.
 //! - RENAME moves the dentry that the kernel believed in, with its TTL.
 //! - An answer is worked on in the caller's context: a notification sent after it may overtake it.
 
@@ -74,6 +76,8 @@ pub(super) struct Inode {
     /// Moves on when the listing is dropped: what is being read then is not kept.
     pub(super) listing_version: u64,
     pub(super) opens: u64,
+    /// How often what was written to a mapping did not get back to the file (lib/errseq.c).
+    pub(super) write_errors: u64,
 }
 
 #[derive(Debug, Default)]
@@ -141,10 +145,11 @@ pub(super) enum Context {
         pages: (u64, u64),
         is_direct: bool,
     },
+    /// `locked`: pages that are not up to date.
     Write {
         ino: Ino,
         offset: u64,
-        data: Bytes,
+        length: u64,
         is_direct: bool,
         locked: Vec<u64>,
     },
@@ -386,7 +391,7 @@ impl Kernel {
             }
             (Context::Rename { from, to, exchange }, Ok(_)) => self.renamed(from, to, exchange),
             (Context::Open { ino }, Ok(Response::Opened(opened))) if !opened.keep_cache && !opened.direct_io => {
-                self.inode(ino).pages.clear();
+                self.drop_clean_pages(ino);
             }
             (Context::Read { ino, pages: (first, last), is_direct }, result) => {
                 if is_direct {
@@ -404,25 +409,21 @@ impl Kernel {
                 }
                 self.unlock_pages(ino, first..=last);
             }
-            (Context::Write { ino, offset, data, is_direct, locked }, result) => {
-                if let Ok(Response::Written { length }) = result {
-                    let end = offset + u64::from(*length);
-                    if is_direct {
-                        // Pages below a direct write are dropped.
-                        self.inode(ino).pages.retain(|page, _| (page + 1) * PAGE <= offset || page * PAGE >= end);
-                    } else {
-                        self.written(ino, offset, &data);
-                    }
+            (Context::Write { ino, offset, length, is_direct, locked }, result) => {
+                if result.is_ok() {
                     let inode = self.inode(ino);
                     if let Some(attributes) = &mut inode.attributes {
-                        attributes.size = attributes.size.max(end);
+                        attributes.size = attributes.size.max(offset + length);
                     }
                     inode.until = Instant(0);
                     self.touched(ino);
+                } else if !is_direct {
+                    self.drop_pages(ino, offset, offset + length);
                 }
                 self.unlock_pages(ino, locked.into_iter());
             }
-            (Context::WriteBack { ino } | Context::Launder { ino }, _) => {
+            (Context::WriteBack { ino } | Context::Launder { ino }, result) => {
+                self.inode(ino).write_errors += u64::from(result.is_err());
                 // fuse_writepage_end: times are not known any more.
                 self.inode(ino).until = Instant(0);
                 self.unlock_pages(ino, 0..=0);
@@ -498,8 +499,14 @@ impl Kernel {
         (inode.attributes, inode.until) = (Some(attributes), until);
         // FUSE_AUTO_INVAL_DATA.
         if drops_pages {
-            inode.pages.clear();
+            self.drop_clean_pages(ino);
         }
+    }
+
+    /// What is dirty stays: Linux writes it back first, and waits.
+    fn drop_clean_pages(&mut self, ino: Ino) {
+        let is_dirty = self.dirty.contains_key(&ino);
+        self.inode(ino).pages.retain(|page, _| is_dirty && *page == 0);
     }
 
     fn touched(&mut self, ino: Ino) {
@@ -553,6 +560,28 @@ impl Kernel {
             cut.resize(PAGE as usize, 0);
             *content = cut.into();
         }
+    }
+
+    /// What write(2) does before its WRITE is sent: pages take the bytes. Those that are not up to date are locked until the
+    /// answer (PROTOCOL R8): says which. A direct write drops the pages below it instead. `None`: a page is locked already.
+    pub(super) fn copy(&mut self, ino: Ino, offset: u64, data: &[u8], is_direct: bool) -> Option<Vec<u64>> {
+        let end = offset + data.len() as u64;
+        let (first, last) = (offset / PAGE, (end - 1) / PAGE);
+        if self.are_locked(ino, first, last) {
+            return None;
+        }
+        if is_direct {
+            self.drop_pages(ino, offset, end);
+            return Some(Vec::new());
+        }
+        self.written(ino, offset, data);
+        let unread: Vec<u64> = (first..=last).filter(|page| !self.inode(ino).pages.contains_key(page)).collect();
+        unread.iter().for_each(|page| self.lock_pages(ino, *page, *page));
+        Some(unread)
+    }
+
+    fn drop_pages(&mut self, ino: Ino, begin: u64, end: u64) {
+        self.inode(ino).pages.retain(|page, _| (page + 1) * PAGE <= begin || page * PAGE >= end);
     }
 
     /// Pages that were whole or up to date take the bytes; the others stay unread.
@@ -633,7 +662,7 @@ mod tests {
 
     /// Sends the request of process 0 and says its number.
     fn ask(kernel: &mut Kernel, context: Context) -> u64 {
-        kernel.send(0, Request::Getattr { ino: FILE }, context);
+        kernel.send(0, Request::Getattr { ino: FILE, for_read: false }, context);
         kernel.sent.last().expect("it was just sent").0
     }
 

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use super::dice::Dice;
-use crate::limits::{Retention, Timing};
+use crate::limits::{Retention, SessionBounds, Timing};
 
 /// One run's conditions. Chances are per mille.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub nodes: u64,
     pub mounts: u64,
+    /// Threads of each mount that take requests of its kernel: what one has read, another may overtake.
+    pub threads: usize,
     /// Processes that call at the same time on each mount.
     pub processes: usize,
     /// Mounts whose processes change nothing. On the others, while they are cut off, all soon wait for a change.
@@ -44,10 +46,16 @@ pub struct Options {
     pub counts: u64,
     /// Chance that a process writes by a mapping.
     pub maps: u64,
+    /// Chance that a process counts, or writes, in shared memory that one mount at a time may have open.
+    pub shares: u64,
+    /// Chance that a process writes to its own part of a file and reads it back.
+    pub stripes: u64,
     /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
     pub hides_pids: bool,
     /// Where it is little, who lags needs a snapshot, of several pieces.
     pub retention: Retention,
+    /// Where there are few, mounts that start again find no room, and wait.
+    pub sessions: SessionBounds,
     /// Where sessions are short, those of mounts that crashed or are cut off end within the run.
     pub timing: Timing,
     /// Parts in a million by which each machine's clock may run too fast or too slow; 0: all show virtual time.
@@ -83,6 +91,8 @@ pub enum Breach {
     Retries,
     /// A node calls its log synced that is only written.
     Sync,
+    /// A state that was installed is not marked on the disk (node/ends.rs).
+    Marks,
     /// R12: what is written under a lock does not name since when its session holds it.
     LateWrites,
     /// P5: whoever waits for a lock is told that he has it.
@@ -121,6 +131,14 @@ pub enum Breach {
     Foundings,
     /// R15: mounts do not say which files without a name are open there.
     Orphans,
+    /// P9: a leader takes its own wall clock for everybody's.
+    WallClocks,
+    /// R12: a turn to have shared memory open is taken for one of several.
+    Turns,
+    /// P2: kernels are not told of pages that a READ may have filled from before a WRITE.
+    Refills,
+    /// R71: whoever says hello is welcome, whatever it has forgotten.
+    Forgetting,
 }
 
 /// What may go wrong.
@@ -156,6 +174,30 @@ pub enum Fault {
     SlowDisk,
     /// A node is short of space for a while, one at a time.
     FullDisk,
+    /// A node's wall clock is set 30 days ahead or back, and right again a little later: always that of the same one.
+    SetClock,
+    /// A node's disk is copied, or goes back to the copy: its process ends, and begins with older data.
+    Restore,
+    /// The same copy is begun beside the node that it is of.
+    Twin,
+}
+
+impl Fault {
+    /// Whether it takes a node, or its disk, from the others.
+    pub(super) const fn hits_nodes(self) -> bool {
+        matches!(
+            self,
+            Self::Crash
+                | Self::CrashAll
+                | Self::Partition
+                | Self::OneWay
+                | Self::Stop
+                | Self::SlowDisk
+                | Self::FullDisk
+                | Self::Restore
+                | Self::Twin
+        )
+    }
 }
 
 /// Two clocks that are wrong by this, in parts in a million, drift apart by what `Timing::drift_margin` is made for.
@@ -187,6 +229,7 @@ impl Options {
         let mut options = Self {
             nodes: [1, 3, 3, 3, 3, 5][dice.index(6)],
             mounts: 1 + dice.roll(3),
+            threads: 1,
             processes: 1 + dice.index(3),
             lookers: 0,
             names: 2 + dice.roll(4),
@@ -205,8 +248,11 @@ impl Options {
             large: dice.roll(2) * dice.roll(50),
             counts: 0,
             maps: 0,
+            shares: 0,
+            stripes: 0,
             hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
+            sessions: SessionBounds::DEFAULT,
             timing: Timing::DEFAULT,
             drift: if Dice::new(seed ^ 0x0064_7269_6674).chance(500) { DRIFT_MAX } else { 0 },
             strangers: 0,
@@ -223,15 +269,28 @@ impl Options {
         if Dice::new(seed ^ 0x0073_746f_7070).chance(200) {
             options.faults.push(Fault::StopWorker);
         }
+        if !options.faults.is_empty() && Dice::new(seed ^ 0x7365_7463_6c6f).chance(250) {
+            options.faults.push(Fault::SetClock);
+        }
         let mut dice = Dice::new(seed ^ 0x0066_6f75_6e64);
         if !options.faults.is_empty() && dice.chance(300) {
-            options.strangers = 50 + dice.roll(950);
+            options.strangers = 50 + dice.roll(350);
+        }
+        // What a disk forgets of large writes nobody else may have: whoever uploaded them was told that two disks do.
+        if options.nodes > 1 && options.large == 0 && !options.faults.is_empty() {
+            let mut dice = Dice::new(seed ^ 0x7265_7374_6f72_6564);
+            options.faults.extend([Fault::Restore, Fault::Twin].into_iter().filter(|_| dice.chance(250)));
         }
         options.choose_scarcity(&mut Dice::new(seed ^ 0x7363_6172_6365));
         let mut dice = Dice::new(seed ^ 0x006c_6f63_6b73);
         options.counts = dice.roll(3).min(1) * (50 + dice.roll(400));
         let mut dice = Dice::new(seed ^ 0x006d_6d61_7073);
         options.maps = dice.roll(2).min(1) * (20 + dice.roll(150));
+        let mut dice = Dice::new(seed ^ 0x7368_6172_6573);
+        options.shares = dice.roll(3).min(1) * (20 + dice.roll(150));
+        let mut dice = Dice::new(seed ^ 0x7374_7269_7065);
+        options.stripes = dice.roll(2).min(1) * (50 + dice.roll(200));
+        options.threads = [1, 1, 2, 4][dice.index(4)];
         options
     }
 
@@ -244,5 +303,14 @@ impl Options {
             self.timing = Timing { hold: Duration::from_secs(1), session: Duration::from_secs(2), ..Timing::DEFAULT };
         }
         self.lookers = dice.roll(2).min(self.mounts - 1);
+        // Only where what a mount left behind is not missed for long: the others would not all be back before the end.
+        if self.timing.hold < Timing::DEFAULT.hold && dice.chance(500) {
+            let few = usize::try_from(self.mounts).unwrap_or(usize::MAX) + dice.index(2);
+            let many = SessionBounds::DEFAULT;
+            self.sessions = match dice.chance(500) {
+                true => SessionBounds { per_credential: few, ..many },
+                false => SessionBounds { total: few, ..many },
+            };
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{kernel::PAGE, syscalls::Sight};
+use super::{kernel::PAGE, stamps::Stamps, syscalls::Sight};
 use crate::{
     mount::Request,
     namespace::{Entry, Founding, Operation, Reply, State, Volume},
@@ -103,6 +103,7 @@ impl Rewrite {
 pub(super) struct Oracle {
     state: State,
     next: LogIndex,
+    stamps: Stamps,
     /// What stands in the log, by index; the same on all nodes.
     committed: BTreeMap<LogIndex, (Term, Bytes)>,
     digests: BTreeMap<LogIndex, u128>,
@@ -141,6 +142,7 @@ impl Oracle {
             volume_digests: BTreeMap::new(),
             state,
             next: LogIndex(2),
+            stamps: Stamps::new(founding.stamp, founding.nodes.len()),
             committed: BTreeMap::new(),
             history: BTreeMap::new(),
             data_versions: BTreeMap::new(),
@@ -176,7 +178,7 @@ impl Oracle {
     }
 
     /// A node has applied this entry: the first, which is carried out here, or one more, which must be the same.
-    pub(super) fn committed(&mut self, index: LogIndex, term: Term, data: &Bytes) {
+    pub(super) fn committed(&mut self, now: Instant, index: LogIndex, term: Term, data: &Bytes) {
         if let Some(first) = self.committed.get(&index) {
             assert_eq!(*first, (term, data.clone()), "log agreement: two nodes applied different entries at {index}");
             return;
@@ -186,6 +188,7 @@ impl Oracle {
         self.committed.insert(index, (term, data.clone()));
         if !data.is_empty() {
             let entry = Entry::decode(data).expect("what was committed is an entry");
+            self.stamps.check(now, index, entry.header.stamp);
             self.carry_out(index, &entry);
         }
         self.digests.insert(index, self.state.digest());
@@ -334,6 +337,9 @@ impl Oracle {
 
     fn note(&mut self, index: LogIndex, object: Object, value: Value) {
         let versions = self.history.entry(object).or_default();
+        if let (Value::Attributes(now), Some((_, Value::Attributes(before)))) = (&value, versions.last()) {
+            assert!(now.ctime >= before.ctime, "stamps: a ctime runs backwards at {index}, {before:?} and {now:?}");
+        }
         if versions.last().is_none_or(|(_, last)| *last != value) {
             versions.push((index, value));
         }

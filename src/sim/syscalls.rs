@@ -5,12 +5,17 @@
 
 mod counting;
 mod mapping;
+mod stripes;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(super) use self::{counting::Guard, mapping::MAPPED_BYTES};
+pub(super) use self::{
+    counting::{Guard, number_in},
+    mapping::MAPPED_BYTES,
+    stripes::Round,
+};
 use super::kernel::{Cached, Context, Hold, Kernel, Owner, PAGE};
 use crate::{
     mount::{OpenFlags, OpenedAs, Request, Response, WriteFlags},
@@ -85,6 +90,13 @@ pub(super) enum Call {
         data: Bytes,
         pause: Duration,
     },
+    /// open(O_CREAT), write a part that is nobody else's and read it back, again and again, close.
+    Stripe {
+        path: Path,
+        /// Which part.
+        stripe: u64,
+        rounds: Vec<Round>,
+    },
 }
 
 /// What a process saw.
@@ -127,6 +139,7 @@ enum Note {
     Pages(Option<Bytes>),
     Listing(Option<Vec<(Bytes, Ino)>>),
     Number(u64),
+    Locked(Vec<u64>),
     Done,
 }
 
@@ -142,6 +155,8 @@ pub(super) struct Running {
     pub(super) sights: Vec<Sight>,
     /// An inode that is open for writing: what this mount shows of it may be ahead of the log.
     pub(super) writes: Option<Ino>,
+    /// It read something else than it had just written: where, and what.
+    pub(super) misread: Option<(Ino, u64, Bytes)>,
     /// A write() that has returned: where, and what.
     pub(super) wrote: Option<(Ino, u64, Bytes)>,
     has_told: bool,
@@ -166,6 +181,7 @@ impl Running {
             held: Vec::new(),
             sights: Vec::new(),
             writes: None,
+            misread: None,
             wrote: None,
             has_told: false,
             has_opened: false,
@@ -242,6 +258,7 @@ impl Step<'_> {
             Call::List { directory } => self.list(directory),
             Call::Count { path, guard } => self.count(path, guard),
             Call::Map { path, offset, data, pause } => self.map(path, (*offset, data), *pause),
+            Call::Stripe { path, stripe, rounds } => self.stripe(path, *stripe, rounds),
         }
     }
 
@@ -330,12 +347,18 @@ impl Step<'_> {
     }
 
     fn attributes(&mut self, ino: Ino) -> Answer<Attributes> {
+        self.attributes_for(ino, false)
+    }
+
+    /// `for_read`: the call is to read, and shows nothing of them.
+    fn attributes_for(&mut self, ino: Ino, for_read: bool) -> Answer<Attributes> {
         let fresh = self.note(|kernel| Some(Note::Attributes(kernel.fresh_attributes(ino))))?;
         if let Note::Attributes(Some(attributes)) = fresh {
             return Ok(Ok(attributes));
         }
-        let answer =
-            self.request(|kernel| (Request::Getattr { ino }, Context::Getattr { ino, version: kernel.version() }))?;
+        let answer = self.request(|kernel| {
+            (Request::Getattr { ino, for_read }, Context::Getattr { ino, version: kernel.version() })
+        })?;
         Ok(answer.and_then(|response| match response {
             Response::Attributes { attributes, .. } => Ok(attributes),
             _ => Err(Errno::EIO),
@@ -433,7 +456,7 @@ impl Step<'_> {
     }
 
     fn read_all(&mut self, ino: Ino, opened: OpenedAs) -> Answer<Bytes> {
-        let asked = try_call!(self.attributes(ino)).size;
+        let asked = try_call!(self.attributes_for(ino, true)).size;
         // Pages are read up to the size that the kernel believes in (i_size), which is not that of the answer where it
         // dropped the answer because an invalidation overtook it (fuse_change_attributes_i).
         let believed = self.note(|kernel| Some(Note::Number(kernel.known_size(ino))))?;
@@ -541,6 +564,7 @@ impl Step<'_> {
                 Ok(Ok((attributes.ino, opened)))
             }
             Ok(_) => Ok(Err(Errno::EIO)),
+            Err(Errno::ESTALE) => self.open(path, flags),
             Err(errno) => Ok(Err(errno)),
         }
     }
@@ -593,23 +617,29 @@ impl Step<'_> {
     }
 
     fn write(&mut self, ino: Ino, opened: OpenedAs, offset: u64, data: &Bytes, append: bool) -> Answer<()> {
-        let (fh, is_direct, end) = (opened.fh, opened.direct_io, offset + data.len() as u64);
-        let (first, last) = (offset / PAGE, (end - 1) / PAGE);
+        self.write_slowly(ino, opened, (offset, data), append, Duration::ZERO)
+    }
+
+    /// `pause`: how long the process is not let run once it has copied its bytes.
+    fn write_slowly(
+        &mut self,
+        ino: Ino,
+        opened: OpenedAs,
+        (offset, data): (u64, &Bytes),
+        append: bool,
+        pause: Duration,
+    ) -> Answer<()> {
+        let (fh, is_direct, length) = (opened.fh, opened.direct_io, data.len() as u64);
         self.lock(ino, Hold::Exclusive)?;
-        if !is_direct {
-            self.note(|kernel| (!kernel.are_locked(ino, first, last)).then_some(Note::Done))?;
+        let copied = self.note(|kernel| kernel.copy(ino, offset, data, is_direct).map(Note::Locked))?;
+        let Note::Locked(locked) = copied else { return Ok(Err(Errno::EIO)) };
+        if pause > Duration::ZERO {
+            self.sleep(pause)?;
         }
-        let answer = self.request(|kernel| {
-            // Pages at the edges that are not up to date stay locked until the answer (PROTOCOL R8).
-            let is_partial = |page: &u64| *page * PAGE < offset || (*page + 1) * PAGE > end;
-            let unread = |kernel: &mut Kernel, page: &u64| !kernel.inode(ino).pages.contains_key(page);
-            let mut locked: Vec<u64> = if is_direct { vec![] } else { (first..=last).filter(is_partial).collect() };
-            locked.retain(|page| unread(kernel, page));
-            locked.dedup();
-            locked.iter().for_each(|page| kernel.lock_pages(ino, *page, *page));
+        let answer = self.request(|_| {
             let flags = WriteFlags { append, ..WriteFlags::default() };
             let request = Request::Write { ino, fh, offset, data: data.clone(), flags };
-            (request, Context::Write { ino, offset, data: data.clone(), is_direct, locked })
+            (request, Context::Write { ino, offset, length, is_direct, locked })
         })?;
         self.unlock(ino)?;
         Ok(match answer {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     dice::Dice,
     options::Options,
-    syscalls::{Call, Guard, MAPPED_BYTES, Path},
+    syscalls::{Call, Guard, MAPPED_BYTES, Path, Round, number_in},
 };
 use crate::{
     limits,
@@ -38,6 +38,12 @@ pub(super) struct Workload {
     /// What is rolled for calls that map files, and how often they come.
     map_dice: Dice,
     maps: u64,
+    /// What is rolled for calls that use shared memory, and how often they come.
+    share_dice: Dice,
+    shares: u64,
+    /// What is rolled for calls that write side by side, and how often they come.
+    stripe_dice: Dice,
+    stripes: u64,
     /// Numbers that calls wrote under locks and that they were told are written.
     counted: BTreeMap<Path, BTreeSet<u64>>,
 }
@@ -55,6 +61,10 @@ impl Workload {
             counts: options.counts,
             map_dice: dice.clone().split().split(),
             maps: options.maps,
+            share_dice: dice.clone().split().split().split(),
+            shares: options.shares,
+            stripe_dice: dice.clone().split().split().split(),
+            stripes: options.stripes,
             counted: BTreeMap::new(),
             dice,
             directories: options.directories,
@@ -72,18 +82,25 @@ impl Workload {
     /// Every path that a call may name.
     pub(super) fn paths(&self) -> Vec<Path> {
         let names = || {
-            (0..self.names)
-                .map(|number| format!("n{number}"))
-                .chain(["log", "flock", "fcntl", "map"].map(str::to_owned))
+            (0..self.names).map(|number| format!("n{number}")).chain(
+                ["log", "flock", "fcntl", "map", "flock-shm", "fcntl-shm", "map-shm", "stripes"].map(str::to_owned),
+            )
         };
         let in_directory =
             |directory: Name| names().map(move |text| Path { directory: directory.clone(), name: name(&text) });
         self.directories().into_iter().flat_map(in_directory).collect()
     }
 
-    pub(super) fn next_call(&mut self) -> Call {
+    /// `stripe`: which part of files that are written side by side is the process's own.
+    pub(super) fn next_call(&mut self, stripe: u64) -> Call {
+        if self.stripes > 0 && self.stripe_dice.chance(self.stripes) {
+            return self.stripe(stripe);
+        }
         if self.counts > 0 && self.count_dice.chance(self.counts) {
             return self.count();
+        }
+        if self.shares > 0 && self.share_dice.chance(self.shares) {
+            return self.share();
         }
         if self.maps > 0 && self.map_dice.chance(self.maps) { self.map() } else { self.call(0) }
     }
@@ -153,36 +170,46 @@ impl Workload {
         }
         for (path, numbers) in &self.counted {
             let found = content(path).unwrap_or_default();
-            let shown: u64 = std::str::from_utf8(&found).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+            let shown = number_in(&found);
             let most = numbers.last().copied().unwrap_or(0);
             assert!(shown >= most, "mutual exclusion: {path:?} is at {shown}, but was counted to {most}");
         }
     }
 
     fn count(&mut self) -> Call {
-        let dice = &mut self.count_dice;
-        let (family, file) = [(LockFamily::Flock, "flock"), (LockFamily::Fcntl, "fcntl")][dice.index(2)];
-        let directory = name(&format!("d{}", dice.roll(self.directories)));
-        let guard = Guard {
-            family,
-            kind: if dice.chance(750) { LockKind::Exclusive } else { LockKind::Shared },
-            waits: dice.chance(700),
-            unlocks: dice.chance(500),
-            // Now and then long enough to lose the lock meanwhile.
-            pause: if dice.chance(80) { dice.micros(0, 2_000_000) } else { dice.micros(0, 10_000) },
-            dies: dice.chance(100).then(|| Duration::from_micros(dice.roll(60_000))),
-        };
-        Call::Count { path: Path { directory, name: name(file) }, guard }
+        count(&mut self.count_dice, self.directories, false)
+    }
+
+    /// Shared memory that processes count in; and some that comes and goes, and whose content nobody judges.
+    fn share(&mut self) -> Call {
+        let dice = &mut self.share_dice;
+        match dice.roll(10) {
+            0 => {
+                let directory = name(&format!("d{}", dice.roll(self.directories)));
+                Call::Unlink { path: Path { directory, name: name("map-shm") } }
+            }
+            1..4 => map(dice, self.directories, "map-shm"),
+            _ => count(dice, self.directories, true),
+        }
     }
 
     /// Which file a process maps, and what it writes there: nobody writes to these otherwise.
     fn map(&mut self) -> Call {
-        let dice = &mut self.map_dice;
+        map(&mut self.map_dice, self.directories, "map")
+    }
+
+    fn stripe(&mut self, stripe: u64) -> Call {
+        let dice = &mut self.stripe_dice;
         let directory = name(&format!("d{}", dice.roll(self.directories)));
-        let data = vec![b'a' + dice.roll(25) as u8; 1 + dice.index(50)];
-        let offset = dice.roll(MAPPED_BYTES - data.len() as u64);
-        let pause = dice.micros(0, 100_000);
-        Call::Map { path: Path { directory, name: name("map") }, offset, data: data.into(), pause }
+        let rounds = (0..1 + dice.index(8)).map(|_| {
+            let data = vec![b'A' + dice.roll(26) as u8; 1 + dice.index(50)].into();
+            Round {
+                looks: dice.chance(400),
+                data,
+                pause: if dice.chance(300) { dice.micros(1, 500) } else { Duration::ZERO },
+            }
+        });
+        Call::Stripe { path: Path { directory, name: name("stripes") }, stripe, rounds: rounds.collect() }
     }
 
     fn append(&mut self, directory: Name) -> Call {
@@ -209,6 +236,31 @@ impl Workload {
         };
         word.bytes().cycle().take(length.max(word.len())).collect()
     }
+}
+
+fn count(dice: &mut Dice, directories: u64, is_mapped: bool) -> Call {
+    let (family, file) = [(LockFamily::Flock, "flock"), (LockFamily::Fcntl, "fcntl")][dice.index(2)];
+    let directory = name(&format!("d{}", dice.roll(directories)));
+    let guard = Guard {
+        family,
+        kind: if dice.chance(750) { LockKind::Exclusive } else { LockKind::Shared },
+        waits: dice.chance(700),
+        unlocks: dice.chance(500),
+        is_mapped,
+        // Now and then long enough to lose the lock meanwhile.
+        pause: if dice.chance(80) { dice.micros(0, 2_000_000) } else { dice.micros(0, 10_000) },
+        dies: dice.chance(100).then(|| Duration::from_micros(dice.roll(60_000))),
+    };
+    let file = name(&if is_mapped { format!("{file}-shm") } else { file.to_owned() });
+    Call::Count { path: Path { directory, name: file }, guard }
+}
+
+fn map(dice: &mut Dice, directories: u64, file: &str) -> Call {
+    let directory = name(&format!("d{}", dice.roll(directories)));
+    let data = vec![b'a' + dice.roll(25) as u8; 1 + dice.index(50)];
+    let offset = dice.roll(MAPPED_BYTES - data.len() as u64);
+    let pause = dice.micros(0, 100_000);
+    Call::Map { path: Path { directory, name: name(file) }, offset, data: data.into(), pause }
 }
 
 /// The file of a directory that is only appended to.

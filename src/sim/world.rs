@@ -1,5 +1,6 @@
 //! A cluster with its mounts, kernels and processes, on one queue of events in virtual time.
 
+mod backups;
 mod breaches;
 mod faults;
 mod locks;
@@ -14,12 +15,14 @@ use std::{
     time::Duration,
 };
 
+use backups::Twin;
 use bytes::Bytes;
 
 use super::{
     Report,
     clock::Clock,
     dice::Dice,
+    disk::Disk,
     host::{Link, MountHost, NodeHost},
     network::Network,
     options::{Breach, DRIFT_MAX, Options},
@@ -27,7 +30,7 @@ use super::{
     workload::Workload,
 };
 use crate::{
-    mount::{Notification, Response, StoreError},
+    mount::{Caller, Notification, Request, Response, StoreError},
     namespace::{Founding, NodeInfo, VolumeOptions},
     node::PeerMessage,
     types::{
@@ -37,7 +40,7 @@ use crate::{
 };
 
 /// Wall clock at the beginning of virtual time, nanoseconds since 1970.
-const EPOCH: u64 = 1_750_000_000_000_000_000;
+pub(super) const EPOCH: u64 = 1_750_000_000_000_000_000;
 /// When the faults are over, every call returns within this: the hold time of what a lost mount had, and as much again.
 const LIVENESS: Duration = Duration::from_secs(20);
 
@@ -63,6 +66,7 @@ enum Event {
     Fetched { mount: usize, life: u64, ticket: u64, node: NodeId, result: Result<Bytes, StoreError> },
     MountStart { mount: usize, life: u64 },
     MountWake { mount: usize, life: u64 },
+    Asked { mount: usize, life: u64, unique: u64, caller: Caller, request: Box<Request> },
     Answer { mount: usize, life: u64, unique: u64, result: Result<Response, Errno> },
     Notify { mount: usize, life: u64, ticket: u64, notifications: Vec<Notification> },
     Notified { mount: usize, life: u64, ticket: u64 },
@@ -75,6 +79,9 @@ enum Event {
     Fault,
     Heal,
     SpaceAgain(NodeId),
+    ClockRight(NodeId),
+    TwinWake(u64),
+    TwinEnds(u64),
 }
 
 #[derive(Debug)]
@@ -90,6 +97,11 @@ pub(super) struct World {
     links: BTreeMap<u64, Link>,
     /// How often each mount's life sent each call.
     sendings: BTreeMap<(usize, u64, Sequence), u64>,
+    /// A disk as it once was, and whose it is.
+    backup: Option<(NodeId, Disk)>,
+    /// The node whose disk went back, until it takes part again.
+    gone_back: Option<NodeId>,
+    twin: Option<Twin>,
     oracle: Oracle,
     workload: Workload,
     founding: Founding,
@@ -97,6 +109,10 @@ pub(super) struct World {
     stranger: Option<stranger::Stranger>,
     /// Of its own: what clocks are rolled moves nothing else.
     clock_dice: Dice,
+    /// Whose wall clock is set, now and then: no other's ever is.
+    wrong_clock: Option<NodeId>,
+    /// Of its own, too: how long threads take.
+    thread_dice: Dice,
     /// Processes make calls of their own accord.
     is_busy: bool,
     /// All is quiet: what is seen is the newest.
@@ -125,11 +141,16 @@ impl World {
             mounts: Vec::new(),
             links: BTreeMap::new(),
             sendings: BTreeMap::new(),
+            backup: None,
+            gone_back: None,
+            twin: None,
             oracle: Oracle::new(&founding),
             workload: Workload::new(dice.split(), &options),
             founding,
             stranger: None,
             clock_dice: Dice::new(seed ^ 0x636c_6f63_6b73),
+            wrong_clock: None,
+            thread_dice: Dice::new(seed ^ 0x0074_6872_6561_6473),
             is_busy: false,
             is_final: false,
             trace: DefaultHasher::new(),
@@ -263,6 +284,7 @@ impl World {
             Event::Fetched { mount, life, ticket, node, result } => self.fetched(mount, life, ticket, node, result),
             Event::MountStart { mount, life } => self.start_mount(mount, life),
             Event::MountWake { mount, life } => self.mount_woke(mount, life),
+            Event::Asked { mount, life, unique, caller, request } => self.asked(mount, life, unique, caller, *request),
             Event::Answer { mount, life, unique, result } => self.kernel_answered(mount, life, unique, result),
             Event::Notify { mount, life, ticket, notifications } => self.notify(mount, life, ticket, notifications),
             Event::Notified { mount, life, ticket } => self.notified(mount, life, ticket),
@@ -274,7 +296,10 @@ impl World {
             Event::Killed { mount, life, process, started } => self.killed(mount, life, process, started),
             Event::Fault => self.fault(),
             Event::Heal => self.network.heal(),
+            Event::TwinWake(life) => self.twin_woke(life),
+            Event::TwinEnds(life) => self.end_twin(life),
             Event::SpaceAgain(id) => self.set_full(id, false),
+            Event::ClockRight(id) => self.set_clock(id, 0),
         }
     }
 

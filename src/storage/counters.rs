@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::error::WAITS_FOR_DESCRIPTOR;
+
 /// One number that only grows (or, for a gauge, is set).
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -54,10 +56,18 @@ pub struct Counters {
     /// Whole passes of the scrub, and bytes that it read.
     pub scrubs: Counter,
     pub scrub_bytes: Counter,
-    /// Gauges: 1 while the log, or the state store, waits for space on a full disk.
+    /// Gauges: 1 while the log, or the state store, waits for space on a full disk, 2 while it waits for a descriptor.
     pub log_waits: Counter,
     pub state_waits: Counter,
     /// Gauges: bytes of blocks in packs that something names or pins, and that nothing does.
     pub pack_live_bytes: Counter,
     pub pack_dead_bytes: Counter,
+}
+
+impl Counters {
+    /// Log or state wait for a file descriptor.
+    #[must_use]
+    pub fn lacks_descriptors(&self) -> bool {
+        [&self.log_waits, &self.state_waits].iter().any(|waits| waits.get() == WAITS_FOR_DESCRIPTOR)
+    }
 }

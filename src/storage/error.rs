@@ -6,8 +6,10 @@ use std::{
     sync::Arc,
 };
 
+use nix::errno::Errno;
+
 use super::Identity;
-use crate::types::{BlockHash, ClusterId, LogIndex, NodeId};
+use crate::types::{BlockHash, ClusterId, LogIndex, NodeId, Term};
 
 /// An error of the store. Cheap to clone: after a failed sync every later call gets the first error again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,6 +50,11 @@ pub enum StorageError {
     ReadOnly { path: PathBuf },
     #[error("no space for {needed} bytes in {}; add space or delete files, nothing was stored", .path.display())]
     Full { path: PathBuf, needed: u64 },
+    #[error(
+        "no file descriptor was left for {}: {source}; give this process more (ulimit -n, LimitNOFILE=), nothing was \
+         stored", .path.display()
+    )]
+    NoDescriptor { path: PathBuf, source: Arc<io::Error> },
     #[error("{}, offset {offset}: {found}; the disk has damaged it: replace this node, its peers have the data", .path.display())]
     Damaged { path: PathBuf, offset: u64, found: String },
     #[error("state row {key}: {found}; the disk has damaged it: replace this node, its peers have the data")]
@@ -64,6 +71,11 @@ pub enum StorageError {
          the log; restore it or replace this node", .path.display()
     )]
     StateBehindLog { path: PathBuf, log: LogIndex, state: LogIndex },
+    #[error(
+        "entry {index} is of term {log} in the log in {} and of term {state} in the state: they are not of one node; \
+         restore both as they were or replace this node", .path.display()
+    )]
+    LogUnlikeState { path: PathBuf, index: LogIndex, log: Term, state: Term },
     #[error(
         "a block of {bytes} bytes was called {claimed} but is {found}; whoever sent it is broken, nothing was stored"
     )]
@@ -89,6 +101,7 @@ impl StorageError {
             io::ErrorKind::PermissionDenied => Self::Access { path, action, source: Arc::new(source) },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, needed: 0 },
+            _ if is_descriptor_shortage(&source) => Self::NoDescriptor { path, source: Arc::new(source) },
             _ => Self::Io { action, path, source: Arc::new(source) },
         }
     }
@@ -99,11 +112,34 @@ impl StorageError {
         Self::Io { action: "synced", path: path.to_owned(), source: Arc::new(source) }
     }
 
+    /// Whether it passes when others give back what they use, space or file descriptors: nothing was stored, and the same
+    /// may be tried again.
+    #[must_use]
+    pub const fn is_shortage(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoDescriptor { .. })
+    }
+
+    /// What a gauge says of a thread that waits because of it: 1 for space, 2 for a file descriptor.
+    pub(crate) const fn wait_code(&self) -> u64 {
+        match self {
+            Self::NoDescriptor { .. } => WAITS_FOR_DESCRIPTOR,
+            _ => 1,
+        }
+    }
+
     /// Whether the disk is to blame: such errors are counted and repaired from peers where that is possible.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Row { .. } | Self::State { .. })
     }
+}
+
+/// The gauge of a thread that waits for a file descriptor.
+pub(crate) const WAITS_FOR_DESCRIPTOR: u64 = 2;
+
+/// This process, or the whole system, has as many files open as it may.
+fn is_descriptor_shortage(error: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 #[cfg(test)]
@@ -117,6 +153,7 @@ mod tests {
         assert!(sentence(13).starts_with("/data/log may not be written by this user"), "{}", sentence(13));
         assert!(sentence(30).contains("read-only file system; mount it writable"), "{}", sentence(30));
         assert!(sentence(28).contains("add space"), "{}", sentence(28));
+        assert!(sentence(24).contains("ulimit -n") && sentence(23).contains("ulimit -n"), "{}", sentence(24));
         assert!(sentence(5).starts_with("/data/log could not be written: "), "{}", sentence(5));
     }
 

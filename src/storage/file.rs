@@ -12,6 +12,8 @@ use std::{
 
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
+use super::private;
+
 /// A flat directory of files that is used by one process.
 pub trait Directory: fmt::Debug + Send + Sync {
     /// Where it is, for messages.
@@ -101,12 +103,15 @@ pub trait RandomFile: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
+    /// The directory itself, held open where it was there: to sync it must not need a descriptor that others took.
+    held: Option<File>,
 }
 
 impl Disk {
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        let held = File::open(&path).ok();
+        Self { path, held }
     }
 }
 
@@ -124,7 +129,7 @@ impl Directory for Disk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RandomFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(self.path.join(name))?;
+        let file = private::options().read(true).write(true).create(true).truncate(true).open(self.path.join(name))?;
         Ok(Arc::new(file))
     }
 
@@ -141,7 +146,10 @@ impl Directory for Disk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        match &self.held {
+            Some(directory) => directory.sync_all(),
+            None => File::open(&self.path)?.sync_all(),
+        }
     }
 
     fn available(&self) -> io::Result<u64> {

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
@@ -11,7 +11,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::StorageError;
+use super::{StorageError, private};
 use crate::types::{ClusterId, FoundingId, NodeId};
 
 /// The version of the directory's format that this program writes.
@@ -146,7 +146,7 @@ impl Lock {
     /// `InUse` where another process has it; `Access`, `ReadOnly`, `Io` where the file cannot be opened.
     pub(crate) fn take(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(LOCK_FILE);
-        let file = OpenOptions::new()
+        let file = private::options()
             .read(true)
             .write(true)
             .create(true)
@@ -182,7 +182,7 @@ impl Creation {
     /// Makes the directory where it is missing, refuses one that is in use, and marks it as unfinished.
     pub(crate) fn begin(dir: &Path, identity: Identity) -> Result<Self, StorageError> {
         Self::refuse_used(dir)?;
-        fs::create_dir_all(dir).map_err(|error| StorageError::io("created", dir, error))?;
+        create_directory(dir).map_err(|error| StorageError::io("created", dir, error))?;
         let lock = Lock::take(dir)?;
         // Once more under the lock: another process may have been faster.
         Self::refuse_used(dir)?;
@@ -195,7 +195,8 @@ impl Creation {
         };
         let text = toml::to_string(&file).expect("four plain fields have a TOML form");
         let path = dir.join(UNFINISHED_FILE);
-        let written = File::create(&path).and_then(|mut file| {
+        let created = private::options().write(true).create(true).truncate(true).open(&path);
+        let written = created.and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.sync_all()
         });
@@ -207,7 +208,7 @@ impl Creation {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StorageError::io("removed", &path, error));
                 }
-                _ => fs::create_dir(&path).map_err(|error| StorageError::io("created", &path, error))?,
+                _ => private::create_directory(&path).map_err(|error| StorageError::io("created", &path, error))?,
             }
         }
         sync_directory(dir)?;
@@ -230,6 +231,24 @@ impl Creation {
         fs::rename(self.dir.join(UNFINISHED_FILE), &path).map_err(|error| StorageError::io("created", &path, error))?;
         sync_directory(&self.dir)
     }
+}
+
+/// Makes a data directory, and those above it, unless it is there.
+fn create_directory(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    match private::create_directory(dir) {
+        // Somebody may have been faster; and the mount point of a device is there.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+/// Takes from group and others what they may do with a node's directory.
+pub(crate) fn narrow(dir: &Path) -> Result<(), StorageError> {
+    let files = [FILE, UNFINISHED_FILE, LOCK_FILE, super::space::FILE];
+    private::narrow(dir, &[files.as_slice(), PARTS.as_slice()].concat())
 }
 
 /// Makes names that were created, renamed or removed in `dir` outlive a power cut.

@@ -239,7 +239,8 @@ impl Log {
         self.failed.is_some()
     }
 
-    pub(crate) const fn counters(&self) -> &Arc<Counters> {
+    #[must_use]
+    pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
@@ -289,7 +290,8 @@ impl Log {
         let written = begun.and_then(|()| self.write_records(&head, records));
         match &written {
             // Nothing was synced: the next group goes to the same place, under the same number.
-            Ok(()) | Err(StorageError::Full { .. }) => {}
+            Ok(()) => {}
+            Err(error) if error.is_shortage() => {}
             Err(error) => self.failed = Some(error.clone()),
         }
         written

@@ -179,7 +179,8 @@ impl Packs {
         self.shared.ask(|done| Request::Put { blocks: part, pin, may_fill, done }).map(|_| ())
     }
 
-    /// The block's bytes, verified; `None` where it is not here.
+    /// The block's bytes, verified; `None` where it is not here. Who may have them is for the caller to know: see
+    /// `is_named`.
     ///
     /// # Errors
     /// `Damaged` where the bytes are not the block's any more: from then on the block is missing, and a `put` of it
@@ -210,11 +211,32 @@ impl Packs {
         }
     }
 
+    /// Whether the volume may read the block: its files name it, an upload of one of its sessions pins it, or that was so
+    /// since the store was opened and the block is still here, as mounts that are behind need it.
+    #[must_use]
+    pub fn is_named(&self, volume: VolumeId, hash: &BlockHash) -> bool {
+        self.shared.index().is_named(volume, hash)
+    }
+
+    /// From now on these volumes may read these blocks, as far as the packs know of them.
+    pub(crate) fn name(&self, named: impl Iterator<Item = (VolumeId, BlockHash)>) {
+        let mut index = self.shared.index();
+        for (volume, hash) in named {
+            index.name(volume, &hash);
+        }
+    }
+
     /// Whether the block is here. Only a pin or an extent keeps it here: see `put`.
     #[must_use]
     pub fn contains(&self, hash: &BlockHash) -> bool {
         let index = self.shared.index();
         index.location(hash).is_some() || index.waiting(hash).is_some()
+    }
+
+    /// Whether the store waits for a file descriptor.
+    #[must_use]
+    pub fn lacks_descriptors(&self) -> bool {
+        self.shared.counters.lacks_descriptors()
     }
 
     /// The numbers of all packs, ascending.

@@ -3,12 +3,11 @@
 //! the file system too, the state waits, and the log last.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use super::{StorageError, file::RandomFile};
+use super::{StorageError, file::RandomFile, private};
 use crate::types::message::Space;
 
 /// Space that uploads leave free: a sixteenth of the file system, within these bounds. The least is what the log may
@@ -18,7 +17,7 @@ const KEEP_FREE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// The file that holds space for the next start: sled writes when it is opened, and a node that cannot even start would
 /// be started again and again.
-const FILE: &str = "reserve";
+pub(crate) const FILE: &str = "reserve";
 /// Bytes of it that are worth having.
 const FILE_BYTES_MIN: u64 = 256 * 1024;
 
@@ -69,7 +68,7 @@ impl Reserve {
         if bytes < FILE_BYTES_MIN || fs::metadata(&path).is_ok_and(|file| file.len() >= bytes) {
             return Ok(());
         }
-        let made = File::options().write(true).create(true).truncate(false).open(&path);
+        let made = private::options().write(true).create(true).truncate(false).open(&path);
         match made.and_then(|file| RandomFile::reserve(&file, 0, bytes)) {
             Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(StorageError::io("created", &path, error)),
             _ => Ok(()),

@@ -4,6 +4,7 @@
 //! write those to the disk whenever it likes. Rows and the applied index are one batch. References are counted after
 //! the rows are written, pins lifted after that. Only what was flushed and synced is reported.
 
+mod ahead;
 pub(crate) mod database;
 pub(crate) mod value;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 use super::{Catalog, Counters, LogWriter, Packs, StorageError, StorageEvent, health::Health, space::Reserve};
 use crate::{
+    limits,
     namespace::State,
     node::{StateBatch, Unpinned},
     types::{BlockHash, SessionId, VolumeId},
@@ -33,7 +35,7 @@ const GATHER: Duration = Duration::from_millis(50);
 const GATHER_BYTES: usize = 1024 * 1024;
 /// How long written rows wait for their flush.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
-/// How often a full disk is tried again.
+/// How often what failed for want of space or descriptors is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The way into the state store. Clones are cheap and write to the same store.
@@ -66,6 +68,8 @@ impl StateWriter {
     /// then `StatePersisted`. Never waits: the node's core bounds how much is on its way (`STATE_BACKLOG_BYTES_MAX`).
     pub fn submit(&self, batch: StateBatch) {
         self.packs.content_waits(&batch.content);
+        // Mounts that were sent these entries may ask for it from now on.
+        self.packs.name(batch.named.iter().copied());
         let mut queue = self.lock();
         if !queue.closing {
             queue.bytes += bytes_of(&batch);
@@ -133,7 +137,9 @@ impl StateWriter {
         let mut meta = store.meta.clone();
         let mut unflushed: Option<Instant> = None;
         loop {
-            let group = self.next(unflushed.map(|since| since + FLUSH_EVERY));
+            // A mark is looked at again as often as rows are flushed.
+            let since = unflushed.or_else(|| meta.is_installed.then(Instant::now));
+            let group = self.next(since.map(|since| since + FLUSH_EVERY));
             if health.has_failed() {
                 return Ok(());
             }
@@ -141,14 +147,21 @@ impl StateWriter {
             let mut flush = ends;
             if !group.is_empty() {
                 store.counters.state_batches.add(group.len() as u64);
-                let group = Gathered::of(group);
-                flush |= group.reset;
-                if self.store_content(store, &group)? {
-                    store.write(&self.packs, group, &mut meta)?;
+                let steps = Gathered::steps_of(group);
+                flush |= steps.iter().any(|step| step.reset);
+                if self.store_content(store, &steps)? {
+                    for step in steps {
+                        store.write(&self.packs, step, &mut meta)?;
+                    }
                     unflushed.get_or_insert_with(Instant::now);
                 } else {
                     (ends, flush) = (true, true);
                 }
+            }
+            if meta.is_installed && log.begins_behind(meta.index) {
+                meta.is_installed = false;
+                store.database.write(&BTreeMap::new(), &meta, &[])?;
+                unflushed.get_or_insert_with(Instant::now);
             }
             if unflushed.is_some_and(|since| flush || since.elapsed() >= FLUSH_EVERY) {
                 store.database.flush()?;
@@ -167,31 +180,33 @@ impl StateWriter {
     /// Puts the group's content into packs, and sees to it that there is space for its rows: sled cannot go on once it
     /// has met the end of the disk. Waits for space as long as there is none; false where the end came first. The log
     /// has all that was submitted, so nothing is lost then.
-    fn store_content(&self, store: &Store, group: &Gathered) -> Result<bool, StorageError> {
+    fn store_content(&self, store: &Store, group: &[Gathered]) -> Result<bool, StorageError> {
+        let content: Vec<_> = group.iter().flat_map(|step| &step.content).cloned().collect();
+        let bytes: u64 = group.iter().map(|step| step.bytes).sum();
         let mut waits = false;
         loop {
             // What brings no content may give space back, and must get through.
             let reserve = &store.reserve;
-            let kept = if group.content.is_empty() { reserve.for_start() } else { reserve.for_log() };
-            let needed = group.bytes + kept;
+            let kept = if content.is_empty() { reserve.for_start() } else { reserve.for_log() };
+            let needed = bytes + kept;
             let stored = if store.reserve.available()? < needed {
                 Err(StorageError::Full { path: store.database.path().to_owned(), needed })
             } else {
-                self.packs.put_committed(group.content.clone())
+                self.packs.put_committed(content.clone())
             };
             match stored {
-                Err(error @ StorageError::Full { .. }) => {
+                Err(error) if error.is_shortage() => {
                     if !waits {
-                        tracing::warn!("the state waits for space, the log keeps what it lacks: {error}");
+                        tracing::warn!("the state waits, the log keeps what it lacks: {error}");
                     }
                     waits = true;
-                    store.counters.state_waits.set(1);
+                    store.counters.state_waits.set(error.wait_code());
                 }
                 stored => {
                     stored?;
                     if waits {
                         store.counters.state_waits.set(0);
-                        tracing::info!("the state has space again");
+                        tracing::info!("the state goes on");
                     }
                     return Ok(true);
                 }
@@ -205,7 +220,7 @@ impl StateWriter {
     }
 }
 
-/// Batches that are written as one.
+/// Batches that are written in one step.
 #[derive(Debug, Default)]
 struct Gathered {
     last: Meta,
@@ -214,26 +229,40 @@ struct Gathered {
     rows: BTreeMap<Bytes, Option<Bytes>>,
     content: Vec<(BlockHash, Bytes)>,
     references: Vec<(BlockHash, i64)>,
+    named: Vec<(VolumeId, BlockHash)>,
     unpinned: Vec<Unpinned>,
     /// What all of it weighs.
     bytes: u64,
 }
 
 impl Gathered {
-    fn of(group: Vec<StateBatch>) -> Self {
-        let mut gathered = Self::default();
-        for mut batch in group {
-            gathered.bytes += bytes_of(&batch) as u64;
-            let Meta { index, term, digest, .. } = &mut gathered.last;
-            (*index, *term, *digest) = (batch.index, batch.term, batch.digest);
-            gathered.membership = batch.membership.take().or(gathered.membership);
-            gathered.reset |= batch.reset;
-            gathered.rows.extend(batch.rows.into_iter().map(|row| (row.key, row.value)));
-            gathered.content.append(&mut batch.content);
-            gathered.references.append(&mut batch.references);
-            gathered.unpinned.append(&mut batch.unpinned);
+    /// The batches of a group in as few steps as their rows allow. One batch is never parted.
+    fn steps_of(group: Vec<StateBatch>) -> Vec<Self> {
+        let mut steps: Vec<Self> = Vec::new();
+        for batch in group {
+            match steps.last_mut().filter(|step| step.rows.len() + batch.rows.len() <= limits::STATE_STEP_ROWS) {
+                Some(step) => step.add(batch),
+                None => {
+                    let mut step = Self::default();
+                    step.add(batch);
+                    steps.push(step);
+                }
+            }
         }
-        gathered
+        steps
+    }
+
+    fn add(&mut self, mut batch: StateBatch) {
+        self.bytes += bytes_of(&batch) as u64;
+        let Meta { index, term, digest, .. } = &mut self.last;
+        (*index, *term, *digest) = (batch.index, batch.term, batch.digest);
+        self.membership = batch.membership.take().or(self.membership.take());
+        self.reset |= batch.reset;
+        self.rows.extend(batch.rows.into_iter().map(|row| (row.key, row.value)));
+        self.content.append(&mut batch.content);
+        self.references.append(&mut batch.references);
+        self.named.append(&mut batch.named);
+        self.unpinned.append(&mut batch.unpinned);
     }
 }
 
@@ -250,12 +279,17 @@ pub(crate) struct Store {
 impl Store {
     /// Its content is in packs, synced.
     fn write(&self, packs: &Packs, group: Gathered, meta: &mut Meta) -> Result<(), StorageError> {
-        let Gathered { last, membership, reset, rows, content, references, unpinned, .. } = group;
-        *meta = Meta { membership: membership.unwrap_or_else(|| meta.membership.clone()), ..last };
+        let Gathered { last, membership, reset, rows, content, references, named, unpinned, .. } = group;
+        let membership = membership.unwrap_or_else(|| meta.membership.clone());
+        // An entry is applied only when the log has it, behind what it began anew with.
+        *meta = Meta { membership, is_installed: reset, ..last };
         let mut lifted = packs.ending(&unpinned);
         if !reset {
             self.database.write(&rows, meta, &lifted)?;
-            return packs.apply_references(&references, &lifted, &content);
+            packs.apply_references(&references, &lifted, &content)?;
+            // Once more: what comes from peers is known to the packs only since it is counted.
+            packs.name(named.into_iter());
+            return Ok(());
         }
         let rows: BTreeMap<_, _> = rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         let state = State::from_rows(rows.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -264,6 +298,7 @@ impl Store {
         lifted.extend(packs.pins_of_ended(|volume, session| is_over(&state, volume, session)));
         self.database.replace(rows, meta, &lifted)?;
         packs.replace_references(&state.references());
+        packs.name(state.names());
         packs.apply_references(&[], &lifted, &content)
     }
 }
@@ -282,5 +317,5 @@ fn bytes_of(batch: &StateBatch) -> usize {
     let content: usize = batch.content.iter().map(|(_, bytes)| bytes.len()).sum();
     let rows: usize =
         batch.rows.iter().map(|row| row.key.len() + row.value.as_ref().map_or(0, |value| value.len())).sum();
-    content + rows + 64 * (batch.rows.len() + batch.references.len()) + 64
+    content + rows + 64 * (batch.rows.len() + batch.references.len() + batch.named.len()) + 64
 }

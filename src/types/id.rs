@@ -62,6 +62,10 @@ identity!(
     UploadId(u64)
 );
 identity!(
+    /// Whoever has the private key of a certificate: 128 bits of the BLAKE3 hash of its public key.
+    CredentialId(u128)
+);
+identity!(
     /// One network connection at this end; never used again within a process.
     ConnectionId(u64)
 );

@@ -2,13 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which call made the lock. The two are independent of each other, as on Linux.
+/// Which call made the lock. They are independent of each other, the first two as on Linux.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum LockFamily {
     /// flock(2): of an open file, for all of it.
     Flock,
     /// fcntl(2): of a process (or, with F_OFD_*, of an open file), for a range of bytes.
     Fcntl,
+    /// open(2) of a file that one mount at a time may have open: of a session, for all of it (a share reservation that
+    /// denies both, RFC 8881 section 9.7).
+    Open,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -31,7 +34,7 @@ pub struct LockClaim {
     pub family: LockFamily,
     pub owner: u64,
     pub kind: LockKind,
-    /// Of flock: `LockRange::ALL`.
+    /// Of flock and open: `LockRange::ALL`.
     pub range: LockRange,
     /// For F_GETLK; 0 where the mount cannot see the process.
     pub pid: u32,
@@ -93,11 +96,15 @@ impl LockFamily {
     /// Whether its locks can have the range.
     #[must_use]
     pub fn takes(self, range: LockRange) -> bool {
-        range.is_valid() && (self != Self::Flock || range == LockRange::ALL)
+        range.is_valid() && (self == Self::Fcntl || range == LockRange::ALL)
     }
 }
 
 impl LockClaim {
+    /// A session's turn to have a file open.
+    pub const OPEN: Self =
+        Self { family: LockFamily::Open, owner: 0, kind: LockKind::Exclusive, range: LockRange::ALL, pid: 0, fh: 0 };
+
     /// The two cannot be held at the same time by different owners.
     #[must_use]
     pub fn excludes(&self, other: &Self) -> bool {

@@ -82,11 +82,20 @@ pub struct StoreAddress {
     pub address: String,
 }
 
-/// Space as statfs shows it, in bytes: what a majority of stores can still take.
+/// Space of the stores, in bytes: what a majority of stores can still take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Space {
     pub total: u64,
     pub available: u64,
+}
+
+/// Space as statfs shows it of one volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct VolumeSpace {
+    pub bytes: Space,
+    /// Inodes that there are and that there could be.
+    pub inodes: u64,
+    pub inodes_free: u64,
 }
 
 /// The leader's answer to `Hello`.
@@ -172,6 +181,8 @@ pub enum Refusal {
     Foreign,
     /// The session has expired: its calls get EIO, a new one may be opened.
     SessionExpired,
+    /// There is no room for a session of this mount now: the same may be tried again after a pause.
+    Busy,
     /// A newer connection of this mount exists, or the mount sent what makes no sense.
     Protocol,
 }

@@ -23,7 +23,8 @@ impl Instant {
     }
 }
 
-/// Cluster time of an entry: nanoseconds since 1970 by the leader's wall clock, made strictly increasing by the log.
+/// Cluster time of an entry: nanoseconds since 1970 by the median of the voters' wall clocks. Grows from entry to entry,
+/// except where that median was set back by more than `limits::STAMP_AHEAD_MAX`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Stamp(pub u64);
 
@@ -45,6 +46,17 @@ impl Timestamp {
             Some(seconds) => Self { seconds, nanoseconds: 0 },
             None => self,
         }
+    }
+}
+
+impl Timestamp {
+    /// This time and `duration` more, at most the end of time.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        let nanoseconds = self.nanoseconds.saturating_add(duration.subsec_nanos());
+        let carried = i64::from(nanoseconds / 1_000_000_000);
+        let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).saturating_add(carried);
+        Self { seconds: self.seconds.saturating_add(seconds), nanoseconds: nanoseconds % 1_000_000_000 }
     }
 }
 

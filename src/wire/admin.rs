@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     namespace::{VolumeOptions, entry::Founding},
-    node::{AdminAnswer, AdminError, NodeStatus, PeerStatus, SessionStatus, VolumeStatus},
+    node::{AdminAnswer, AdminError, ClockStatus, NodeStatus, PeerStatus, SessionStatus, Standing, VolumeStatus},
     types::{ClusterId, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId},
 };
 
@@ -35,6 +35,8 @@ pub struct Process {
     pub version: String,
     /// `host:port` where the node wants peers to find it; `:port` where the host is for the asker to know.
     pub peer_address: String,
+    /// Its store waits for a file descriptor.
+    pub lacks_descriptors: bool,
 }
 
 /// A node's answer to `Admin.Status`.
@@ -102,6 +104,7 @@ impl From<Process> for proto::Process {
             start: process.start,
             version: process.version,
             peer_address: process.peer_address,
+            lacks_descriptors: process.lacks_descriptors,
         }
     }
 }
@@ -114,6 +117,7 @@ impl From<proto::Process> for Process {
             start: process.start,
             version: process.version,
             peer_address: process.peer_address,
+            lacks_descriptors: process.lacks_descriptors,
         }
     }
 }
@@ -144,7 +148,8 @@ impl TryFrom<proto::Founding> for Founding {
 
 impl From<VolumeOptions> for proto::VolumeOptions {
     fn from(options: VolumeOptions) -> Self {
-        Self { uid: options.uid, gid: options.gid, mode: options.mode.into(), quota_bytes: options.quota_bytes }
+        let VolumeOptions { uid, gid, mode, quota_bytes, quota_inodes } = options;
+        Self { uid, gid, mode: mode.into(), quota_bytes, quota_inodes }
     }
 }
 
@@ -161,7 +166,8 @@ impl TryFrom<proto::VolumeOptions> for VolumeOptions {
                 found: format!("{mode:o}"),
             });
         }
-        Ok(Self { uid: options.uid, gid: options.gid, mode, quota_bytes: options.quota_bytes })
+        let proto::VolumeOptions { uid, gid, quota_bytes, quota_inodes, .. } = options;
+        Ok(Self { uid, gid, mode, quota_bytes, quota_inodes })
     }
 }
 
@@ -179,6 +185,15 @@ impl From<NodeStatus> for proto::NodeStatus {
             sessions: status.sessions.into_iter().map(Into::into).collect(),
             short_of_space: status.short_of_space,
             founding: founding_to_bytes(status.founding),
+            clock_jumps: status.clock.jumps,
+            clock_ahead_ms: status.clock.ahead_ms,
+            standing: match status.standing {
+                Standing::TakesPart => proto::Standing::TakesPart,
+                Standing::Waits => proto::Standing::Waits,
+                Standing::Rival => proto::Standing::Rival,
+                Standing::Forgetful => proto::Standing::Forgetful,
+            }
+            .into(),
         }
     }
 }
@@ -199,6 +214,21 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
             volumes: status.volumes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             sessions: status.sessions.into_iter().map(Into::into).collect(),
             short_of_space: status.short_of_space,
+            clock: ClockStatus { jumps: status.clock_jumps, ahead_ms: status.clock_ahead_ms },
+            standing: match proto::Standing::try_from(status.standing) {
+                Ok(proto::Standing::TakesPart) => Standing::TakesPart,
+                Ok(proto::Standing::Waits) => Standing::Waits,
+                Ok(proto::Standing::Rival) => Standing::Rival,
+                Ok(proto::Standing::Forgetful) => Standing::Forgetful,
+                _ => {
+                    return Err(WireError::Value {
+                        message: "NodeStatus",
+                        field: "standing",
+                        expected: "one that is known here",
+                        found: status.standing.to_string(),
+                    });
+                }
+            },
         })
     }
 }
@@ -235,6 +265,7 @@ impl From<VolumeStatus> for proto::VolumeStatus {
             inodes: volume.inodes,
             bytes: volume.bytes,
             quota_bytes: volume.quota_bytes,
+            quota_inodes: volume.quota_inodes,
             digest: digest_to(volume.digest),
         }
     }
@@ -250,6 +281,7 @@ impl TryFrom<proto::VolumeStatus> for VolumeStatus {
             inodes: volume.inodes,
             bytes: volume.bytes,
             quota_bytes: volume.quota_bytes,
+            quota_inodes: volume.quota_inodes,
             digest: wide_from_bytes("VolumeStatus", "digest", &volume.digest)?,
         })
     }
@@ -355,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_mode_with_type_bits_is_refused() {
-        let options = proto::VolumeOptions { uid: 0, gid: 0, mode: 0o100_644, quota_bytes: None };
+        let options = proto::VolumeOptions { uid: 0, gid: 0, mode: 0o100_644, ..Default::default() };
         assert!(matches!(VolumeOptions::try_from(options), Err(WireError::Value { field: "mode", .. })));
     }
 }

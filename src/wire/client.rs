@@ -108,6 +108,7 @@ impl From<ToMount> for proto::ToMount {
                     Refusal::Permanent => proto::Refusal::Permanent,
                     Refusal::Foreign => proto::Refusal::Foreign,
                     Refusal::SessionExpired => proto::Refusal::SessionExpired,
+                    Refusal::Busy => proto::Refusal::Busy,
                     Refusal::Protocol => proto::Refusal::Protocol,
                 }
                 .into(),
@@ -160,6 +161,7 @@ impl TryFrom<proto::ToMount> for ToMount {
                     proto::Refusal::Permanent => Refusal::Permanent,
                     proto::Refusal::Foreign => Refusal::Foreign,
                     proto::Refusal::SessionExpired => Refusal::SessionExpired,
+                    proto::Refusal::Busy => Refusal::Busy,
                     // A reason that a newer node has and we do not know: the connection is over in any case.
                     proto::Refusal::Protocol | proto::Refusal::Unspecified => Refusal::Protocol,
                 };

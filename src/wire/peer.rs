@@ -4,8 +4,8 @@ use super::{
     WireError, founding_from, founding_to_bytes, node_from, proto, protocol_from, required, rows_from, rows_to,
 };
 use crate::{
-    node::{PeerHello, PeerMessage},
-    types::{LogIndex, SessionId, Term, VolumeId},
+    node::{Greeting, Hello, Life, Mark, PeerHello, PeerMessage, Recollection, Verdict},
+    types::{LogIndex, SessionId, Stamp, Term, VolumeId},
 };
 
 /// What a peer stream carries.
@@ -27,11 +27,33 @@ impl From<PeerFrame> for proto::PeerMessage {
                 protocol_max: hello.protocol.max.into(),
             }),
             PeerFrame::Message(PeerMessage::Raft(bytes)) => Message::Raft(bytes),
-            PeerFrame::Message(PeerMessage::Heartbeat { term, round }) => {
-                Message::Heartbeat(proto::Heartbeat { term: term.0, round })
+            PeerFrame::Message(PeerMessage::Heartbeat { term, round, stamp, marks, alive }) => {
+                let marks = marks.into_iter().map(Into::into).collect();
+                let alive = alive.into_iter().map(|node| node.0).collect();
+                Message::Heartbeat(proto::Heartbeat {
+                    term: term.0,
+                    round,
+                    stamp: stamp.map(|stamp| stamp.0),
+                    marks,
+                    alive,
+                })
             }
-            PeerFrame::Message(PeerMessage::HeartbeatAcknowledged { term, round }) => {
-                Message::HeartbeatAcknowledged(proto::HeartbeatAcknowledged { term: term.0, round })
+            PeerFrame::Message(PeerMessage::Hello { hello, node }) => Message::NodeHello(proto::NodeHello {
+                boot: hello.life.boot,
+                nonce: hello.life.nonce,
+                term: hello.term.0,
+                last: hello.last.0,
+                recollection: match hello.recollection {
+                    Recollection::Whole => proto::Recollection::Whole,
+                    Recollection::Lost => proto::Recollection::Lost,
+                    Recollection::Refilled => proto::Recollection::Refilled,
+                }
+                .into(),
+                node: node.map(Into::into),
+            }),
+            PeerFrame::Message(PeerMessage::Greeting(greeting)) => Message::NodeGreeting(greeting.into()),
+            PeerFrame::Message(PeerMessage::HeartbeatAcknowledged { term, round, wall_clock }) => {
+                Message::HeartbeatAcknowledged(proto::HeartbeatAcknowledged { term: term.0, round, wall_clock })
             }
             PeerFrame::Message(PeerMessage::SnapshotRequest { index, after }) => {
                 Message::SnapshotRequest(proto::SnapshotRequest { index: index.0, after })
@@ -75,10 +97,44 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
                 }));
             }
             Message::Raft(bytes) => PeerMessage::Raft(bytes),
-            Message::Heartbeat(beat) => PeerMessage::Heartbeat { term: Term(beat.term), round: beat.round },
-            Message::HeartbeatAcknowledged(beat) => {
-                PeerMessage::HeartbeatAcknowledged { term: Term(beat.term), round: beat.round }
-            }
+            Message::Heartbeat(beat) => PeerMessage::Heartbeat {
+                term: Term(beat.term),
+                round: beat.round,
+                stamp: beat.stamp.map(Stamp),
+                marks: beat.marks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                alive: beat
+                    .alive
+                    .into_iter()
+                    .map(|node| node_from("Heartbeat", "alive", node))
+                    .collect::<Result<_, _>>()?,
+            },
+            Message::NodeHello(hello) => PeerMessage::Hello {
+                hello: Hello {
+                    life: Life { boot: hello.boot, nonce: hello.nonce },
+                    term: Term(hello.term),
+                    last: LogIndex(hello.last),
+                    recollection: match proto::Recollection::try_from(hello.recollection) {
+                        Ok(proto::Recollection::Whole) => Recollection::Whole,
+                        Ok(proto::Recollection::Lost) => Recollection::Lost,
+                        Ok(proto::Recollection::Refilled) => Recollection::Refilled,
+                        _ => {
+                            return Err(WireError::Value {
+                                message: "NodeHello",
+                                field: "recollection",
+                                expected: "one that is known here",
+                                found: hello.recollection.to_string(),
+                            });
+                        }
+                    },
+                },
+                node: hello.node.map(TryInto::try_into).transpose()?,
+            },
+            Message::NodeGreeting(greeting) => PeerMessage::Greeting(greeting.try_into()?),
+            Message::HeartbeatAcknowledged(beat) => PeerMessage::HeartbeatAcknowledged {
+                term: Term(beat.term),
+                round: beat.round,
+                wall_clock: beat.wall_clock,
+            },
             Message::SnapshotRequest(request) => {
                 PeerMessage::SnapshotRequest { index: LogIndex(request.index), after: request.after }
             }
@@ -104,6 +160,70 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
             },
         };
         Ok(Self::Message(message))
+    }
+}
+
+impl From<Mark> for proto::NodeMark {
+    fn from(mark: Mark) -> Self {
+        Self {
+            node: mark.node.0,
+            boot: mark.life.boot,
+            nonce: mark.life.nonce,
+            term: mark.term.0,
+            acknowledged_term: mark.acknowledged.0.0,
+            acknowledged: mark.acknowledged.1.0,
+        }
+    }
+}
+
+impl TryFrom<proto::NodeMark> for Mark {
+    type Error = WireError;
+
+    fn try_from(mark: proto::NodeMark) -> Result<Self, WireError> {
+        Ok(Self {
+            node: node_from("NodeMark", "node", mark.node)?,
+            life: Life { boot: mark.boot, nonce: mark.nonce },
+            term: Term(mark.term),
+            acknowledged: (Term(mark.acknowledged_term), LogIndex(mark.acknowledged)),
+        })
+    }
+}
+
+impl From<Greeting> for proto::NodeGreeting {
+    fn from(greeting: Greeting) -> Self {
+        use proto::node_greeting::Verdict as Sent;
+        let verdict = match greeting.verdict {
+            Verdict::Welcome => Sent::Welcome(proto::Welcomed {}),
+            Verdict::Forgetful { boot } => Sent::Forgetful(proto::Forgetful { boot }),
+            Verdict::Refill { through, term } => Sent::Refill(proto::Refill { through: through.0, term: term.0 }),
+            Verdict::Rival => Sent::Rival(proto::Rival {}),
+        };
+        Self {
+            boot: greeting.life.boot,
+            nonce: greeting.life.nonce,
+            by_boot: greeting.by.boot,
+            by_nonce: greeting.by.nonce,
+            verdict: Some(verdict),
+        }
+    }
+}
+
+impl TryFrom<proto::NodeGreeting> for Greeting {
+    type Error = WireError;
+
+    fn try_from(greeting: proto::NodeGreeting) -> Result<Self, WireError> {
+        use proto::node_greeting::Verdict as Sent;
+        let verdict = match required("NodeGreeting", "verdict", greeting.verdict)? {
+            Sent::Welcome(_) => Verdict::Welcome,
+            Sent::Forgetful(forgetful) => Verdict::Forgetful { boot: forgetful.boot },
+            Sent::Refill(refill) => Verdict::Refill { through: LogIndex(refill.through), term: Term(refill.term) },
+            Sent::Rival(_) => Verdict::Rival,
+        };
+        Ok(Self {
+            life: Life { boot: greeting.boot, nonce: greeting.nonce },
+            by: Life { boot: greeting.by_boot, nonce: greeting.by_nonce },
+            verdict,
+        })
     }
 }
 

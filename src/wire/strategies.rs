@@ -13,7 +13,10 @@ use crate::{
     namespace::{
         AllocateMode, Flush, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
     },
-    node::{NodeStatus, PeerHello, PeerMessage, PeerStatus, SessionStatus, VolumeStatus},
+    node::{
+        self, ClockStatus, Greeting, Life, Mark, NodeStatus, PeerHello, PeerMessage, PeerStatus, Recollection,
+        SessionStatus, Standing, Verdict, VolumeStatus,
+    },
     types::{
         AttributeChanges, BlockHash, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, LockClaim,
         LockFamily, LockHolder, LockKind, LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId,
@@ -70,7 +73,12 @@ pub(crate) fn to_leader() -> impl Strategy<Value = ToLeader> {
 }
 
 pub(super) fn to_mount() -> impl Strategy<Value = ToMount> {
-    let refusal = prop_oneof![Just(Refusal::Permanent), Just(Refusal::SessionExpired), Just(Refusal::Protocol)];
+    let refusal = prop_oneof![
+        Just(Refusal::Permanent),
+        Just(Refusal::SessionExpired),
+        Just(Refusal::Busy),
+        Just(Refusal::Protocol)
+    ];
     let outcome = prop_oneof![reply().prop_map(Ok), (1..=u16::MAX).prop_map(|number| Err(Errno(number))),];
     prop_oneof![
         welcome().prop_map(ToMount::Welcome),
@@ -99,8 +107,21 @@ pub(super) fn to_mount() -> impl Strategy<Value = ToMount> {
 pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
     let message = prop_oneof![
         bytes().prop_map(PeerMessage::Raft),
-        (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::Heartbeat { term, round }),
-        (term(), any::<u64>()).prop_map(|(term, round)| PeerMessage::HeartbeatAcknowledged { term, round }),
+        (term(), any::<u64>(), option::of(stamp()), vec(mark(), 0..3), vec(node(), 0..3))
+            .prop_map(|(term, round, stamp, marks, alive)| PeerMessage::Heartbeat { term, round, stamp, marks, alive }),
+        (life(), term(), index(), recollection(), option::of(node_info())).prop_map(
+            |(life, term, last, recollection, node)| PeerMessage::Hello {
+                hello: node::Hello { life, term, last, recollection },
+                node
+            }
+        ),
+        (life(), life(), verdict()).prop_map(|(life, by, verdict)| PeerMessage::Greeting(Greeting {
+            life,
+            by,
+            verdict
+        })),
+        (term(), any::<u64>(), option::of(any::<u64>()))
+            .prop_map(|(term, round, wall_clock)| PeerMessage::HeartbeatAcknowledged { term, round, wall_clock }),
         (index(), bytes()).prop_map(|(index, after)| PeerMessage::SnapshotRequest { index, after }),
         (option::of(node_info()), option::of(space()), any::<u64>())
             .prop_map(|(node, space, content_bytes)| PeerMessage::Report { node, space, content_bytes }),
@@ -115,14 +136,52 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
     prop_oneof![hello, message.prop_map(PeerFrame::Message)]
 }
 
+fn life() -> impl Strategy<Value = Life> {
+    (any::<u64>(), any::<u64>()).prop_map(|(boot, nonce)| Life { boot, nonce })
+}
+
+fn mark() -> impl Strategy<Value = Mark> {
+    (node(), life(), term(), (term(), index())).prop_map(|(node, life, term, acknowledged)| Mark {
+        node,
+        life,
+        term,
+        acknowledged,
+    })
+}
+
+fn recollection() -> impl Strategy<Value = Recollection> {
+    prop_oneof![Just(Recollection::Whole), Just(Recollection::Lost), Just(Recollection::Refilled)]
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        Just(Verdict::Welcome),
+        Just(Verdict::Rival),
+        any::<u64>().prop_map(|boot| Verdict::Forgetful { boot }),
+        (index(), term()).prop_map(|(through, term)| Verdict::Refill { through, term }),
+    ]
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![Just(Standing::TakesPart), Just(Standing::Waits), Just(Standing::Rival), Just(Standing::Forgetful)]
+}
+
 pub(super) fn report() -> impl Strategy<Value = Report> {
     let phase = prop_oneof![
         Just(Phase::Blank),
         (node(), founding()).prop_map(|(node, founding)| Phase::Prepared { node, founding }),
         node_status().prop_map(|status| Phase::Running(Box::new(status))),
     ];
-    let process = (any::<u32>(), ".{0,20}", vec(".{0,8}", 0..4), ".{0,8}", ".{0,8}")
-        .prop_map(|(pid, data, start, version, peer_address)| Process { pid, data, start, version, peer_address });
+    let process = (any::<u32>(), ".{0,20}", vec(".{0,8}", 0..4), ".{0,8}", ".{0,8}", any::<bool>()).prop_map(
+        |(pid, data, start, version, peer_address, lacks_descriptors)| Process {
+            pid,
+            data,
+            start,
+            version,
+            peer_address,
+            lacks_descriptors,
+        },
+    );
     (any::<u128>(), phase, process).prop_map(|(cluster, phase, process)| Report {
         cluster: ClusterId(cluster),
         phase,
@@ -294,7 +353,7 @@ fn flush() -> impl Strategy<Value = Flush> {
 }
 
 fn claim() -> impl Strategy<Value = LockClaim> {
-    let family = one_of(vec![LockFamily::Flock, LockFamily::Fcntl]);
+    let family = one_of(vec![LockFamily::Flock, LockFamily::Fcntl, LockFamily::Open]);
     let kind = one_of(vec![LockKind::Shared, LockKind::Exclusive]);
     (family, any::<u64>(), kind, any::<(u64, u64)>(), any::<u32>(), any::<u64>()).prop_map(
         |(family, owner, kind, (first, last), pid, fh)| LockClaim {
@@ -338,15 +397,18 @@ fn piece() -> impl Strategy<Value = Piece> {
 fn node_status() -> impl Strategy<Value = NodeStatus> {
     let peer = (node_info(), any::<bool>(), option::of(index()), option::of(any::<bool>()))
         .prop_map(|(node, voter, matched, reachable)| PeerStatus { node, voter, matched, reachable });
-    let volume = (any::<u32>(), ".{0,12}", any::<u64>(), any::<u64>(), option::of(any::<u64>()), any::<u128>())
-        .prop_map(|(id, name, inodes, bytes, quota_bytes, digest)| VolumeStatus {
+    let quota = || option::of(any::<u64>());
+    let volume = (any::<u32>(), ".{0,12}", any::<u64>(), any::<u64>(), quota(), quota(), any::<u128>()).prop_map(
+        |(id, name, inodes, bytes, quota_bytes, quota_inodes, digest)| VolumeStatus {
             id: VolumeId(id),
             name,
             inodes,
             bytes,
             quota_bytes,
+            quota_inodes,
             digest,
-        });
+        },
+    );
     let session = (session(), any::<u32>(), any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
         |(session, volume, connected, in_roster, unacknowledged)| SessionStatus {
             session,
@@ -366,12 +428,11 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
         vec(peer, 0..4),
         vec(volume, 0..3),
         vec(session, 0..3),
-        any::<bool>(),
+        (any::<bool>(), (any::<u64>(), option::of(any::<i64>())), standing()),
     )
-        .prop_map(|((founding, id), leader, term, applied, committed, digest, peers, volumes, sessions, short)| {
-            NodeStatus {
-                founding,
-                id,
+        .prop_map(
+            |(
+                (founding, id),
                 leader,
                 term,
                 applied,
@@ -380,9 +441,25 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
                 peers,
                 volumes,
                 sessions,
-                short_of_space: short,
-            }
-        })
+                (short, (jumps, ahead_ms), standing),
+            )| {
+                NodeStatus {
+                    founding,
+                    id,
+                    leader,
+                    term,
+                    applied,
+                    committed,
+                    digest,
+                    peers,
+                    volumes,
+                    sessions,
+                    short_of_space: short,
+                    clock: ClockStatus { jumps, ahead_ms },
+                    standing,
+                }
+            },
+        )
 }
 
 fn founding_id() -> impl Strategy<Value = FoundingId> {
@@ -391,8 +468,10 @@ fn founding_id() -> impl Strategy<Value = FoundingId> {
 }
 
 fn founding() -> impl Strategy<Value = Founding> {
-    let options = (any::<u32>(), any::<u32>(), 0u16..=0o7777, option::of(any::<u64>()))
-        .prop_map(|(uid, gid, mode, quota_bytes)| VolumeOptions { uid, gid, mode, quota_bytes });
+    let quota = || option::of(any::<u64>());
+    let options = (any::<u32>(), any::<u32>(), 0u16..=0o7777, quota(), quota()).prop_map(
+        |(uid, gid, mode, quota_bytes, quota_inodes)| VolumeOptions { uid, gid, mode, quota_bytes, quota_inodes },
+    );
     (founding_id(), vec(node_info(), 0..4), stamp(), options).prop_map(|(id, nodes, stamp, main)| Founding {
         id,
         nodes,

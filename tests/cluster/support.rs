@@ -140,6 +140,24 @@ impl Node {
         self.child = Some(command.spawn().expect("the program starts"));
     }
 
+    /// With at most so many open files.
+    pub(crate) fn start_limited(&mut self, files: u32) {
+        assert!(self.child.is_none(), "the node runs already");
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log");
+        let mut arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        if !self.peers.is_empty() {
+            arguments.extend(["--peers", &self.peers]);
+        }
+        let program = manyfs(&arguments);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh"]);
+        command.arg(program.get_program()).args(program.get_args());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("MANYFS_")) {
+            command.env_remove(name);
+        }
+        self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it starts"));
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()
     }

@@ -43,13 +43,14 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(quota_bytes: Option<u64>) -> Self {
+    /// `quotas`: bytes and inodes.
+    pub(crate) fn new(quotas: (Option<u64>, Option<u64>)) -> Self {
         let stamp = Stamp(1_000_000_000_000);
-        let main = VolumeOptions { quota_bytes, ..VolumeOptions::default() };
+        let main = VolumeOptions { quota_bytes: quotas.0, quota_inodes: quotas.1, ..VolumeOptions::default() };
         let founding = Founding { id: FoundingId::default(), nodes: Vec::new(), stamp, main };
         let state = State::found(&founding);
         let mount = state.volume(MAIN).expect("founded with it").clone();
-        let model = Model::new((main.uid, main.gid), main.mode, quota_bytes, stamp.into());
+        let model = Model::new((main.uid, main.gid), main.mode, quotas, stamp.into());
         let rows = state.rows().collect();
         let mut cluster = Self {
             state,
@@ -146,8 +147,18 @@ impl Cluster {
     }
 
     fn open(&mut self) {
-        let first = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::OpenSession { mount: self.caller });
-        let again = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::OpenSession { mount: self.caller });
+        let first = self.apply(
+            SessionId(0),
+            Sequence(0),
+            Vec::new(),
+            Command::OpenSession { mount: self.caller, credential: Default::default() },
+        );
+        let again = self.apply(
+            SessionId(0),
+            Sequence(0),
+            Vec::new(),
+            Command::OpenSession { mount: self.caller, credential: Default::default() },
+        );
         assert_eq!(first.session, again.session, "a mount has one session");
         let session = first.session.expect("a session");
         assert!(session > self.session, "sessions are never used again");

@@ -40,7 +40,8 @@ pub(crate) struct Node {
 pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<Ino, Node>,
     pub(crate) next: u64,
-    pub(crate) quota: Option<u64>,
+    /// Bytes and inodes.
+    pub(crate) quotas: (Option<u64>, Option<u64>),
     /// Who may buffer changes of a file, and by which entry.
     pub(crate) holders: BTreeMap<Ino, (SessionId, LogIndex)>,
     now: Timestamp,
@@ -51,16 +52,16 @@ pub(crate) struct Model {
 type Outcome = Result<Reply, Errno>;
 
 impl Model {
-    pub(crate) fn new(owner: (u32, u32), mode: u16, quota: Option<u64>, now: Timestamp) -> Self {
+    pub(crate) fn new(owner: (u32, u32), mode: u16, quotas: (Option<u64>, Option<u64>), now: Timestamp) -> Self {
         let mut model =
-            Self { nodes: BTreeMap::new(), next: 2, quota, holders: BTreeMap::new(), now, ctimes: BTreeMap::new() };
+            Self { nodes: BTreeMap::new(), next: 2, quotas, holders: BTreeMap::new(), now, ctimes: BTreeMap::new() };
         let root = Node { nlink: 2, ..model.blank(FileKind::Directory, mode, owner) };
         model.nodes.insert(Ino::ROOT, Node { parent: Ino::ROOT, ..root });
         model
     }
 
     pub(crate) fn used(&self) -> u64 {
-        self.nodes.values().map(Node::bytes).sum()
+        self.nodes.values().map(|node| node.bytes() + node.xattr_bytes()).sum()
     }
 
     pub(crate) fn orphans(&self) -> BTreeSet<Ino> {
@@ -88,8 +89,10 @@ impl Model {
         self.now = now;
         self.ctimes = self.nodes.iter().map(|(ino, node)| (*ino, node.ctime)).collect();
         let mut outcome = self.attempt(call, operation, blocks);
-        let (was, is) = (before.used(), self.used());
-        if outcome.is_ok() && is > was && self.quota.is_some_and(|quota| is > quota) {
+        let exceeds = |was: u64, is: u64, quota: Option<u64>| is > was && quota.is_some_and(|quota| is > quota);
+        let is_too_much = exceeds(before.used(), self.used(), self.quotas.0)
+            || exceeds(before.nodes.len() as u64, self.nodes.len() as u64, self.quotas.1);
+        if outcome.is_ok() && is_too_much {
             outcome = Err(Errno::EDQUOT);
         }
         if outcome.is_err() {
@@ -474,13 +477,14 @@ impl Model {
         let later = |before: Timestamp, at: Timestamp| if before < at { at } else { before.next() };
         let node = self.node(ino);
         let is_touched = is_written || flush.written_at.is_some();
-        node.mtime = if is_touched { later(mtime, flush.written_at.unwrap_or(now).min(now)) } else { mtime };
+        node.mtime =
+            if is_touched { later(mtime, capped_mtime(flush.written_at.unwrap_or(now), now, mtime)) } else { mtime };
         let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
         if flush.changes != AttributeChanges::default() {
             self.set_attributes(ino, &AttributeChanges { clear_suid: false, ..flush.changes })?;
         }
         if is_changed {
-            let at = flush.changed_at.or(flush.written_at).unwrap_or(now).min(now);
+            let at = flush.changed_at.or(flush.written_at).unwrap_or(now).min(now.after(limits::STAMP_LEAD_MAX));
             self.node(ino).ctime = later(ctime, at);
         }
         if flush.give_back {
@@ -681,17 +685,27 @@ impl Model {
     }
 
     fn content_written(&mut self, ino: Ino, mtime: Option<Timestamp>) {
-        let time = mtime.unwrap_or(self.now).min(self.now);
+        let now = self.now;
         let node = self.node(ino);
+        let time = capped_mtime(mtime.unwrap_or(now), now, node.mtime);
         node.version += 1;
         node.mtime = if node.mtime < time { time } else { node.mtime.next() };
         self.mark_attributes(ino);
     }
 }
 
+/// A second later than the entry at most, or a bit later than the file's own time.
+fn capped_mtime(at: Timestamp, now: Timestamp, own: Timestamp) -> Timestamp {
+    at.min(now.after(limits::STAMP_LEAD_MAX).max(own.after(std::time::Duration::from_millis(1))))
+}
+
 impl Node {
     pub(crate) fn bytes(&self) -> u64 {
         self.content.iter().filter(|byte| byte.is_some()).count() as u64
+    }
+
+    fn xattr_bytes(&self) -> u64 {
+        self.xattrs.iter().map(|(name, value)| (name.as_bytes().len() + value.len()) as u64).sum()
     }
 
     pub(crate) fn size(&self) -> u64 {

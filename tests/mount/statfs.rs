@@ -1,10 +1,10 @@
 //! statfs(2).
 
-use std::fs;
+use std::{fs, io::Write};
 
-use nix::sys::statvfs::statvfs;
+use nix::{errno::Errno, sys::statvfs::statvfs};
 
-use super::support::Cluster;
+use super::support::{Cluster, manyfs, succeed};
 
 #[test]
 fn figures_are_those_of_the_stores_device() {
@@ -22,4 +22,31 @@ fn figures_are_those_of_the_stores_device() {
         fs::write(mount.path.join(format!("f{number}")), "").expect("create");
     }
     assert_eq!(used(statvfs(&mount.path).expect("statfs")), before + 10);
+}
+
+/// df said 252 G of a volume with a quota of 10 MiB.
+#[test]
+fn a_quota_is_what_is_shown_and_what_can_be_written() {
+    let cluster = Cluster::found();
+    succeed(
+        manyfs(["volume", "create", "small", "--quota", "10M", "--quota-inodes", "20", "--authority"])
+            .arg(cluster.path().join("authority.toml"))
+            .args(["--servers", &cluster.address.to_string()]),
+    );
+    let credential = cluster.credential_for("small", "small.toml", &[]);
+    let mount = cluster.mount_at(&cluster.mount_point(), &credential, &[]);
+    let stat = || statvfs(&mount.path).expect("statfs");
+    let figures = |stat: nix::sys::statvfs::Statvfs| {
+        (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size(), stat.files_free())
+    };
+    assert_eq!((figures(stat()), stat().files()), ((10 << 20, 10 << 20, 19), 20));
+    fs::write(mount.path.join("f"), vec![7; 4 << 20]).expect("write");
+    assert_eq!((figures(stat()), stat().files()), ((10 << 20, 6 << 20, 18), 20));
+    let mut file = fs::File::create(mount.path.join("g")).expect("create");
+    let refused = file.write_all(&[7; 7 << 20]).and_then(|()| file.sync_all()).expect_err("more than the quota");
+    drop(file);
+    assert_eq!(refused.raw_os_error(), Some(Errno::EDQUOT as i32));
+    fs::remove_file(mount.path.join("g")).expect("unlink");
+    let refused = (0..20).find_map(|number| fs::write(mount.path.join(number.to_string()), "").err());
+    assert_eq!(refused.and_then(|error| error.raw_os_error()), Some(Errno::EDQUOT as i32));
 }

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A cluster of one storage node.
 pub(crate) struct Cluster {
     directory: TempDir,
-    address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     node: RefCell<Option<Child>>,
     mounts: Cell<u32>,
 }
@@ -99,9 +99,13 @@ impl Cluster {
 
     /// Makes a credential for the volume `main`.
     pub(crate) fn credential(&self, name: &str, options: &[&str]) -> PathBuf {
+        self.credential_for("main", name, options)
+    }
+
+    pub(crate) fn credential_for(&self, volume: &str, name: &str, options: &[&str]) -> PathBuf {
         let path = self.path().join(name);
         succeed(
-            manyfs(["credential", "create", "--volume", "main", "--authority"])
+            manyfs(["credential", "create", "--volume", volume, "--authority"])
                 .arg(self.path().join("authority.toml"))
                 .args(["--servers", &self.address.to_string(), "--out"])
                 .arg(&path)

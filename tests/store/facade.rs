@@ -1,6 +1,6 @@
 //! A store through its facade: founding, restarting, refusing directories that are not its own.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use bytes::Bytes;
 use manyfs::{
@@ -27,6 +27,59 @@ fn a_founded_node_begins_with_the_founding_state() {
     assert_eq!((recovered.membership.as_ref(), recovered.hard_state), (&b"membership"[..], None));
     let space = open.storage.space().expect("a file system");
     assert!(0 < space.available && space.available < space.total);
+}
+
+/// Files and directories in and of `dir` that others than their owner may touch.
+fn open_to_others(dir: &Path) -> Vec<String> {
+    let mode = |path: &Path| fs::symlink_metadata(path).expect("readable").permissions().mode();
+    let mut found = Vec::new();
+    let mut ahead = vec![dir.to_owned()];
+    while let Some(path) = ahead.pop() {
+        // sled makes files as the process says (`manyfs serve` has an umask), in a directory that nobody else enters.
+        let is_of_sled = path.is_file() && path.starts_with(dir.join("state"));
+        if mode(&path) & 0o077 != 0 && !is_of_sled {
+            found.push(path.display().to_string());
+        }
+        if path.is_dir() {
+            ahead.extend(fs::read_dir(&path).expect("readable").map(|entry| entry.expect("readable").path()));
+        }
+    }
+    found
+}
+
+/// Any local user read a wp-config.php of mode 0600 out of a pack.
+#[test]
+fn a_data_directory_is_its_owners_alone() {
+    let above = tempdir().expect("space for a test");
+    let dir = above.path().join("volumes/node");
+    create(&dir);
+    assert_eq!(open_to_others(&dir), [""; 0]);
+    let (store, _) = open(&dir);
+    let put = store.storage.packs().put(vec![(BlockHash::of(b"secret"), Bytes::from_static(b"secret"))], None);
+    put.expect("stored");
+    drop(store);
+    assert_eq!(open_to_others(&dir), [""; 0]);
+
+    // As a kubelet does it for an fsGroup.
+    for path in [dir.clone(), dir.join("packs"), dir.join("state")] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o2775)).expect("ours");
+        for entry in fs::read_dir(&path).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_file() {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).expect("ours");
+            }
+        }
+    }
+    assert!(open_to_others(&dir).len() > 5);
+    // What a link leads to is not the store's.
+    let other = above.path().join("other");
+    fs::write(&other, "a friend's").expect("written");
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).expect("ours");
+    std::os::unix::fs::symlink(&other, dir.join("packs/link")).expect("linked");
+    drop(open(&dir));
+    fs::remove_file(dir.join("packs/link")).expect("removed");
+    assert_eq!(open_to_others(&dir), [""; 0]);
+    assert_eq!(fs::metadata(&other).expect("there").permissions().mode() & 0o777, 0o644);
 }
 
 #[test]
@@ -287,7 +340,7 @@ fn a_log_that_is_older_than_the_state_is_noticed() {
     assert!(!storage::check(dir.path()).expect("readable").is_whole());
 }
 
-fn copy_all(from: &Path, to: &Path) {
+pub(crate) fn copy_all(from: &Path, to: &Path) {
     fs::create_dir(to).expect("writable");
     for name in names(from) {
         if from.join(&name).is_file() {
@@ -296,7 +349,7 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-fn replace(from: &Path, to: &Path) {
+pub(crate) fn replace(from: &Path, to: &Path) {
     fs::remove_dir_all(to).expect("ours");
     fs::rename(from, to).expect("ours");
 }

@@ -363,6 +363,38 @@ fn a_failed_sync_is_reported_once_and_ends_the_log() {
     assert!(events.recv().is_err(), "nothing is reported behind a failure");
 }
 
+/// Connections of strangers had taken all descriptors: the log found none for its next segment, and the store ended.
+#[test]
+fn a_log_without_a_descriptor_for_its_next_segment_waits_and_goes_on() {
+    let recorder = Recorder::new(Image::default());
+    let log = create(&recorder);
+    let counters = Arc::clone(log.counters());
+    let (sender, events) = mpsc::channel();
+    let on_event = move |event| sender.send(event).expect("the test listens");
+    let (writer, _thread) = manyfs::storage::LogWriter::start(log, Box::new(on_event)).expect("a thread");
+    recorder.lack_descriptors(true);
+    // Each fills a segment.
+    for number in 1..=3 {
+        writer.submit(log_batch(number, vec![log_entry(number + 1, 1, content(number, SEGMENT_BYTES as usize - 200))]));
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !counters.lacks_descriptors() {
+        assert!(std::time::Instant::now() < deadline, "the log never said that it waits");
+        std::thread::yield_now();
+    }
+    recorder.lack_descriptors(false);
+    loop {
+        match events.recv_timeout(Duration::from_secs(60)).expect("in time") {
+            StorageEvent::LogPersisted(3) => break,
+            StorageEvent::LogPersisted(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(!counters.lacks_descriptors());
+    let (_, _, contents) = open(recorder.now(0).image).expect("whole");
+    assert_eq!(contents.entries.len(), 3);
+}
+
 #[test]
 fn what_a_first_power_cut_left_is_never_mixed_with_what_a_second_one_left() {
     // The second entry begins with a sector, so that each can arrive without the other.

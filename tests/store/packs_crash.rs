@@ -56,7 +56,8 @@ impl Catalog for MemoryCatalog {
     fn apply(&self, changes: &[CatalogChange]) -> Result<(), StorageError> {
         let mut log = self.log.lock().expect("not poisoned");
         let references = log.references.clone();
-        log.batches.push((changes.to_vec(), references));
+        // Each by itself: a crash may fall between any two.
+        log.batches.extend(changes.iter().map(|change| (vec![*change], references.clone())));
         Ok(())
     }
 
@@ -367,6 +368,19 @@ fn a_full_disk_is_an_error_that_leaves_everything_as_it_was() {
         let (hash, bytes) = block(number);
         assert_eq!(store.packs.get(&hash).expect("whole"), Some(bytes));
     }
+}
+
+#[test]
+fn packs_without_a_descriptor_refuse_and_go_on() {
+    let recorder = Recorder::new(Image::default());
+    let store = open(&recorder, &MemoryCatalog::default(), OPTIONS);
+    recorder.lack_descriptors(true);
+    let refused = put(&store.packs, &[1], Some(1)).expect_err("no file for a pack");
+    assert!(matches!(refused, StorageError::NoDescriptor { .. }) && refused.is_shortage(), "{refused}");
+    assert!(store.events.try_recv().is_err(), "the store lives");
+    recorder.lack_descriptors(false);
+    put(&store.packs, &[1], Some(1)).expect("a file again");
+    assert_eq!(store.packs.get(&block(1).0).expect("whole"), Some(block(1).1));
 }
 
 #[test]

@@ -85,6 +85,8 @@ struct State {
     moments: Vec<Moment>,
     note: Option<Note>,
     fail_syncs: bool,
+    /// No file can be opened: the process has as many as it may.
+    lacks_descriptors: bool,
     /// Bytes that all files together may have.
     space: Option<u64>,
 }
@@ -124,6 +126,15 @@ impl Recorder {
 
     pub(crate) fn fail_syncs(&self) {
         self.state().fail_syncs = true;
+    }
+
+    pub(crate) fn lack_descriptors(&self, lacks: bool) {
+        self.state().lacks_descriptors = lacks;
+    }
+
+    /// As open(2).
+    fn take_descriptor(&self) -> io::Result<()> {
+        if self.state().lacks_descriptors { Err(io::Error::from_raw_os_error(24)) } else { Ok(()) }
     }
 
     pub(crate) fn limit_space(&self, bytes: Option<u64>) {
@@ -252,6 +263,7 @@ impl Directory for Recorder {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn RandomFile>> {
+        self.take_descriptor()?;
         let number = self.change(|image| {
             let number = image.files.len();
             image.files.push(Content::default());
@@ -263,6 +275,7 @@ impl Directory for Recorder {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn RandomFile>> {
+        self.take_descriptor()?;
         let number = *self.state().image.live.get(name).ok_or_else(missing)?;
         Ok(Arc::new(RecordedFile { recorder: self.clone(), number }))
     }

@@ -98,7 +98,7 @@ impl Machine {
     /// Founded, with one session open; and the batch that brought the session.
     pub(crate) fn new() -> (Self, StateBatch) {
         let mut machine = Self { state: State::found(&founding()), index: LogIndex(1), session: SessionId(0) };
-        let batch = machine.apply(VOLUME, Command::OpenSession { mount: MountId(7) });
+        let batch = machine.apply(VOLUME, Command::OpenSession { mount: MountId(7), credential: Default::default() });
         machine.session = machine.state.volume(VOLUME).expect("main").session_of(MountId(7)).expect("opened");
         (machine, batch)
     }
@@ -135,6 +135,7 @@ impl Machine {
             reset: false,
             rows: applied.effects.rows,
             content: applied.effects.content,
+            named: applied.effects.references.iter().map(|(block, _)| (VOLUME, *block)).collect(),
             references: applied.effects.references,
             unpinned,
         }
@@ -206,6 +207,7 @@ impl Machine {
             rows: rows.collect(),
             content: Vec::new(),
             references: Vec::new(),
+            named: Vec::new(),
             unpinned: Vec::new(),
         }
     }

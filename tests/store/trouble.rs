@@ -83,6 +83,7 @@ fn a_directory_without_permission_says_who_needs_it() {
     });
     // Readable but not writable.
     allow(&dir, 0o555);
+    allow(&dir.join("manyfs.toml"), 0o644);
     as_nobody(|| {
         assert!(storage::inspect_identity(&dir).expect("readable").is_some());
         let error = try_open(&dir, Options::default()).err().expect("not writable");

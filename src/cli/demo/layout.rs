@@ -353,6 +353,7 @@ fn text(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::runfile::Run;
 
     #[test]
     fn a_demo_is_found_again_with_the_same_ports() {

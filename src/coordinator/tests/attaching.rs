@@ -59,6 +59,15 @@ fn what_cannot_be_is_refused_for_good() {
         assert_eq!(bench.refusal(connection), Refusal::Permanent);
     }
     let mounted = bench.attach(1);
+    let strange = ProtocolRange { min: 2, max: 9 };
+    let living = Hello { protocol: strange, session: Some(mounted.session), generation: Generation(2), ..good.clone() };
+    let connection = bench.connect();
+    bench.say(connection, ToLeader::Hello(living));
+    assert_eq!(
+        bench.refusal(connection),
+        Refusal::Busy,
+        "nothing that one node says of itself ends a mount that lives"
+    );
     let connection = bench.connect();
     let ahead = Hello { applied: LogIndex(1000), session: Some(mounted.session), generation: Generation(2), ..good };
     bench.say(connection, ToLeader::Hello(ahead));
@@ -302,7 +311,7 @@ fn entries_recalled_from_the_log_serve_mounts_after_a_restart() {
     }
     let mut after = Bench::following();
     after.state = before.state.clone();
-    let config = Config { founding: FOUNDING, timing: T, retention: Retention::DEFAULT };
+    let config = Config { founding: FOUNDING, timing: T, retention: Retention::DEFAULT, sessions: SESSIONS };
     after.coordinator = Coordinator::new(config, &after.state, a.caught_up_at);
     for (index, bytes) in &log {
         after.coordinator.recall(VolumeId(1), *index, bytes.clone());

@@ -10,7 +10,7 @@ impl Bench {
         self.state.volume_named("main").expect("main").orphans().count()
     }
 
-    fn sessions(&self) -> usize {
+    pub(super) fn sessions(&self) -> usize {
         self.state.volume_named("main").expect("main").sessions().count()
     }
 

@@ -28,6 +28,10 @@ const LK_FLOCK: u32 = 1 << 0;
 /// FUSE_SETXATTR_ACL_KILL_SGID.
 const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 
+/// Of `fuse_getattr_in.getattr_flags`: an open file is named, which the kernel does before it reads from one, and not for
+/// stat(2) or fstat(2) (`fuse_getattr`, fs/fuse/dir.c).
+const GETATTR_FH: u32 = 1;
+
 /// Bits of `fuse_setattr_in.valid` (FATTR_*).
 mod valid {
     pub(super) const MODE: u32 = 1 << 0;
@@ -127,7 +131,7 @@ pub(in crate::fuse) fn decode(header: &Header, body: Body<'_>, agreement: Agreem
         opcode::DESTROY | opcode::RELEASEDIR => return Ok(Message::Acknowledge),
         opcode::NOTIFY_REPLY => return Ok(Message::Nothing),
         opcode::LOOKUP => Request::Lookup { parent: ino, name: values::name(r.string()?)? },
-        opcode::GETATTR => Request::Getattr { ino },
+        opcode::GETATTR => Request::Getattr { ino, for_read: r.u32()? & GETATTR_FH != 0 },
         opcode::SETATTR => setattr(header, r, agreement)?,
         opcode::READLINK => Request::Readlink { ino },
         opcode::SYMLINK => symlink(ino, r)?,

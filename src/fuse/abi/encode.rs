@@ -10,7 +10,7 @@ use super::values;
 use crate::{
     limits,
     mount::{DirectoryEntry, OpenedAs, Response},
-    types::{Attributes, Errno, FileKind, LockClaim, LockKind, LockRange, message::Space},
+    types::{Attributes, Errno, FileKind, LockClaim, LockKind, LockRange, message::VolumeSpace},
 };
 
 /// Bytes of `struct fuse_out_header`.
@@ -19,8 +19,6 @@ const HEADER_BYTES: usize = 16;
 const STRUCT_BYTES: usize = HEADER_BYTES + 128 + 16;
 /// What stat(2) calls the best size of a read or write, in bytes; also the unit of the figures of statfs(2).
 const BLOCK_BYTES: u32 = 4096;
-/// Space of the stores that a new file takes at least, in bytes; so many free inodes are shown.
-const INODE_BYTES: u64 = 1024;
 /// The kernel takes error numbers below this one.
 const ERRNO_END: u16 = 512;
 
@@ -132,7 +130,7 @@ impl Out {
             Response::Directory(entries) => entries.iter().for_each(|entry| self.directory_entry(entry)),
             Response::Offset(offset) => self.u64(offset),
             Response::Lock(lock) => self.lock(lock),
-            Response::Statfs { space, files } => self.statfs(space, files),
+            Response::Statfs(space) => self.statfs(space),
         }
         Vec::new()
     }
@@ -204,11 +202,10 @@ impl Out {
     }
 
     /// `struct fuse_statfs_out`.
-    fn statfs(&mut self, space: Space, files: u64) {
+    fn statfs(&mut self, VolumeSpace { bytes, inodes, inodes_free }: VolumeSpace) {
         let block = u64::from(BLOCK_BYTES);
-        let free_files = space.available / INODE_BYTES;
-        let available = space.available / block;
-        for number in [space.total / block, available, available, files.saturating_add(free_files), free_files] {
+        let available = bytes.available / block;
+        for number in [bytes.total / block, available, available, inodes, inodes_free] {
             self.u64(number);
         }
         for number in [BLOCK_BYTES, limits::NAME_BYTES_MAX as u32, BLOCK_BYTES] {
@@ -226,7 +223,7 @@ const fn directory_type(kind: FileKind) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Ino, Timestamp};
+    use crate::types::{Ino, Timestamp, message::Space};
 
     fn u32_at(bytes: &[u8], at: usize) -> u32 {
         u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
@@ -316,8 +313,8 @@ mod tests {
         assert_eq!(body(Response::Done).len(), 0);
         assert_eq!(body(Response::Size(9)), [9, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(body(Response::Offset(9)).len(), 8);
-        let space = Space { total: 8192, available: 4096 };
-        let statfs = body(Response::Statfs { space, files: 3 });
+        let bytes = Space { total: 8192, available: 4096 };
+        let statfs = body(Response::Statfs(VolumeSpace { bytes, inodes: 7, inodes_free: 4 }));
         let numbers: Vec<u64> = (0..40).step_by(8).map(|at| u64_at(&statfs, at)).collect();
         assert_eq!((statfs.len(), numbers), (80, vec![2, 1, 1, 7, 4]));
         assert_eq!([40, 44, 48].map(|at| u32_at(&statfs, at)), [4096, 255, 4096]);

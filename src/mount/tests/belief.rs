@@ -64,7 +64,7 @@ fn callers_without_numbers_hold_up_a_change_for_a_moment_only() {
     let (mut scene, file) = read_elsewhere();
     let unseen = Caller { pid: 0, ..CALLER };
     assert!(scene.call(0, chmod(file, 0o600)).is_ok());
-    scene.send_as(1, 900, unseen, Request::Getattr { ino: file });
+    scene.send_as(1, 900, unseen, Request::Getattr { ino: file, for_read: false });
     scene.send_as(1, 901, unseen, Request::Read { ino: file, fh: 0, offset: 0, length: 100 });
     let changed = scene.send(0, chmod(file, 0o640));
     scene.pass(TAKEN_OVER_UNSEEN - Duration::from_millis(1));
@@ -114,7 +114,7 @@ fn a_size_that_the_kernel_was_never_told_is_told_by_its_last_byte() {
     scene.flush(1, file, there);
     scene.sides[1].is_stalled = true;
     scene.send(0, chmod(file, 0o600));
-    let asked = scene.send(1, Request::Getattr { ino: file });
+    let asked = scene.send(1, Request::Getattr { ino: file, for_read: false });
     assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
     scene.sides[1].is_stalled = false;
     scene.settle();

@@ -375,7 +375,7 @@ fn a_file_unlinked_elsewhere_lives_as_long_as_it_is_open_here() {
     assert!(scene.leader.referenced[&1].is_empty());
     scene.leader.reap();
     scene.settle();
-    assert_eq!(scene.call(1, Request::Getattr { ino: file }), Err(Errno::ENOENT));
+    assert_eq!(scene.call(1, Request::Getattr { ino: file, for_read: false }), Err(Errno::ENOENT));
 }
 
 #[test]
@@ -486,8 +486,8 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
         scene.pass(Timing::DEFAULT.lease);
         assert_eq!(scene.read(1, file, 0, 100), b"after!", "the replica is there, the kernel not yet");
         assert!(!scene.sides[1].mount.status().lease_held);
-        let asked = scene.send(1, Request::Getattr { ino: file });
-        let again = scene.send(1, Request::Getattr { ino: file });
+        let asked = scene.send(1, Request::Getattr { ino: file, for_read: false });
+        let again = scene.send(1, Request::Getattr { ino: file, for_read: false });
         assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
         scene.sides[1].is_stalled = false;
         scene.settle();
@@ -615,7 +615,7 @@ fn an_unlink_does_not_overtake_a_size_that_is_on_its_way_to_another_thread() {
         scene.write(0, file, opened.fh, 0, b"longer than it was");
         scene.close(0, file, opened.fh);
         let caller = |pid| Caller { pid, ..CALLER };
-        let asked = scene.send_as(1, 1001, caller(asks), Request::Getattr { ino: file });
+        let asked = scene.send_as(1, 1001, caller(asks), Request::Getattr { ino: file, for_read: false });
         assert!(matches!(scene.answer(1, asked), Some(Ok(Response::Attributes { .. }))));
         let unlinked = scene.send_as(1, 1002, caller(unlinks), unlink_request("a"));
         assert_eq!(scene.answer(1, unlinked).is_none(), waits, "asked by {asks}, unlinked by {unlinks}");

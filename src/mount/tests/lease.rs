@@ -171,13 +171,13 @@ fn a_mount_that_serves_answers_from_its_replica_once_no_leader_has_answered_for_
     let status = scene.sides[1].mount.status();
     assert!(status.cut_off && status.counters.cut_offs == 1);
     assert!(scene.sides[1].notices.iter().any(|notice| notice.contains("cut off")));
-    assert!(scene.call(1, Request::Getattr { ino: Ino::ROOT }).is_ok(), "and further ones at once");
+    assert!(scene.call(1, Request::Getattr { ino: Ino::ROOT, for_read: false }).is_ok(), "and further ones at once");
 }
 
 #[test]
 fn a_signal_ends_a_read_that_waits() {
     let mut scene = out_of_the_roster(WhenDisconnected::Block);
-    let asked = scene.send(1, Request::Getattr { ino: Ino::ROOT });
+    let asked = scene.send(1, Request::Getattr { ino: Ino::ROOT, for_read: false });
     scene.interrupt(1, asked);
     assert_eq!(scene.answer(1, asked), None, "no local file system ends it at once");
     scene.pass(T.lease);

@@ -383,7 +383,7 @@ impl Scene {
     }
 
     pub(super) fn getattr(&mut self, side: usize, ino: Ino) -> (crate::types::Attributes, Duration) {
-        match self.call(side, Request::Getattr { ino }) {
+        match self.call(side, Request::Getattr { ino, for_read: false }) {
             Ok(Response::Attributes { attributes, ttl }) => (attributes, ttl),
             other => panic!("getattr of {ino}: {other:?}"),
         }

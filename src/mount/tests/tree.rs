@@ -166,8 +166,8 @@ fn extended_attributes_come_and_go() {
 #[test]
 fn statfs_shows_what_the_leader_says() {
     let mut scene = Scene::new(1);
-    let Ok(Response::Statfs { space, files }) = scene.call(0, Request::Statfs) else { panic!("no statfs") };
-    assert_eq!((space.total, files), (1 << 40, 1));
+    let Ok(Response::Statfs(space)) = scene.call(0, Request::Statfs) else { panic!("no statfs") };
+    assert_eq!((space.bytes.total, space.inodes - space.inodes_free), (1 << 40, 1));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn open_of_what_is_gone_is_stale_and_stat_is_not() {
     scene.leader.reap();
     scene.settle();
     assert_eq!(scene.call(1, open), Err(Errno::ESTALE));
-    assert_eq!(scene.call(1, Request::Getattr { ino: file }), Err(Errno::ENOENT));
+    assert_eq!(scene.call(1, Request::Getattr { ino: file, for_read: false }), Err(Errno::ENOENT));
 }
 
 /// The kernel tries a path again once; a second ESTALE would be the caller's.
@@ -254,7 +254,11 @@ fn what_is_found_after_a_stale_open_can_be_opened() {
     scene.pass(Timing::DEFAULT.lease);
     scene.leader.reap();
     scene.settle();
-    assert_eq!(scene.call(1, Request::Getattr { ino: new }), Err(Errno::ENOENT), "nobody waits for it any more");
+    assert_eq!(
+        scene.call(1, Request::Getattr { ino: new, for_read: false }),
+        Err(Errno::ENOENT),
+        "nobody waits for it any more"
+    );
 }
 
 #[test]
@@ -310,7 +314,7 @@ fn squash_shows_and_makes_everything_as_one_owner() {
 fn requests_before_the_volume_is_there_wait_for_it() {
     let mut scene = Scene::new(1);
     let mut mount = Mount::new(scene.now, config(7));
-    let request = Request::Getattr { ino: Ino::ROOT };
+    let request = Request::Getattr { ino: Ino::ROOT, for_read: false };
     mount.handle(scene.now, Input::Request { unique: 1, caller: CALLER, request: request.clone() });
     let outputs: Vec<Output> = std::iter::from_fn(|| mount.poll_output()).collect();
     assert!(!outputs.iter().any(|output| matches!(output, Output::Answer { .. })));

@@ -116,6 +116,31 @@ fn flock_and_fcntl_do_not_know_each_other() {
 }
 
 #[test]
+fn the_turn_to_open_is_a_sessions_and_goes_round_in_order() {
+    let mut bench = Bench::default();
+    let open = |bench: &mut Bench, session| {
+        bench.calls += 1;
+        let who = (FILE, SessionId(session), Sequence(bench.calls));
+        (bench.step(|table, outcome, index| table.lock(outcome, index, who, LockClaim::OPEN, true)), bench.calls)
+    };
+    assert_eq!(open(&mut bench, 1).0, Ok(Reply::Locked));
+    let (second, third) = (open(&mut bench, 2), open(&mut bench, 3));
+    assert_eq!((second.0, third.0), (Ok(Reply::Queued), Ok(Reply::Queued)));
+    assert_eq!(open(&mut bench, 1).0, Ok(Reply::Locked), "it has the turn");
+    assert_eq!(bench.try_lock(flock(1, Exclusive)), Ok(Reply::Locked), "other locks do not know of it");
+    bench.release(SessionId(1), LockHolder::Handle(LockClaim::OPEN.fh));
+    assert!(bench.granted.is_empty(), "it is of no open file");
+    let LockClaim { family, owner, range, .. } = LockClaim::OPEN;
+    let back = |table: &mut LockTable, outcome: &mut Outcome, index, session| {
+        table.unlock(outcome, index, (FILE, SessionId(session)), (family, owner, range)).expect("held");
+    };
+    bench.step(|table, outcome, index| back(table, outcome, index, 1));
+    assert_eq!(bench.granted, [second.1]);
+    bench.end(SessionId(2));
+    assert_eq!(bench.granted, [third.1]);
+}
+
+#[test]
 fn ranges_split_merge_and_change_kind() {
     let mut bench = Bench::default();
     bench.try_lock(fcntl(1, Exclusive, 0, 99)).expect("free");

@@ -82,7 +82,8 @@ impl Draft {
             None => self.put_xattr(ino, name.clone(), value.clone()),
         }
         let names = self.volume.xattrs(ino).map(|(name, _)| name.as_bytes().len() + 1).sum::<usize>();
-        if names > limits::XATTR_LIST_BYTES_MAX {
+        let bytes = self.volume.xattrs(ino).map(|(name, value)| xattr_bytes(name, value)).sum::<u64>();
+        if names > limits::XATTR_LIST_BYTES_MAX || bytes > limits::XATTR_INODE_BYTES_MAX {
             return Err(Errno::ENOSPC);
         }
         self.stamp_attributes(ino);
@@ -103,7 +104,9 @@ impl Draft {
     }
 
     pub(super) fn put_xattr(&mut self, ino: Ino, name: XattrName, value: Bytes) {
+        self.drop_xattr(ino, &name);
         self.touch(RowKey::Xattr(ino, name.clone()));
+        self.volume.counters.xattr_bytes += xattr_bytes(&name, &value);
         self.volume.xattrs.insert((ino, name), value);
     }
 
@@ -155,11 +158,16 @@ impl Draft {
     }
 
     pub(super) fn drop_xattr(&mut self, ino: Ino, name: &XattrName) {
-        if self.volume.xattr(ino, name).is_some() {
+        if let Some(value) = self.volume.xattrs.remove(&(ino, name.clone())) {
             self.touch(RowKey::Xattr(ino, name.clone()));
-            self.volume.xattrs.remove(&(ino, name.clone()));
+            self.volume.counters.xattr_bytes -= xattr_bytes(name, &value);
         }
     }
+}
+
+/// What an attribute counts for limits and quotas.
+pub(super) fn xattr_bytes(name: &XattrName, value: &Bytes) -> u64 {
+    (name.as_bytes().len() + value.len()) as u64
 }
 
 /// EINVAL for nanoseconds that are none.

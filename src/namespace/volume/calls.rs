@@ -1,4 +1,4 @@
-//! Sessions, exactly-once calls, and the end of orphans.
+//! Sessions and exactly-once calls.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use super::draft::{Draft, Verdict};
 use crate::{
     limits,
     namespace::{
-        Change, EntryHeader, NewNode, Operation, Reply,
+        Companion, EntryHeader, NewNode, Operation, Reply,
         row::{ReplyRow, RowKey},
         session::{Session, SpentCalls},
     },
-    types::{Errno, Ino, MountId, Sequence, SessionId, XattrName},
+    types::{CredentialId, Errno, LockClaim, MountId, Sequence, SessionId},
 };
 
 /// What a session asks for, and what it was answered if it asked before.
@@ -46,6 +46,10 @@ impl Draft {
                 let made = self.make(*parent, name, node, (*mode, *umask, *uid, *gid))?;
                 if let (true, NewNode::File, Reply::Made { ino }) = (*delegate, node, made) {
                     self.delegate(ino, session)?;
+                    // Who makes it has it open.
+                    if Companion::of(name) == Some(Companion::SharedMemory) {
+                        self.lock(ino, (session, sequence), LockClaim::OPEN, false)?;
+                    }
                 }
                 Ok(made)
             }
@@ -139,7 +143,7 @@ impl Draft {
     }
 
     /// The session this mount has, or a new one. ENFILE where there are too many.
-    pub(super) fn open_session(&mut self, mount: MountId) -> Verdict {
+    pub(super) fn open_session(&mut self, mount: MountId, credential: CredentialId) -> Verdict {
         let session = match self.volume.mounts.get(&mount) {
             Some(session) => *session,
             None if self.volume.sessions.len() >= limits::SESSIONS_MAX => return Verdict::of(Err(Errno::ENFILE)),
@@ -151,6 +155,7 @@ impl Draft {
                     opened: self.index,
                     opened_at: self.stamp,
                     holds_since: self.index,
+                    credential,
                     spent: SpentCalls::default(),
                     held: 0,
                 };
@@ -176,27 +181,6 @@ impl Draft {
                 self.volume.replies.remove(&key);
                 self.touch(RowKey::Reply(key.0, key.1));
             }
-        }
-        Reply::Done
-    }
-
-    /// Frees those of the inodes that are orphans.
-    pub(super) fn reap_orphans(&mut self, inodes: &[Ino]) -> Reply {
-        for ino in inodes {
-            if self.volume.orphans.remove(ino).is_none() {
-                continue;
-            }
-            self.touch(RowKey::Orphan(*ino));
-            self.end_delegation(*ino);
-            self.cut(*ino, 0, u64::MAX);
-            let names: Vec<XattrName> = self.volume.xattrs(*ino).map(|(name, _)| name.clone()).collect();
-            for name in names {
-                self.volume.xattrs.remove(&(*ino, name.clone()));
-                self.touch(RowKey::Xattr(*ino, name));
-            }
-            self.end_locks_of_file(*ino);
-            self.remove_inode(*ino);
-            self.tell_life(Change::Freed { ino: *ino });
         }
         Reply::Done
     }

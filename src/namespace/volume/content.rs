@@ -178,23 +178,6 @@ impl Draft {
         self.stamp_content(ino, mtime);
         self.drop_xattr(ino, &XattrName::capability());
     }
-
-    /// Makes an extent end at `at` and another begin there, where one straddles it.
-    fn split(&mut self, ino: Ino, at: u64) {
-        let extents = self.volume.extents(ino, at, 1);
-        let Some(straddling) = extents.filter(|extent| extent.offset < at).last() else { return };
-        self.cut(ino, at, straddling.end());
-        let behind = at - straddling.offset;
-        self.fill(
-            ino,
-            Extent {
-                offset: at,
-                length: straddling.length - behind,
-                block: straddling.block,
-                block_offset: straddling.block_offset + behind,
-            },
-        );
-    }
 }
 
 /// Where the range ends. EINVAL when it is empty, EFBIG beyond the largest file.

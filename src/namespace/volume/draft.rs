@@ -6,12 +6,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 
 use super::Volume;
 use crate::{
+    limits,
     namespace::{
         Change, Command, Effects, Entry, Reply, RowChange,
         extent::Extent,
@@ -20,6 +22,9 @@ use crate::{
     },
     types::{BlockHash, Errno, FileKind, Ino, LogIndex, Name, SessionId, Stamp, Timestamp},
 };
+
+/// More writes, of a nanosecond each, than a mount buffers of one file.
+const BUFFERED_WRITES: Duration = Duration::from_millis(1);
 
 pub(super) struct Draft {
     before: Volume,
@@ -69,7 +74,7 @@ impl Draft {
     pub(super) fn carry_out(&mut self, entry: &Entry) -> Verdict {
         match &entry.command {
             Command::Operation(operation) => self.call(&entry.header, operation),
-            Command::OpenSession { mount } => self.open_session(*mount),
+            Command::OpenSession { mount, credential } => self.open_session(*mount, *credential),
             Command::CloseSessions { sessions } => Verdict::of(Ok(self.close_sessions(sessions))),
             Command::ReapOrphans { inodes } => Verdict::of(Ok(self.reap_orphans(inodes))),
             Command::EndHolds { session } => Verdict::of(Ok(self.end_holds(*session))),
@@ -78,7 +83,8 @@ impl Draft {
             | Command::RemoveNode(_)
             | Command::CreateVolume { .. }
             | Command::DeleteVolume { .. }
-            | Command::RaiseFeatureLevel(_) => Verdict::of(Err(Errno::EINVAL)),
+            | Command::RaiseFeatureLevel(_)
+            | Command::ShrinkVolume => Verdict::of(Err(Errno::EINVAL)),
         }
     }
 
@@ -101,7 +107,7 @@ impl Draft {
     /// The volume as it is now, and how it differs from before.
     pub(super) fn finish(mut self) -> (Volume, Effects) {
         self.volume.counters.applied = self.index;
-        self.volume.counters.stamp = self.volume.counters.stamp.max(self.stamp);
+        self.volume.counters.stamp = self.stamp;
         self.touched.insert(RowKey::Counters);
         let touched = std::mem::take(&mut self.touched);
         let mut rows = Vec::with_capacity(touched.len());
@@ -184,12 +190,23 @@ impl Draft {
         }
     }
 
+    /// Only what grows is refused: a volume that is over a limit can be brought below it again.
     fn check_quota(&self, before: &Volume) -> Result<(), Errno> {
-        let (used, was) = (self.volume.bytes_used(), before.bytes_used());
-        match self.volume.options().quota_bytes {
-            Some(quota) if used > was && used > quota => Err(Errno::EDQUOT),
-            _ => Ok(()),
+        let (now, options) = (&self.volume, self.volume.options());
+        let grows_beyond = |what: fn(&Volume) -> u64, most: u64| what(now) > what(before) && what(now) > most;
+        let quota = |quota: Option<u64>| quota.unwrap_or(u64::MAX);
+        if grows_beyond(Volume::bytes_used, quota(options.quota_bytes))
+            || grows_beyond(Volume::inode_count, quota(options.quota_inodes))
+        {
+            return Err(Errno::EDQUOT);
         }
+        let xattr_bytes = |volume: &Volume| volume.counters.xattr_bytes;
+        if grows_beyond(Volume::inode_count, limits::INODES_MAX)
+            || grows_beyond(xattr_bytes, limits::XATTR_VOLUME_BYTES_MAX)
+        {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
     }
 
     // Looking things up.
@@ -219,6 +236,11 @@ impl Draft {
         self.touched.insert(key);
     }
 
+    /// Rows that may differ.
+    pub(super) fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
     /// Changes an inode that exists.
     pub(super) fn change(&mut self, ino: Ino, change: impl FnOnce(&mut Inode)) {
         self.touched.insert(RowKey::Inode(ino));
@@ -244,17 +266,19 @@ impl Draft {
     }
 
     /// The same for a change that was made at another time. A mount's clock that is ahead must not leave a time which that
-    /// of the cluster reaches in years only: none is later than the entry.
+    /// of the cluster reaches in years only.
     pub(super) fn stamp_attributes_at(&mut self, ino: Ino, at: Timestamp) {
-        let at = at.min(self.now);
+        let at = at.min(self.now.after(limits::STAMP_LEAD_MAX));
         let ctime = self.before.inode(ino).map_or(at, |inode| at.max(inode.ctime.next()));
         self.change(ino, |inode| inode.ctime = ctime);
     }
 
     /// Marks a change of content or entries: mtime changes, and ctime with it. `at`: when it was made, where that is
-    /// known; it counts where it is later than the inode's own time, and not later than the entry.
+    /// known; it counts where it is later than the inode's own time, which utimes may have set ahead: then each write that
+    /// was buffered is a nanosecond later.
     pub(super) fn stamp_content(&mut self, ino: Ino, at: Option<Timestamp>) {
-        let at = at.unwrap_or(self.now).min(self.now);
+        let own = self.before.inode(ino).map_or(self.now, |inode| inode.mtime.after(BUFFERED_WRITES));
+        let at = at.unwrap_or(self.now).min(own.max(self.now.after(limits::STAMP_LEAD_MAX)));
         let mtime = self.before.inode(ino).map_or(at, |inode| at.max(inode.mtime.next()));
         self.change(ino, |inode| inode.mtime = mtime);
         self.stamp_attributes(ino);
@@ -266,6 +290,10 @@ impl Draft {
         let cookie = before.map_or_else(|| self.new_cookie(directory, name), |dirent| dirent.cookie);
         self.touched.insert(RowKey::Dirent(directory, name.clone()));
         self.volume.dirents.insert((directory, name.clone()), DirentRow { ino, cookie, kind });
+        if let Some(dirent) = before {
+            self.volume.companions.remove(dirent.ino, name);
+        }
+        self.volume.companions.add(ino, name);
         self.tell_name(directory, name, before.map(|dirent| dirent.ino), Some(ino));
     }
 
@@ -273,6 +301,7 @@ impl Draft {
         self.touched.insert(RowKey::Dirent(directory, name.clone()));
         if let Some(dirent) = self.volume.dirents.remove(&(directory, name.clone())) {
             self.volume.cookies.remove(&(directory, dirent.cookie));
+            self.volume.companions.remove(dirent.ino, name);
             self.tell_name(directory, name, Some(dirent.ino), None);
         }
     }
@@ -308,7 +337,7 @@ impl Draft {
         let mut offsets = BTreeSet::new();
         self.change(ino, |inode| {
             if let Body::File { extents, bytes } = &mut inode.body {
-                extents.insert(extent, &mut offsets);
+                extents.join(extent, &mut offsets);
                 *bytes += extent.length;
             }
         });
@@ -322,6 +351,17 @@ impl Draft {
         self.change(ino, |inode| {
             if let Body::File { extents, .. } = &mut inode.body {
                 extents.shift(from, distance, to_front, &mut offsets);
+            }
+        });
+        self.touch_extents(ino, offsets);
+    }
+
+    /// Makes an extent end at `at` and another begin there, where one straddles it.
+    pub(super) fn split(&mut self, ino: Ino, at: u64) {
+        let mut offsets = BTreeSet::new();
+        self.change(ino, |inode| {
+            if let Body::File { extents, .. } = &mut inode.body {
+                extents.split(at, &mut offsets);
             }
         });
         self.touch_extents(ino, offsets);

@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use imbl::OrdMap;
 
-use super::Volume;
+use super::{Volume, attributes};
 use crate::{
     limits,
     namespace::{
         Delegation,
+        companion::Companions,
         extent::Extent,
         inode::{Body, FIRST_COOKIE, Inode},
         locks::{FileLocks, LockTable},
@@ -106,6 +107,16 @@ impl Loader {
             let counted = volume.counters.bytes_used;
             return Err(contradiction(format!("{} bytes of extents, {counted} counted", self.bytes_used)));
         }
+        let xattr_bytes =
+            volume.xattrs.iter().map(|((_, name), value)| attributes::xattr_bytes(name, value)).sum::<u64>();
+        if xattr_bytes != volume.counters.xattr_bytes {
+            let counted = volume.counters.xattr_bytes;
+            return Err(contradiction(format!("{xattr_bytes} bytes of attributes, {counted} counted")));
+        }
+        // Of a deleted volume only a part may be left.
+        if volume.is_deleted() {
+            return Ok(volume);
+        }
         volume.check_files()?;
         volume.check_tree()?;
         volume.check_sessions()?;
@@ -121,6 +132,7 @@ fn empty(id: VolumeId, header: HeaderRow, counters: CountersRow) -> Volume {
         inodes: OrdMap::new(),
         dirents: OrdMap::new(),
         cookies: OrdMap::new(),
+        companions: Companions::default(),
         xattrs: OrdMap::new(),
         sessions: OrdMap::new(),
         mounts: OrdMap::new(),
@@ -147,6 +159,7 @@ impl Volume {
                 if self.cookies.insert((directory, dirent.cookie), name.clone()).is_some() {
                     return Err(form("another name of the directory has its cookie"));
                 }
+                self.companions.add(dirent.ino, &name);
                 self.dirents.insert((directory, name), dirent);
             }
             RowKey::Extent(ino, offset) => {
@@ -164,10 +177,10 @@ impl Volume {
                 self.xattrs.insert((ino, name), bytes);
             }
             RowKey::Session(session) => {
-                let SessionRow { mount, opened, opened_at, spent, holds_since } = decode_value(key, value)?;
+                let SessionRow { mount, opened, opened_at, spent, holds_since, credential } = decode_value(key, value)?;
                 let spent =
                     SpentCalls::from_ranges(spent).ok_or_else(|| form("spent calls overlap, or in too many ranges"))?;
-                let row = Session { mount, opened, opened_at, holds_since, spent, held: 0 };
+                let row = Session { mount, opened, opened_at, holds_since, credential, spent, held: 0 };
                 self.sessions.insert(session, Arc::new(row));
                 if self.mounts.insert(mount, session).is_some() {
                     return Err(form("its mount has another session"));

@@ -162,5 +162,6 @@ fn session_row(session: &Session) -> SessionRow {
         opened_at: session.opened_at,
         spent: session.spent.ranges().to_vec(),
         holds_since: session.holds_since,
+        credential: session.credential,
     }
 }

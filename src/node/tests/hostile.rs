@@ -260,7 +260,7 @@ impl Scene {
         };
         self.slots[slot].at = Some((node, connection));
         let grant = Grant { founding: FOUNDING, volume: VolumeId(1), name: "main".to_owned(), access };
-        self.world.handle(node, Input::MountOpened { connection, grant });
+        self.world.handle(node, Input::MountOpened { connection, grant, credential: crate::types::CredentialId(1) });
         self.world.handle(node, Input::Mount { connection, message: ToLeader::Hello(hello) });
         self.world.flow();
     }

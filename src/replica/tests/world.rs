@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     limits::Timing,
     node::{LogBatch, LogEntry, PeerMessage},
-    replica::{Config, Input, Output, Replica, Restart},
+    replica::{Config, Input, Output, Recollection, Replica, Restart, Verdict},
     types::{Instant, LogIndex, NodeId, Term},
 };
 
@@ -38,11 +38,11 @@ enum Event {
     Wake(NodeId),
     Synced { node: NodeId, life: u64, number: u64 },
     Message { from: NodeId, to: NodeId, message: PeerMessage },
-    Fetched { node: NodeId, life: u64, from: NodeId },
+    Fetched { node: NodeId, life: u64, from: NodeId, through: LogIndex },
 }
 
-#[derive(Debug, Default)]
-struct Disk {
+#[derive(Debug, Default, Clone)]
+pub(super) struct Disk {
     hard_state: Option<Bytes>,
     membership: Bytes,
     entries: Vec<LogEntry>,
@@ -78,6 +78,15 @@ struct Node {
     disk_is_stuck: bool,
 }
 
+/// How PROTOCOL R71 is switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Breach {
+    /// Whoever says hello is welcome.
+    Trust,
+    /// A leader refills a forgetful node without an entry behind its hello.
+    NoEntry,
+}
+
 /// What went over the stage, for the tests to look at.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -91,6 +100,7 @@ pub(super) struct Seen {
     pub(super) proposed: BTreeMap<u64, LogIndex>,
     pub(super) snapshots: u64,
     pub(super) refused: Vec<String>,
+    pub(super) warnings: Vec<(NodeId, String)>,
 }
 
 #[derive(Debug)]
@@ -106,6 +116,9 @@ pub(super) struct World {
     /// Messages take up to so many milliseconds; reordered when above zero.
     pub(super) delay_ms: u64,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// What is sent there waits until it is released.
+    held: BTreeMap<(NodeId, NodeId), Vec<PeerMessage>>,
+    pub(super) breach: Option<Breach>,
     pub(super) seen: Seen,
     pub(super) trace: u64,
 }
@@ -125,6 +138,8 @@ impl World {
             doubles: 0,
             delay_ms: 2,
             cut: BTreeSet::new(),
+            held: BTreeMap::new(),
+            breach: None,
             seen: Seen::default(),
             trace: 0,
         };
@@ -151,7 +166,7 @@ impl World {
             entries: disk.entries.clone(),
             compacted: disk.compacted,
         };
-        let config = Config { id, timing: TIMING, seed: 11 };
+        let config = Config { id, timing: TIMING, seed: 11, nonce: node.life + 1 };
         node.replica = Some(Replica::open(now, config, restart).expect("what was written can be read"));
         self.drain(id);
     }
@@ -191,6 +206,34 @@ impl World {
 
     pub(super) fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
         self.cut.insert((from, to));
+    }
+
+    /// From here on what one sends the other waits.
+    pub(super) fn hold(&mut self, from: NodeId, to: NodeId) {
+        self.held.entry((from, to)).or_default();
+    }
+
+    /// What waited arrives, and all that is sent later.
+    pub(super) fn release(&mut self, from: NodeId, to: NodeId) {
+        for message in self.held.remove(&(from, to)).unwrap_or_default() {
+            self.after(ms(1), Event::Message { from, to, message });
+        }
+    }
+
+    /// What waited never arrives.
+    pub(super) fn forget_held(&mut self, from: NodeId, to: NodeId) {
+        self.held.remove(&(from, to));
+    }
+
+    /// What a backup of the node's disk would be now.
+    pub(super) fn copy(&self, id: NodeId) -> Disk {
+        self.nodes[&id].disk.clone()
+    }
+
+    /// The node's disk is a backup's from here on.
+    pub(super) fn restore(&mut self, id: NodeId, disk: Disk) {
+        self.crash(id);
+        self.nodes.get_mut(&id).expect("a node of this world").disk = disk;
     }
 
     pub(super) fn heal(&mut self) {
@@ -289,23 +332,47 @@ impl World {
                 self.trace_in(&format!("{from} {to} {message:?}"));
                 match message {
                     PeerMessage::Raft(bytes) => self.input(to, Input::Raft { from, bytes }),
-                    PeerMessage::Heartbeat { term, round } => self.input(to, Input::Heartbeat { from, term, round }),
-                    PeerMessage::HeartbeatAcknowledged { term, round } => {
+                    PeerMessage::Heartbeat { term, round, mut marks, alive, .. } => {
+                        if self.breach == Some(Breach::Trust) {
+                            marks.clear();
+                        }
+                        self.input(to, Input::Heartbeat { from, term, round, marks, alive });
+                    }
+                    PeerMessage::Hello { mut hello, .. } => {
+                        if self.breach == Some(Breach::Trust) {
+                            // As if its disk had counted right, and nobody knew of more.
+                            hello.life.boot += 1000 * self.nodes[&from].life;
+                            hello.recollection = Recollection::Refilled;
+                        }
+                        self.input(to, Input::Hello { from, hello });
+                    }
+                    PeerMessage::Greeting(mut greeting) => {
+                        match (self.breach, greeting.verdict) {
+                            (Some(Breach::Trust), _) => greeting.life.boot -= 1000 * self.nodes[&to].life,
+                            (Some(Breach::NoEntry), Verdict::Forgetful { .. }) if self.leader() == Some(from) => {
+                                greeting.verdict = Verdict::Refill { through: LogIndex(1), term: Term(1) };
+                            }
+                            _ => {}
+                        }
+                        self.input(to, Input::Greeting { from, greeting });
+                    }
+                    PeerMessage::HeartbeatAcknowledged { term, round, .. } => {
                         self.input(to, Input::HeartbeatAcknowledged { from, term, round });
                     }
                     other => panic!("a replica does not send {other:?}"),
                 }
             }
-            Event::Fetched { node: id, life, from } => self.fetched(id, life, from),
+            Event::Fetched { node: id, life, from, through } => self.fetched(id, life, from, through),
         }
     }
 
-    fn fetched(&mut self, id: NodeId, life: u64, from: NodeId) {
+    fn fetched(&mut self, id: NodeId, life: u64, from: NodeId, through: LogIndex) {
         let Some(source) = &self.nodes[&from].replica else { return };
         let (membership, disk) = (source.membership(), &self.nodes[&from].disk);
         let (state, applied) = (disk.state.clone(), disk.applied);
         let node = self.nodes.get_mut(&id).expect("a node of this world");
-        if node.life != life || node.disk.applied.0 >= applied.0 {
+        let is_older = node.disk.applied.0 >= applied.0 && self.breach.is_none();
+        if node.life != life || is_older || applied.0 < through {
             return;
         }
         (node.disk.state, node.disk.applied, node.disk.membership) = (state, applied, membership.clone());
@@ -317,6 +384,12 @@ impl World {
         } else {
             self.input(id, Input::SnapshotInstalled { index: applied.0, term: applied.1, membership });
         }
+    }
+
+    fn fetch(&mut self, id: NodeId, from: NodeId, through: LogIndex) {
+        let life = self.nodes[&id].life;
+        let time = ms(5 + self.dice.roll(300));
+        self.after(time, Event::Fetched { node: id, life, from, through });
     }
 
     fn after(&mut self, time: Duration, event: Event) {
@@ -351,6 +424,9 @@ impl World {
                 self.after(Duration::from_micros(micros), Event::Synced { node: id, life, number });
             }
             Output::Send { to, message } => {
+                if let Some(held) = self.held.get_mut(&(id, to)) {
+                    return held.push(message);
+                }
                 if self.dice.roll(1000) < self.loss {
                     return;
                 }
@@ -405,11 +481,9 @@ impl World {
             Output::Dropped { token, .. } => {
                 self.seen.dropped.insert(token);
             }
-            Output::NeedSnapshot { from, .. } => {
-                let life = self.nodes[&id].life;
-                let time = ms(5 + self.dice.roll(300));
-                self.after(time, Event::Fetched { node: id, life, from });
-            }
+            Output::NeedSnapshot { from, .. } => self.fetch(id, from, LogIndex(0)),
+            Output::Refill { from, through } => self.fetch(id, from, through),
+            Output::Warning(sentence) => self.seen.warnings.push((id, sentence)),
             Output::Refused { reason, .. } => self.seen.refused.push(reason),
             Output::Fatal(reason) => panic!("{id}: {reason}"),
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Answer, Context, Note, OpenFlags, OpenedAs, Path, Request, Step, WriteFlags, try_call};
+use super::{Answer, Context, Flow, Note, OpenFlags, OpenedAs, Path, Request, Step, WriteFlags, try_call};
 use crate::{
     sim::kernel::Hold,
     types::{AttributeChanges, Ino},
@@ -32,18 +32,41 @@ impl Step<'_> {
         (offset, data): (u64, &Bytes),
         pause: Duration,
     ) -> Answer<()> {
-        if try_call!(self.attributes(ino)).size < MAPPED_BYTES {
+        try_call!(self.lengthen(ino, MAPPED_BYTES));
+        let content = try_call!(self.read_all(ino, opened));
+        self.write_to_memory(ino, opened, &content, (offset, data))?;
+        self.sleep(pause)?;
+        self.write_back(ino, opened)
+    }
+
+    /// ftruncate, where the file is shorter.
+    pub(super) fn lengthen(&mut self, ino: Ino, size: u64) -> Answer<()> {
+        if try_call!(self.attributes(ino)).size < size {
             self.lock(ino, Hold::Exclusive)?;
-            let changes = AttributeChanges { size: Some(MAPPED_BYTES), ..AttributeChanges::default() };
+            let changes = AttributeChanges { size: Some(size), ..AttributeChanges::default() };
             try_call!(self.request(|_| (Request::Setattr { ino, changes }, Context::Setattr { ino })));
             self.unlock(ino)?;
         }
-        let content = try_call!(self.read_all(ino, opened));
+        Ok(Ok(()))
+    }
+
+    /// `content` is what the process has read of it.
+    pub(super) fn write_to_memory(
+        &mut self,
+        ino: Ino,
+        opened: OpenedAs,
+        content: &[u8],
+        (offset, data): (u64, &Bytes),
+    ) -> Flow<()> {
         self.note(|kernel| {
-            kernel.write_mapped(ino, opened.fh, &content, (offset, data));
+            kernel.write_mapped(ino, opened.fh, content, (offset, data));
             Some(Note::Done)
         })?;
-        self.sleep(pause)?;
+        Ok(())
+    }
+
+    /// munmap: what is dirty goes back.
+    pub(super) fn write_back(&mut self, ino: Ino, opened: OpenedAs) -> Answer<()> {
         let written = self.note(|kernel| {
             let is_free = !kernel.are_locked(ino, 0, 0);
             is_free.then(|| Note::Pages(kernel.begin_write_back(ino).map(|(_, page)| page)))

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::{Event, World};
 use crate::{
     limits::Timing,
-    mount::{OpenedAs, Request, Response},
+    mount::{Notification, OpenedAs, Request, Response},
     namespace::{Operation, Reply},
     sim::{host::Link, options::Breach},
     types::{
-        Errno, Ino, LogIndex, Stamp,
+        Errno, Ino, LockFamily, LockKind, LogIndex, Stamp,
         message::{Space, ToLeader, ToMount},
     },
 };
@@ -51,7 +51,7 @@ impl World {
         let session = self.mounts[number].core.status().session;
         let is_elsewhere = |ino: &Ino| self.oracle.delegated_to(*ino).is_some_and(|holder| Some(holder) != session);
         match request {
-            Request::Getattr { ino } if is_elsewhere(ino) => {
+            Request::Getattr { ino, .. } if is_elsewhere(ino) => {
                 let attributes = self.oracle.attributes(*ino)?;
                 Some(Ok(Response::Attributes { attributes, ttl: Duration::ZERO }))
             }
@@ -84,6 +84,11 @@ impl World {
                 Operation::Flush(flush) => flush.fence = None,
                 _ => {}
             },
+            (Some(Breach::Turns), ToLeader::Operation { operation: Operation::Lock { claim, .. }, .. })
+                if claim.family == LockFamily::Open =>
+            {
+                claim.kind = LockKind::Shared;
+            }
             (Some(Breach::Retries), ToLeader::Operation { sequence, .. }) => {
                 let sendings = self.sendings.entry((link.mount, link.mount_life, *sequence)).or_insert(0);
                 sequence.0 |= *sendings << SENDING_BITS;
@@ -118,6 +123,11 @@ impl World {
             self.after(Duration::ZERO, Event::ToNode { link, message });
         }
     }
+}
+
+/// Whether the ticket drops pages that a READ may have filled from before a WRITE: a part of a file and nothing else.
+pub(super) fn is_of_refills(notifications: &[Notification]) -> bool {
+    matches!(notifications, [Notification::Pages { length: 1.., .. }])
 }
 
 /// The answer to a renewal.

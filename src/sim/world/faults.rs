@@ -9,6 +9,9 @@ use crate::{
     types::NodeId,
 };
 
+/// Nanoseconds.
+const DAYS_30: i64 = 30 * 24 * 3600 * 1_000_000_000;
+
 impl World {
     pub(super) fn fault(&mut self) {
         if !self.is_busy {
@@ -32,7 +35,12 @@ impl World {
             self.make_space();
         }
         let mount = self.dice.index(self.mounts.len());
+        if self.is_short_of_a_node() && fault.hits_nodes() {
+            return;
+        }
         match fault {
+            Fault::Restore => self.restore(victim),
+            Fault::Twin => self.begin_twin(victim),
             Fault::Crash => self.crash_for_a_while(victim),
             Fault::CrashAll => ids.into_iter().for_each(|id| self.crash_for_a_while(id)),
             Fault::Partition => {
@@ -107,6 +115,13 @@ impl World {
                     self.after(time, Event::SpaceAgain(victim));
                 }
             }
+            Fault::SetClock => {
+                let victim = *self.wrong_clock.get_or_insert(victim);
+                let ahead = if self.dice.chance(500) { DAYS_30 } else { -DAYS_30 };
+                self.set_clock(victim, ahead);
+                let time = self.dice.micros(1_000, 2_000_000);
+                self.after(time, Event::ClockRight(victim));
+            }
         }
     }
 
@@ -140,12 +155,14 @@ impl World {
 
     /// From here on nothing goes wrong any more; what is down comes back.
     pub(super) fn end_faults(&mut self) {
+        self.twin = None;
         self.network.heal();
         self.make_space();
         for id in self.ids() {
             if let Some(host) = self.nodes.get_mut(&id) {
                 host.slowness = 1;
             }
+            self.set_clock(id, 0);
             self.after(Duration::from_millis(100), Event::NodeStart(id));
         }
     }

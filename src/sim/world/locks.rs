@@ -1,7 +1,9 @@
 //! Processes that hold locks: killed and judged. Nobody is let in beside a holder, unless the log took the
 //! holder's lock from him; then what he writes counts for nothing.
 
-use super::World;
+use std::time::Duration;
+
+use super::{Event, World};
 use crate::{
     mount::Input,
     sim::syscalls::{Call, Running},
@@ -18,6 +20,10 @@ impl World {
         let Some(running) = &mut host.processes[process].running else { return };
         running.is_killed = true;
         match running.unique {
+            // Whoever has not handed the request on yet has the kernel say it again.
+            Some(unique) if host.read.contains(&unique) => {
+                self.after(Duration::from_millis(1), Event::Killed { mount: number, life, process, started });
+            }
             Some(unique) => self.tell_mount(number, Input::Interrupt { unique }),
             None => self.run_kernel(number, Some(process)),
         }

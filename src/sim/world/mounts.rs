@@ -1,7 +1,7 @@
 //! What a FUSE worker and its kernel do around a mount's core, and the processes that use it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::Hash,
     time::Duration,
 };
@@ -9,12 +9,15 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Event, World, node_at,
+    Event, World,
+    breaches::is_of_refills,
+    node_at,
     stops::{is_told, is_workers, wait_for_all_pages},
 };
 use crate::{
     mount::{
-        Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Response, StoreError, WhenDisconnected,
+        Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Request, Response, StoreError,
+        WhenDisconnected,
     },
     sim::{
         holder::Holder,
@@ -52,6 +55,8 @@ impl World {
             paused_until: None,
             stopped_until: None,
             backlog: Vec::new(),
+            threads: vec![Instant(0); self.options.threads],
+            read: BTreeSet::new(),
             holder: Holder::default(),
             tickets: BTreeMap::new(),
             renamed: Vec::new(),
@@ -88,6 +93,7 @@ impl World {
         (host.is_fresh, host.expired) = (false, None);
         (host.delegations_lost, host.paused_until, host.stopped_until) = (0, None, None);
         (host.backlog, host.withheld, host.holder) = (Vec::new(), VecDeque::new(), Holder::default());
+        host.read.clear();
         for process in &mut host.processes {
             if let Some(running) = process.running.take() {
                 self.workload.returned(&running.call, None);
@@ -187,6 +193,10 @@ impl World {
                     _ => None,
                 });
                 self.mounts[number].tickets.insert(ticket, names.collect());
+                if self.options.breach == Some(Breach::Refills) && is_of_refills(&notifications) {
+                    self.mounts[number].tickets.remove(&ticket);
+                    return self.after(Duration::ZERO, Event::Notified { mount: number, life, ticket });
+                }
                 let mut time = self.dice.micros(5, if self.dice.clone().chance(100) { 3000 } else { 60 });
                 if self.options.breach == Some(Breach::Acknowledgement) {
                     self.after(time, Event::Notified { mount: number, life, ticket });
@@ -477,8 +487,30 @@ impl World {
             self.oracle.doubt(self.now, &request);
             match self.answer_in_its_place(number, &request) {
                 Some(result) => self.at(self.now, Event::Answer { mount: number, life, unique, result }),
-                None => self.tell_mount(number, Input::Request { unique, caller, request }),
+                None => self.read_request(number, unique, caller, request),
             }
+        }
+    }
+
+    /// A thread of the worker has read the request, and takes its time to hand it to the core.
+    fn read_request(&mut self, number: usize, unique: u64, caller: Caller, request: Request) {
+        if self.options.threads == 1 {
+            return self.tell_mount(number, Input::Request { unique, caller, request });
+        }
+        let time = self.thread_dice.micros(0, if self.thread_dice.clone().chance(50) { 2000 } else { 30 });
+        let (now, host) = (self.now, &mut self.mounts[number]);
+        host.read.insert(unique);
+        let life = host.life;
+        let Some(thread) = host.threads.iter_mut().min() else { return };
+        *thread = now.max(*thread).after(time);
+        let at = *thread;
+        self.at(at, Event::Asked { mount: number, life, unique, caller, request: Box::new(request) });
+    }
+
+    pub(super) fn asked(&mut self, number: usize, life: u64, unique: u64, caller: Caller, request: Request) {
+        if self.is_current(number, life) {
+            self.mounts[number].read.remove(&unique);
+            self.tell_mount(number, Input::Request { unique, caller, request });
         }
     }
 
@@ -489,6 +521,14 @@ impl World {
         if let Some(ino) = running.writes {
             host.written.insert(ino, self.now);
         }
+        if let Some((ino, offset, content)) = running.misread.take() {
+            assert!(
+                self.may_lose_bytes(number, process),
+                "own write: process {process} of mount {number} reads {content:?} at {offset} of {ino} in {:?}",
+                running.call
+            );
+        }
+        let host = &self.mounts[number];
         let (lost, session) = (host.core.status().counters.delegations_lost, host.core.status().session);
         if let Some((ino, offset, data)) = running.wrote.take() {
             // What others have under way may come to lie over it, and is not to be told apart from here.
@@ -516,6 +556,13 @@ impl World {
         }
     }
 
+    /// Since the process's call began, or shortly before, its mount lost what it had not brought to the log.
+    fn may_lose_bytes(&self, number: usize, process: usize) -> bool {
+        let host = &self.mounts[number];
+        let pardon = |at: Instant| at.after(2 * self.options.timing.flush_age) >= host.processes[process].started;
+        host.expired.is_some_and(pardon) || self.has_lost_holds(number, process)
+    }
+
     fn returned(&mut self, number: usize, process: usize, running: Running, outcome: Result<(), Errno>) {
         use crate::sim::syscalls::Sight;
         self.tell(|| {
@@ -530,15 +577,11 @@ impl World {
         }
         // P6: no fault within these runs may make a call fail; what is left are honest refusals.
         // A session that ended takes with it what was not answered (PROTOCOL R17), and bytes that were not yet flushed.
-        let pardon =
-            |at: Instant| at.after(2 * self.options.timing.flush_age) >= self.mounts[number].processes[process].started;
         let is_honest = match outcome {
             Ok(()) | Err(Errno::ENOENT | Errno::EEXIST) => true,
             // What is open stays.
             Err(Errno::ESTALE) if !running.has_opened => true,
-            Err(Errno::EIO | Errno::ESTALE) => {
-                self.mounts[number].expired.is_some_and(pardon) || self.has_lost_holds(number, process)
-            }
+            Err(Errno::EIO | Errno::ESTALE) => self.may_lose_bytes(number, process),
             Err(_) => false,
         };
         let is_honest = is_honest || running.is_killed || self.is_honest_of_locks(number, &running, outcome);
@@ -615,7 +658,7 @@ impl World {
         let call = match self.mounts[number].processes[process].next.pop_front() {
             Some(call) => call,
             None if self.is_busy && (number as u64) < self.options.mounts - self.options.lookers => {
-                self.workload.next_call()
+                self.workload.next_call((number * self.options.processes + process) as u64)
             }
             None if self.is_busy => self.workload.next_look(),
             None => return,

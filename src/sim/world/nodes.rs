@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
-use super::{EPOCH, Event, World};
+use super::{Event, World};
 use crate::{
     node::{Input, LogBatch, Node, NodeConfig, Output, PeerMessage, StateBatch},
-    replica::{self, Replica},
+    replica::{self, Replica, Standing},
     sim::{
         disk::Disk,
         host::{Link, NodeHost},
@@ -13,13 +13,15 @@ use crate::{
         options::{Breach, Fault},
     },
     types::{
-        ConnectionId, Instant, LogIndex, NodeId, VolumeId,
+        ConnectionId, CredentialId, Instant, LogIndex, NodeId, VolumeId,
         message::{Space, ToLeader, ToMount},
     },
 };
 
 /// The volume that every mount shows.
 pub(super) const VOLUME: VolumeId = VolumeId(1);
+/// The credential that every mount has, as pods of one site do.
+pub(super) const CREDENTIAL: CredentialId = CredentialId(1);
 
 impl World {
     pub(super) fn found(&mut self) {
@@ -30,17 +32,20 @@ impl World {
                 core: None,
                 clock: self.new_clock(),
                 life: 0,
-                disk: Disk::found(&self.founding, membership.clone()),
+                disk: Disk::found(&self.founding, membership.clone(), self.options.breach != Some(Breach::Marks)),
                 wake: None,
                 log: BTreeMap::new(),
                 applied: LogIndex(1),
                 state_sync_due: false,
                 skew: self.dice.roll(50_000_000),
+                set_ahead: 0,
                 slowness: 1,
                 is_full: false,
                 connections: BTreeMap::new(),
                 last_connection: 0,
                 is_stopping: false,
+                started: self.now,
+                is_forgetful: false,
             };
             self.nodes.insert(id, host);
             let time = self.dice.micros(0, 300_000);
@@ -58,17 +63,19 @@ impl World {
         host.applied = recovered.state_index;
         host.log = host.disk.entries().map(|entry| (entry.index, entry.clone())).collect();
         let (founding, address) = (self.founding.id, None);
-        let (mut timing, retention) = (self.options.timing, self.options.retention);
+        let (mut timing, retention, sessions) = (self.options.timing, self.options.retention, self.options.sessions);
         if self.options.breach == Some(Breach::Holds) {
             (timing.hold, timing.session) = (Duration::from_secs(3600), Duration::from_secs(3600));
         }
         if self.options.breach == Some(Breach::Waiting) {
             timing.lease = timing.election + timing.heartbeat;
         }
-        let config = NodeConfig { id, founding, timing, retention, seed: 7 + id.0, address };
+        let nonce = host.life;
+        let config = NodeConfig { id, founding, timing, retention, sessions, seed: 7 + id.0, nonce, address };
         host.core =
             Some(Node::open(host.clock.at(self.now), config, recovered).expect("what a store wrote can be opened"));
         (host.is_stopping, host.wake, host.state_sync_due) = (false, None, false);
+        (host.started, host.is_forgetful) = (self.now, false);
         host.connections.clear();
         self.tell_space(id);
     }
@@ -77,6 +84,14 @@ impl World {
         if let Some(host) = self.nodes.get_mut(&id) {
             host.is_full = is_full;
             self.tell_space(id);
+        }
+    }
+
+    /// The node's wall clock is set to what is right, and so much more.
+    pub(super) fn set_clock(&mut self, id: NodeId, ahead: i64) {
+        if let Some(host) = self.nodes.get_mut(&id).filter(|host| host.set_ahead != ahead) {
+            host.set_ahead = ahead;
+            self.tell_node(id, Input::Tick);
         }
     }
 
@@ -109,9 +124,9 @@ impl World {
 
     pub(super) fn tell_node(&mut self, id: NodeId, input: Input) {
         let Some(host) = self.nodes.get_mut(&id) else { return };
+        let (now, wall_clock) = (host.clock.at(self.now), host.wall_clock(self.now));
         let Some(core) = &mut host.core else { return };
-        let now = host.clock.at(self.now);
-        core.handle(now, Input::WallClock(EPOCH + self.now.0 + host.skew));
+        core.handle(now, Input::WallClock(wall_clock));
         core.handle(now, input);
         self.drain_node(id);
     }
@@ -125,6 +140,9 @@ impl World {
         }
         let Some(host) = self.nodes.get_mut(&id) else { return };
         let Some(core) = &host.core else { return };
+        let is_forgetful = core.standing() == Standing::Forgetful;
+        self.report.forgetful += u64::from(is_forgetful && !host.is_forgetful);
+        host.is_forgetful = is_forgetful;
         if before != Some(host.applied) {
             let status = core.status();
             self.oracle.check_node(id, status.applied, status.digest);
@@ -170,7 +188,7 @@ impl World {
                 }
             }
             Output::CloseMount { connection } => self.node_closed(id, connection),
-            Output::Admin { .. } | Output::Notice(_) => {}
+            Output::Admin { .. } | Output::Notice(_) | Output::Warning(_) => {}
             Output::Leadership { leader, term } => {
                 (id, leader, term).hash(&mut self.trace);
                 self.report.elections += u64::from(leader == Some(id));
@@ -220,7 +238,7 @@ impl World {
         for index in first.0..=batch.index.0 {
             let entry = host.log.get(&LogIndex(index)).expect("a node applies what stands in its log");
             let data = replica::proposed_by(&entry.bytes).expect("raft's own entries can be read");
-            self.oracle.committed(entry.index, entry.term, &data);
+            self.oracle.committed(self.now, entry.index, entry.term, &data);
             if let Some(tell) = self.tell {
                 tell(&format!("    node {id} applies {index}: {:?}", crate::namespace::Entry::decode(&data)));
             }
@@ -251,24 +269,31 @@ impl World {
     fn check_durable(&self, message: &ToMount) {
         let ToMount::Answer { index, .. } = message else { return };
         if let Some(term) = self.oracle.term_of(*index) {
-            let keepers = self.nodes.values().filter(|host| host.disk.keeps(*index, term)).count();
+            // A disk that went back had it.
+            let keeps = |id: &NodeId, host: &NodeHost| host.disk.keeps(*index, term) || self.gone_back == Some(*id);
+            let keepers = self.nodes.iter().filter(|(id, host)| keeps(id, host)).count();
             assert!(keepers * 2 > self.nodes.len(), "durability: entry {index} is acknowledged and on {keepers} disks");
         }
     }
 
-    fn send_peer(&mut self, from: NodeId, to: NodeId, mut message: PeerMessage) {
+    pub(super) fn send_peer(&mut self, from: NodeId, to: NodeId, mut message: PeerMessage) {
         if !self.nodes.contains_key(&to) {
             return;
         }
         if let (Some(Breach::Leases), PeerMessage::HandOver { leased, .. }) = (self.options.breach, &mut message) {
             leased.clear();
         }
+        if let (Some(Breach::WallClocks), PeerMessage::HeartbeatAcknowledged { wall_clock, .. }) =
+            (self.options.breach, &mut message)
+        {
+            *wall_clock = self.nodes.get(&to).map(|host| host.wall_clock(self.now));
+        }
         let generation = self.network.generation(from, to);
         let at = self.network.arrival(self.now, Stream::Peers { from, to });
         self.at(at, Event::Peer { from, to, generation, message });
     }
 
-    pub(super) fn peer_arrived(&mut self, from: NodeId, to: NodeId, generation: u64, message: PeerMessage) {
+    pub(super) fn peer_arrived(&mut self, from: NodeId, to: NodeId, generation: u64, mut message: PeerMessage) {
         if generation != self.network.generation(from, to) {
             // Of a stream that broke: lost, or late, and then perhaps twice.
             if !self.network.is_late() {
@@ -284,6 +309,8 @@ impl World {
             self.lose_peer(from, to);
             return;
         }
+        self.break_greeting(from, to, &mut message);
+        self.reach_twin(from, to, &message);
         if let PeerMessage::Raft(bytes) = &message {
             bytes.hash(&mut self.trace);
         }
@@ -324,7 +351,7 @@ impl World {
             Link { mount, mount_life, mount_connection, node: id, node_life, node_connection, is_open: true },
         );
         let grant = self.grant();
-        self.tell_node(id, Input::MountOpened { connection: node_connection, grant });
+        self.tell_node(id, Input::MountOpened { connection: node_connection, grant, credential: CREDENTIAL });
         Some(link)
     }
 

@@ -97,6 +97,7 @@ impl World {
             | Event::Fetched { mount, .. }
             | Event::MountWake { mount, .. }
             | Event::HolderDue { mount, .. }
+            | Event::Asked { mount, .. }
             | Event::Answer { mount, .. }
             | Event::Notify { mount, .. }
             | Event::Notified { mount, .. }

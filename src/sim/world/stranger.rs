@@ -33,13 +33,15 @@ impl World {
         let mut founding = self.founding.clone();
         founding.id = FoundingId { number: FoundingNumber(2), ..founding.id };
         founding.nodes = vec![node_info(1)];
-        let recovered = Disk::found(&founding, Replica::membership_of(&[NodeId(1)])).recover();
+        let recovered = Disk::found(&founding, Replica::membership_of(&[NodeId(1)]), true).recover();
         let config = NodeConfig {
             id: NodeId(1),
             founding: founding.id,
             timing: self.options.timing,
             retention: self.options.retention,
+            sessions: self.options.sessions,
             seed: 1,
+            nonce: 0,
             address: None,
         };
         let core = Node::open(self.now, config, recovered.expect("what a store wrote can be read"));
@@ -73,7 +75,11 @@ impl World {
         if self.options.breach == Some(Breach::Foundings) {
             grant.founding.number = FoundingNumber(2);
         }
-        self.tell_stranger(Input::MountOpened { connection: node_connection, grant });
+        self.tell_stranger(Input::MountOpened {
+            connection: node_connection,
+            grant,
+            credential: super::nodes::CREDENTIAL,
+        });
     }
 
     /// What every mount's credential says.

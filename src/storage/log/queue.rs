@@ -17,7 +17,7 @@ use crate::{
 /// Bytes of entries that are written as one group at most, unless one batch alone has more.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// How often a full disk is tried again.
+/// How often what failed for want of space or descriptors is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The way into the Raft log. Clones are cheap and write to the same log.
@@ -38,6 +38,8 @@ struct Queue {
     compact: Option<(LogIndex, Term)>,
     /// What state and packs have synced: nothing behind it is deleted, and no reset goes beyond it.
     state_persisted: LogIndex,
+    /// Where the last reset that is synced lets the log begin.
+    reset_to: LogIndex,
     closing: bool,
 }
 
@@ -85,6 +87,11 @@ impl LogWriter {
         self.shared.changed.notify_one();
     }
 
+    /// Whether the log was seen to begin anew behind this entry, synced.
+    pub(crate) fn begins_behind(&self, index: LogIndex) -> bool {
+        self.lock().reset_to == index
+    }
+
     /// The thread ends when it has written what was submitted.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
@@ -104,6 +111,9 @@ impl LogWriter {
                     if !self.append(&mut log, &batches)? {
                         return Ok(());
                     }
+                    if let Some((index, _)) = batches.iter().rev().find_map(|batch| batch.reset) {
+                        self.lock().reset_to = index;
+                    }
                     let number = batches.last().expect("work has a batch").number;
                     health.report(StorageEvent::LogPersisted(number));
                 }
@@ -116,25 +126,25 @@ impl LogWriter {
         }
     }
 
-    /// Appends the batches; on a full disk, again and again until there is space for them. False where the end came
+    /// Appends the batches; where space or a descriptor is missing, again and again until there is one. False where the end came
     /// first: then they are not in the log, and nobody was told they were.
     fn append(&self, log: &mut Log, batches: &[LogBatch]) -> Result<bool, StorageError> {
         let mut waits = false;
         loop {
             log.settle(self.lock().state_persisted);
             match log.append(batches) {
-                Err(error @ StorageError::Full { .. }) if !log.has_failed() => {
+                Err(error) if error.is_shortage() && !log.has_failed() => {
                     if !waits {
-                        tracing::warn!("the log waits for space, this node acknowledges nothing until then: {error}");
+                        tracing::warn!("the log waits, this node acknowledges nothing until then: {error}");
                     }
                     waits = true;
-                    log.counters().log_waits.set(1);
+                    log.counters().log_waits.set(error.wait_code());
                 }
                 appended => {
                     appended?;
                     if waits {
                         log.counters().log_waits.set(0);
-                        tracing::info!("the log has space again");
+                        tracing::info!("the log goes on");
                     }
                     return Ok(true);
                 }
@@ -174,10 +184,10 @@ impl LogWriter {
     }
 }
 
-/// A full disk only puts it off: the next compaction makes up for it.
+/// A shortage only puts it off: the next compaction makes up for it.
 fn compact(log: &mut Log, through: LogIndex, term: Term) -> Result<(), StorageError> {
     match log.compact(through, term) {
-        Err(StorageError::Full { .. }) if !log.has_failed() => Ok(()),
+        Err(error) if error.is_shortage() && !log.has_failed() => Ok(()),
         compacted => compacted,
     }
 }

@@ -35,6 +35,16 @@ impl LogContents {
     pub fn last(&self) -> LogIndex {
         self.entries.last().map_or(self.compacted.0, |entry| entry.index)
     }
+
+    /// The term of this entry, or of the position behind which the log begins; `None` where the log holds neither.
+    #[must_use]
+    pub fn term_of(&self, index: LogIndex) -> Option<Term> {
+        let (begin, term) = self.compacted;
+        match index.0.checked_sub(begin.0)? {
+            0 => Some(term),
+            distance => self.entries.get(usize::try_from(distance).ok()? - 1).map(|entry| entry.term),
+        }
+    }
 }
 
 /// A segment as compaction sees it.

@@ -15,7 +15,7 @@ pub enum CatalogChange {
 }
 
 /// A durable map. It may lose the newest changes in a crash, those that were not flushed, but then it loses all that
-/// followed the first lost one, and a call of `apply` is lost whole.
+/// followed the first lost one, also within one call of `apply`.
 pub trait Catalog: std::fmt::Debug + Send + Sync {
     /// Gives every row that is set.
     ///

@@ -83,7 +83,7 @@ impl Packs {
             delay = match self.compact() {
                 Ok(()) => DELAY,
                 Err(StorageError::Closed) => return Ok(()),
-                Err(error @ StorageError::Full { .. }) => {
+                Err(error) if error.is_shortage() => {
                     tracing::warn!("packs cannot be compacted: {error}");
                     self.shared.wanted.want();
                     RETRY

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     node::Unpinned,
     storage::{StorageError, header::HEADER_BYTES},
-    types::{BlockHash, SessionId, UploadId},
+    types::{BlockHash, SessionId, UploadId, VolumeId},
 };
 
 /// Where a block is.
@@ -35,6 +35,8 @@ struct Block {
     references: u64,
     /// Uploads that pin it, and calls that are about to.
     pins: u32,
+    /// The first volume that named or pinned it; 0: none yet.
+    volume: VolumeId,
 }
 
 /// A pack and how much of it is needed.
@@ -56,6 +58,8 @@ impl PackUse {
 #[derive(Default, Debug)]
 pub(crate) struct Index {
     blocks: HashMap<BlockHash, Block>,
+    /// The other volumes that named or pinned a block: few blocks have any.
+    shared: HashMap<BlockHash, BTreeSet<VolumeId>>,
     /// Named by extents and in no pack.
     missing: BTreeSet<BlockHash>,
     pins: BTreeMap<Pin, BTreeSet<BlockHash>>,
@@ -141,8 +145,24 @@ impl Index {
         let new = self.pins.entry(pin).or_default().insert(*hash);
         if new {
             self.change(hash, |block| block.pins += 1);
+            self.name(pin.volume, hash);
         }
         new
+    }
+
+    /// The volume may read the block for as long as it is known here.
+    pub(crate) fn name(&mut self, volume: VolumeId, hash: &BlockHash) {
+        let Some(block) = self.blocks.get_mut(hash) else { return };
+        if block.volume == VolumeId(0) {
+            block.volume = volume;
+        } else if block.volume != volume {
+            self.shared.entry(*hash).or_default().insert(volume);
+        }
+    }
+
+    pub(crate) fn is_named(&self, volume: VolumeId, hash: &BlockHash) -> bool {
+        let is_first = self.blocks.get(hash).is_some_and(|block| block.volume == volume);
+        is_first || self.shared.get(hash).is_some_and(|others| others.contains(&volume))
     }
 
     pub(crate) fn remove_pin(&mut self, pin: &Pin, hash: &BlockHash) {
@@ -236,6 +256,7 @@ impl Index {
         let is_missing = block.references > 0 && block.location.is_none();
         if !after.0 && after.1.is_none() {
             self.blocks.remove(hash);
+            self.shared.remove(hash);
         }
         if is_missing {
             self.missing.insert(*hash);
@@ -267,7 +288,7 @@ mod tests {
     use std::{path::PathBuf, sync::Arc};
 
     use super::*;
-    use crate::{storage::header::FileHeader, types::VolumeId};
+    use crate::storage::header::FileHeader;
 
     fn index() -> Index {
         let file = std::fs::File::open("/dev/null").expect("exists");
@@ -304,6 +325,24 @@ mod tests {
         assert_eq!(live(&index), 0);
         assert!(index.add_references(&hash, -1).is_err(), "counts that contradict each other are an error");
         assert_eq!(index.location(&hash), at(48), "it stays until its pack goes");
+    }
+
+    #[test]
+    fn a_volume_reads_what_it_named_or_pinned_while_the_block_is_known() {
+        let mut index = index();
+        let hash = BlockHash::of(b"a");
+        let readers = |index: &Index| (1..=4).filter(|volume| index.is_named(VolumeId(*volume), &hash)).count();
+        index.name(VolumeId(1), &hash);
+        assert_eq!(readers(&index), 0, "nothing is known of the block");
+        index.set_location(&hash, at(48));
+        assert!(index.add_pin(pin(1, 1), &hash) && index.is_named(VolumeId(1), &hash));
+        index.name(VolumeId(3), &hash);
+        index.name(VolumeId(1), &hash);
+        assert!(index.is_named(VolumeId(3), &hash) && readers(&index) == 2);
+        index.remove_pin(&pin(1, 1), &hash);
+        assert_eq!(readers(&index), 2, "it is dead, and mounts that are behind still ask for it");
+        index.set_location(&hash, None);
+        assert_eq!((readers(&index), index.shared.len()), (0, 0), "compaction took it");
     }
 
     #[test]

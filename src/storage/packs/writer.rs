@@ -95,7 +95,7 @@ impl Writer {
             }
             let requests = self.refuse_without_space(requests)?;
             let result = self.shared.health.check().and_then(|()| self.execute(&requests));
-            let fatal = matches!(&result, Err(error) if !matches!(error, StorageError::Full { .. }));
+            let fatal = result.as_ref().is_err_and(|error| !error.is_shortage());
             if let (true, Err(error)) = (fatal, &result) {
                 self.shared.health.fail(error.clone());
             }

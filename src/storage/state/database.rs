@@ -1,15 +1,21 @@
 //! sled, and which rows are in it. One batch carries rows, the applied index and the catalog's changes together.
 //!
 //! ```text
-//! 'm'                                          generation, index, term, digest and membership of the state
+//! 'm'                                          generation, index, term, digest, mark and membership of the state
 //! 's' generation:u32 row key                   a row of the state
 //! 'c' generation:u32 number:u16 row key        a piece of its value
 //! 'b' hash                                     where a block is
 //! 'p' volume:u32 session:u64 upload:u64 hash   a pin
 //! 'x'                                          up to where the packs are in the catalog
+//! 'w' number:u32                               a piece of rows that are being written
 //! ```
 //! Numbers in keys are big-endian, in values little-endian. A snapshot is written as a new generation beside the old
 //! one, and 'm' switches to it: an interrupted one leaves the old state as it was.
+//!
+//! sled keeps a copy of a part of its tree for each row of a batch, until the batch is done and the memory was collected
+//! (`collect`). So no batch has more than `STATE_STEP_ROWS` rows. Rows that belong together and are more are written
+//! ahead first ('w'); then 'm' says that they count, in one batch with whatever else does; then they go where they belong,
+//! step by step. A start goes on with that.
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +29,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::value::{PIECE_BYTES, RowBody, pieces_of, read_row_body, row_body, seal, unseal};
+use super::{
+    ahead,
+    value::{PIECE_BYTES, RowBody, pieces_of, read_row_body, row_body, seal, unseal},
+};
 use crate::{
+    limits,
     storage::{
         Counters, StorageError,
         header::{u32_at, u64_at},
@@ -41,11 +51,17 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const FLUSH_EVERY_MS: u64 = 2000;
 /// How long sled's own lock is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// Rows that one batch removes or writes when a whole generation is.
-const ROWS_PER_BATCH: usize = 1000;
+/// Bytes that one batch writes, about.
+const BATCH_BYTES: u64 = 1024 * 1024;
+/// What one `flush` of the collector frees at least, in pieces of memory: eight of its bags with 64 each, of which some are
+/// not full.
+const COLLECTED: usize = 128;
+/// Flushes after which memory that a batch has let go of is old enough to be freed: the collector's epoch must have passed
+/// twice.
+const EPOCHS: usize = 3;
 
 /// Bytes of the meta row before the membership.
-const META_BYTES: usize = 36;
+const META_BYTES: usize = 41;
 
 const META: u8 = b'm';
 const ROW: u8 = b's';
@@ -53,6 +69,7 @@ const PIECE: u8 = b'c';
 const BLOCK: u8 = b'b';
 const PIN: u8 = b'p';
 const SCANNED: u8 = b'x';
+const AHEAD: u8 = b'w';
 
 /// What the rows are the state of.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,6 +81,8 @@ pub(crate) struct Meta {
     pub(crate) digest: u128,
     /// Encoded raft membership.
     pub(crate) membership: Bytes,
+    /// The rows are a snapshot's, and the log was not seen to begin behind it (node/ends.rs).
+    pub(crate) is_installed: bool,
 }
 
 #[derive(Debug)]
@@ -109,10 +128,14 @@ impl Database {
         let database = Self { sled, file, path: path.to_owned(), counters, current: Mutex::default() };
         let mut meta = Meta::default();
         if let Some(value) = database.get(&[META])? {
-            let (generation, stored) = decode_meta(&value).map_err(|found| row_error(&[META], found))?;
+            let (generation, ahead, stored) = decode_meta(&value).map_err(|found| row_error(&[META], found))?;
             database.current().generation = generation;
             meta = stored;
+            if ahead > 0 {
+                database.finish_writing(ahead, &meta)?;
+            }
         }
+        database.remove_range(&[AHEAD], &[AHEAD + 1])?;
         database.remove_other_generations()?;
         Ok((database, meta))
     }
@@ -180,17 +203,74 @@ impl Database {
         meta: &Meta,
         lifted: &[(Pin, BlockHash)],
     ) -> Result<(), StorageError> {
-        let mut batch = Batch::default();
         let mut current = self.current();
-        for (row, value) in rows {
-            batch.set_row(&mut current, row, value.as_ref());
-        }
+        let mut batch = Batch::default();
         for &(pin, hash) in lifted {
             batch.change(&CatalogChange::Pin(pin, hash, false));
         }
-        batch.insert(vec![META], &encode_meta(current.generation, meta));
         self.counters.state_rows.add(rows.len() as u64);
-        self.apply_batch(batch)
+        if Batch::fits(rows) {
+            for (row, value) in rows {
+                batch.set_row(&mut current, row, value.as_ref());
+            }
+            batch.insert(vec![META], &encode_meta(current.generation, 0, meta));
+            return self.apply_batch(batch);
+        }
+        let pieces = self.write_ahead(rows)?;
+        batch.insert(vec![META], &encode_meta(current.generation, pieces, meta));
+        self.apply_batch(batch)?;
+        self.write_in_steps(&mut current, rows, meta)
+    }
+
+    /// Writes the rows down where nothing reads them yet; in how many pieces.
+    fn write_ahead(&self, rows: &BTreeMap<Bytes, Option<Bytes>>) -> Result<u32, StorageError> {
+        let mut batch = Batch::default();
+        let mut pieces = 0;
+        for piece in ahead::encode(rows).chunks(PIECE_BYTES) {
+            batch.insert(ahead_key(pieces), piece);
+            pieces += 1;
+            self.apply_if_full(&mut batch)?;
+        }
+        self.apply_batch(batch)?;
+        Ok(pieces)
+    }
+
+    /// Puts rows that were written ahead where they belong.
+    fn write_in_steps(
+        &self,
+        current: &mut Current,
+        rows: &BTreeMap<Bytes, Option<Bytes>>,
+        meta: &Meta,
+    ) -> Result<(), StorageError> {
+        let mut batch = Batch::default();
+        for (row, value) in rows {
+            batch.set_row(current, row, value.as_ref());
+            self.apply_if_full(&mut batch)?;
+        }
+        batch.insert(vec![META], &encode_meta(current.generation, 0, meta));
+        self.apply_batch(batch)?;
+        self.remove_range(&[AHEAD], &[AHEAD + 1])
+    }
+
+    /// Goes on where a process ended between writing rows ahead and having them all where they belong.
+    fn finish_writing(&self, pieces: u32, meta: &Meta) -> Result<(), StorageError> {
+        let mut encoded = Vec::new();
+        for number in 0..pieces {
+            let key = ahead_key(number);
+            let value = self.get(&key)?.ok_or_else(|| row_error(&key, "it is missing".to_owned()))?;
+            encoded.extend_from_slice(unseal(&key, &value).map_err(|found| row_error(&key, found))?);
+        }
+        let rows = ahead::decode(&encoded).map_err(|found| row_error(&[AHEAD], found))?;
+        let mut current = self.current();
+        for row in rows.keys() {
+            let key = row_key(ROW, current.generation, row);
+            if let Some(value) = self.get(&key)?
+                && let Ok(RowBody::InPieces { pieces, .. }) = unseal(&key, &value).and_then(read_row_body)
+            {
+                current.in_pieces.insert(row.clone(), pieces);
+            }
+        }
+        self.write_in_steps(&mut current, &rows, meta)
     }
 
     /// Puts these rows in the place of all others, all or nothing, and flushes them.
@@ -206,16 +286,14 @@ impl Database {
         for (row, value) in rows {
             batch.set_row(&mut next, &row, Some(&value));
             count += 1;
-            if count % ROWS_PER_BATCH == 0 {
-                self.apply_batch(std::mem::take(&mut batch))?;
-            }
+            self.apply_if_full(&mut batch)?;
         }
         for &(pin, hash) in lifted {
             batch.change(&CatalogChange::Pin(pin, hash, false));
         }
-        batch.insert(vec![META], &encode_meta(next.generation, meta));
+        batch.insert(vec![META], &encode_meta(next.generation, 0, meta));
         self.apply_batch(batch)?;
-        self.counters.state_rows.add(count as u64);
+        self.counters.state_rows.add(count);
         self.flush()?;
         *self.current() = next;
         self.remove_other_generations()
@@ -236,7 +314,7 @@ impl Database {
     fn remove_range(&self, from: &[u8], to: &[u8]) -> Result<(), StorageError> {
         loop {
             let mut batch = Batch::default();
-            for key in self.sled.range(from..to).keys().take(ROWS_PER_BATCH) {
+            for key in self.sled.range(from..to).keys().take(limits::STATE_STEP_ROWS) {
                 batch.remove(key.map_err(|error| sled_error(&self.path, error))?.to_vec());
             }
             if batch.is_empty() {
@@ -252,7 +330,16 @@ impl Database {
 
     fn apply_batch(&self, batch: Batch) -> Result<(), StorageError> {
         self.counters.state_bytes.add(batch.bytes);
-        self.sled.apply_batch(batch.sled).map_err(|error| sled_error(&self.path, error))
+        self.sled.apply_batch(batch.sled).map_err(|error| sled_error(&self.path, error))?;
+        collect(batch.changes);
+        Ok(())
+    }
+
+    fn apply_if_full(&self, batch: &mut Batch) -> Result<(), StorageError> {
+        if batch.changes < limits::STATE_STEP_ROWS && batch.bytes < BATCH_BYTES {
+            return Ok(());
+        }
+        self.apply_batch(std::mem::take(batch))
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -276,6 +363,7 @@ impl Catalog for Database {
         let mut batch = Batch::default();
         for change in changes {
             batch.change(change);
+            self.apply_if_full(&mut batch)?;
         }
         self.apply_batch(batch)
     }
@@ -293,25 +381,46 @@ impl Catalog for Database {
     }
 }
 
+/// Frees what sled's trees let go of in a batch of so many changes. Left alone the collector does so by itself, a few
+/// hundred pieces each 128 calls of sled: what a thousand rows leave behind would wait for calls that may never come.
+fn collect(changes: usize) {
+    for _ in 0..EPOCHS + changes.div_ceil(COLLECTED) {
+        crossbeam_epoch::pin().flush();
+    }
+}
+
 /// Changes that happen together or not at all.
 #[derive(Default)]
 struct Batch {
     sled: sled::Batch,
+    /// Of sled's own rows.
+    changes: usize,
     bytes: u64,
 }
 
 impl Batch {
+    /// Whether these rows may be one batch.
+    fn fits(rows: &BTreeMap<Bytes, Option<Bytes>>) -> bool {
+        let values = rows.values().flatten();
+        let (pieces, bytes) = values.fold((0, 0), |(pieces, bytes), value| {
+            (pieces + usize::from(pieces_of(value)), bytes + value.len() as u64)
+        });
+        rows.len() + pieces <= 2 * limits::STATE_STEP_ROWS && bytes <= 2 * BATCH_BYTES
+    }
+
     const fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
     fn insert(&mut self, key: Vec<u8>, body: &[u8]) {
         let value = seal(&key, body);
+        self.changes += 1;
         self.bytes += (key.len() + value.len()) as u64;
         self.sled.insert(key, value);
     }
 
     fn remove(&mut self, key: Vec<u8>) {
+        self.changes += 1;
         self.bytes += key.len() as u64;
         self.sled.remove(key);
     }
@@ -370,6 +479,12 @@ fn piece_key(generation: u32, number: u16, row: &[u8]) -> Vec<u8> {
     key
 }
 
+fn ahead_key(number: u32) -> Vec<u8> {
+    let mut key = vec![AHEAD];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
 fn block_key(hash: &BlockHash) -> Vec<u8> {
     let mut key = vec![BLOCK];
     key.extend_from_slice(&hash.0);
@@ -407,24 +522,33 @@ fn decode_catalog(key: &[u8], value: &[u8]) -> Result<CatalogChange, String> {
     }
 }
 
-fn encode_meta(generation: u32, meta: &Meta) -> Vec<u8> {
+/// `ahead`: pieces of rows that count and may not be where they belong.
+fn encode_meta(generation: u32, ahead: u32, meta: &Meta) -> Vec<u8> {
     let mut body = Vec::with_capacity(META_BYTES + meta.membership.len());
     body.extend_from_slice(&generation.to_le_bytes());
+    body.extend_from_slice(&ahead.to_le_bytes());
     body.extend_from_slice(&meta.index.0.to_le_bytes());
     body.extend_from_slice(&meta.term.0.to_le_bytes());
     body.extend_from_slice(&meta.digest.to_le_bytes());
+    body.push(u8::from(meta.is_installed));
     body.extend_from_slice(&meta.membership);
     body
 }
 
-fn decode_meta(value: &[u8]) -> Result<(u32, Meta), String> {
+fn decode_meta(value: &[u8]) -> Result<(u32, u32, Meta), String> {
     let body = unseal(&[META], value)?;
     let Some((head, membership)) = body.split_at_checked(META_BYTES) else {
         return Err(format!("it has {} bytes, {META_BYTES} are needed at least", body.len()));
     };
-    let digest = u128::from_le_bytes(head[20..].try_into().expect("sixteen bytes"));
-    let membership = Bytes::copy_from_slice(membership);
-    Ok((u32_at(head, 0), Meta { index: LogIndex(u64_at(head, 4)), term: Term(u64_at(head, 12)), digest, membership }))
+    let digest = u128::from_le_bytes(head[24..40].try_into().expect("sixteen bytes"));
+    let meta = Meta {
+        index: LogIndex(u64_at(head, 8)),
+        term: Term(u64_at(head, 16)),
+        digest,
+        membership: Bytes::copy_from_slice(membership),
+        is_installed: head[40] != 0,
+    };
+    Ok((u32_at(head, 0), u32_at(head, 4), meta))
 }
 
 fn row_error(key: &[u8], found: String) -> StorageError {
@@ -458,6 +582,65 @@ mod tests {
             }),
             (any::<u32>(), any::<u64>()).prop_map(|(pack, offset)| CatalogChange::Scanned(pack, offset)),
         ]
+    }
+
+    /// More rows than one batch takes, every tenth of them in pieces.
+    fn many_rows(salt: u8) -> BTreeMap<Bytes, Option<Bytes>> {
+        let value = |number: usize| vec![salt; if number.is_multiple_of(10) { 3 * PIECE_BYTES } else { 40 }];
+        let row = |number: usize| {
+            let is_set = !(number + usize::from(salt)).is_multiple_of(3);
+            (Bytes::from(format!("row {number:05}")), is_set.then(|| value(number).into()))
+        };
+        (0..3 * limits::STATE_STEP_ROWS).map(row).collect()
+    }
+
+    fn rows_of(database: &Database) -> BTreeMap<Bytes, Option<Bytes>> {
+        let mut error = None;
+        let rows = database.rows(&mut error).map(|(key, value)| (key, Some(value))).collect();
+        assert!(error.is_none(), "{error:?}");
+        rows
+    }
+
+    fn meta(index: u64) -> Meta {
+        Meta { index: LogIndex(index), term: Term(1), digest: 7, membership: "m".into(), is_installed: false }
+    }
+
+    #[test]
+    fn rows_that_are_too_many_for_one_batch_are_all_there_or_none_wherever_it_was_interrupted() {
+        let (first, second) = (many_rows(1), many_rows(2));
+        let before: BTreeMap<_, _> = first.clone().into_iter().filter(|(_, value)| value.is_some()).collect();
+        let mut after = first.clone();
+        after.extend(second.clone());
+        after.retain(|_, value| value.is_some());
+        // Written ahead only; said to count; in part, and all where they belong.
+        for interrupted in 0..4 {
+            let dir = tempfile::tempdir().expect("space for a test");
+            let (database, _) = Database::open(dir.path(), Arc::default()).expect("blank");
+            database.write(&first, &meta(1), &[]).expect("works");
+            assert_eq!(rows_of(&database), before);
+            let pieces = database.write_ahead(&second).expect("works");
+            if interrupted > 0 {
+                let mut batch = Batch::default();
+                batch.insert(vec![META], &encode_meta(0, pieces, &meta(2)));
+                database.apply_batch(batch).expect("works");
+            }
+            let some = second.len() * (interrupted.max(1) - 1) / 2;
+            let mut batch = Batch::default();
+            for (row, value) in second.iter().take(some) {
+                batch.set_row(&mut database.current(), row, value.as_ref());
+            }
+            database.apply_batch(batch).expect("works");
+            drop(database);
+            for _ in 0..2 {
+                let (database, found) = Database::open(dir.path(), Arc::default()).expect("whole");
+                let expected = if interrupted == 0 { (&before, 1) } else { (&after, 2) };
+                assert_eq!((&rows_of(&database), found), (expected.0, meta(expected.1)), "{interrupted}");
+                assert_eq!(database.sled.scan_prefix([AHEAD]).count(), 0);
+                let pieces = database.sled.scan_prefix([PIECE]).count();
+                let large = expected.0.values().flatten().filter(|value| value.len() > PIECE_BYTES).count();
+                assert_eq!(pieces, 3 * large, "{interrupted}: pieces of no row are left");
+            }
+        }
     }
 
     proptest! {

@@ -183,7 +183,8 @@ fn requests_about_inodes() {
     let name = xattr("user.a");
     let (value, mode) = (Bytes::from_static(b"value"), XattrMode::Create);
     for (opcode, body, request) in [
-        (opcode::GETATTR, s().u32(0).u32(0).u64(0), Request::Getattr { ino: INO }),
+        (opcode::GETATTR, s().u32(0).u32(0).u64(0), Request::Getattr { ino: INO, for_read: false }),
+        (opcode::GETATTR, s().u32(1).u32(0).u64(7), Request::Getattr { ino: INO, for_read: true }),
         (opcode::READLINK, s(), Request::Readlink { ino: INO }),
         (opcode::STATFS, s(), Request::Statfs),
         (

@@ -300,7 +300,7 @@ fn claim() -> BoxedStrategy<LockClaim> {
         1 => Just((u64::MAX, u64::MAX)),
         1 => any::<(u64, u64)>(),
     ];
-    let family = select(vec![LockFamily::Flock, LockFamily::Fcntl]);
+    let family = select(vec![LockFamily::Flock, LockFamily::Fcntl, LockFamily::Open]);
     let kind = select(vec![LockKind::Shared, LockKind::Exclusive]);
     (family, 0..3_u64, kind, range, 0..3_u32, 0..4_u64)
         .prop_map(|(family, owner, kind, (first, last), pid, fh)| LockClaim {

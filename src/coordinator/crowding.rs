@@ -1,0 +1,104 @@
+//! Room for sessions. Every start of a mount takes a new one that is kept for minutes, so something that starts again and
+//! again, or a credential in bad hands, would fill the table for everybody. So sessions are bounded by credential, too, and
+//! where there is no room one that nobody will miss gives its place up: who asks is told to try again.
+
+use std::collections::BTreeMap;
+
+use super::{Coordinator, Key, proposals::Origin};
+use crate::{
+    namespace::{Command, State},
+    types::{CredentialId, Instant},
+};
+
+/// The sessions there are, and those that are about to be opened.
+#[derive(Default)]
+struct Census {
+    total: usize,
+    by_credential: BTreeMap<CredentialId, usize>,
+}
+
+impl Census {
+    fn add(&mut self, credential: CredentialId) {
+        self.total += 1;
+        *self.by_credential.entry(credential).or_default() += 1;
+    }
+
+    fn of(&self, credential: CredentialId) -> usize {
+        self.by_credential.get(&credential).copied().unwrap_or(0)
+    }
+
+    /// Who has the most.
+    fn largest(&self) -> Option<CredentialId> {
+        self.by_credential.iter().max_by_key(|(_, count)| **count).map(|(credential, _)| *credential)
+    }
+}
+
+impl Coordinator {
+    /// That there is room for one more session of this credential. Where there is none, room is made if it can be.
+    ///
+    /// # Errors
+    /// A sentence for whoever asked.
+    pub(super) fn room_for_session(
+        &mut self,
+        now: Instant,
+        state: &State,
+        credential: CredentialId,
+    ) -> Result<(), String> {
+        let census = self.census(state);
+        let bounds = self.config.sessions;
+        let own = census.of(credential);
+        let (crowded, reason) = if own >= bounds.per_credential {
+            (credential, format!("this credential has {own} sessions, as many as one may have"))
+        } else if census.total >= bounds.total {
+            let largest = census.largest().unwrap_or(credential);
+            (largest, format!("the cluster has {} sessions, as many as it takes", census.total))
+        } else {
+            return Ok(());
+        };
+        let next = match self.give_up_one(now, state, crowded) {
+            true => "one that nobody uses makes room",
+            false => "it waits until one of them ends, or was not heard of for a while",
+        };
+        Err(format!("{reason}: {next}"))
+    }
+
+    fn census(&self, state: &State) -> Census {
+        let mut census = Census::default();
+        for (_, session) in state.volumes().flat_map(|volume| volume.sessions()) {
+            census.add(session.credential);
+        }
+        self.opening.values().for_each(|credential| census.add(*credential));
+        census
+    }
+
+    /// Ends the session of the credential that was silent for longest, if it is one that nobody will miss. One at a time.
+    fn give_up_one(&mut self, now: Instant, state: &State, credential: CredentialId) -> bool {
+        let mut silent: Option<(Instant, Key)> = None;
+        for volume in state.volumes() {
+            let holders = volume.holders();
+            for (session, _) in volume.sessions().filter(|(_, session)| session.credential == credential) {
+                let key = (volume.id(), session);
+                let Some(member) = self.members.get(&key) else { continue };
+                if member.closing {
+                    return true;
+                }
+                // Not one that may come back: the hold time is what a connection may be away for.
+                let is_missed = member.connection.is_some()
+                    || member.is_bound(now)
+                    || now.since(member.heard) < self.config.timing.hold
+                    || !member.held.is_empty()
+                    || holders.contains(&session);
+                if !is_missed && silent.is_none_or(|(heard, _)| member.heard < heard) {
+                    silent = Some((member.heard, key));
+                }
+            }
+        }
+        let Some((_, key)) = silent else { return false };
+        if let Some(member) = self.members.get_mut(&key) {
+            member.release();
+        }
+        self.proposals.add_own(Origin::Close, key.0, Command::CloseSessions { sessions: vec![key.1] });
+        self.reconsider(now, key);
+        true
+    }
+}
