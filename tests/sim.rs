@@ -383,12 +383,12 @@ fn a_copy_that_is_not_welcome_does_not_shut_its_original_out() {
 }
 
 #[test]
+// With the rule switched off a run may go round for ever, so it is switched off in src/replica/tests/forgetful.rs alone.
 fn nodes_that_forgot_what_they_promised_are_seen_and_harmless() {
     let runs = (0..20).map(|seed| sim::run(seed, restored_often(seed), None));
     let sum = runs.fold(Report::default(), Report::and);
     println!("{sum:?}");
     assert!(sum.restores > 10 && sum.twins > 5 && sum.forgetful > 10, "{sum:?}");
-    is_seen_under(Breach::Forgetting, &["log agreement", "durability", "equal digests", "node"], restored_often);
 }
 
 /// Mounts count, and are now and then not heard of for longer than what they hold is held for them.
