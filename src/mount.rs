@@ -470,6 +470,7 @@ impl Mount {
         if let Some((ino, begin, end)) = written {
             self.drop_refilled(waiting.caller.pid, ino, (begin, end));
         }
+        self.create_ended(now, &waiting.kind);
         self.make_up(now, waiting);
     }
 

@@ -383,12 +383,14 @@ fn a_copy_that_is_not_welcome_does_not_shut_its_original_out() {
 }
 
 #[test]
-// With the rule switched off a run may go round for ever, so it is switched off in src/replica/tests/forgetful.rs alone.
 fn nodes_that_forgot_what_they_promised_are_seen_and_harmless() {
     let runs = (0..20).map(|seed| sim::run(seed, restored_often(seed), None));
     let sum = runs.fold(Report::default(), Report::and);
     println!("{sum:?}");
     assert!(sum.restores > 10 && sum.twins > 5 && sum.forgetful > 10, "{sum:?}");
+    // A leader takes what the node once acknowledged for granted, and never sends it again.
+    let checkers = ["log agreement", "durability", "equal digests", "node", "liveness"];
+    is_seen_under(Breach::Forgetting, &checkers, restored_often);
 }
 
 /// Mounts count, and are now and then not heard of for longer than what they hold is held for them.
@@ -730,6 +732,14 @@ fn behind_the_log(seed: u64) -> Options {
 fn nodes_that_end_while_they_install_a_snapshot_come_back() {
     let installed: u64 = SEEDS_TO_SEE.map(|seed| sim::run(seed, behind_the_log(seed), None).snapshots).sum();
     assert!(installed > SEEDS_TO_SEE.end, "{installed}");
+}
+
+/// A snapshot brought shared memory that was being made here, and its turn was given back before the answer came.
+#[test]
+fn shared_memory_behind_the_log_has_its_turn() {
+    for seed in SEEDS_TO_SEE {
+        let _ = sim::run(seed, Options { shares: 150, ..behind_the_log(seed) }, None);
+    }
 }
 
 #[test]

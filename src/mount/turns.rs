@@ -178,7 +178,9 @@ impl Mount {
         if turn.step.is_some() {
             return;
         }
-        let (is_open, is_wanted) = (!turn.open.is_empty(), !turn.waiting.is_empty());
+        // A snapshot brings the turn of a create before the create's answer.
+        let is_open = !turn.open.is_empty() || self.is_being_created(ino);
+        let is_wanted = !turn.waiting.is_empty();
         let family = LockFamily::Open;
         let (step, operation) = match place {
             _ if is_ours && !is_open && (others_wait || !is_wanted) => {
@@ -255,6 +257,23 @@ impl Mount {
             "inode {ino}, shared memory of a database, may be open on another mount now: this mount was not heard of for \
              too long; what its {count} open files write to it, and to the log beside it, fails until they are closed"
         )));
+    }
+
+    fn is_being_created(&self, ino: Ino) -> bool {
+        self.waiting.iter().any(|(_, waiting)| match &waiting.kind {
+            Kind::Create { parent, name, made: None, .. } => self.volume().lookup(*parent, name) == Some(ino),
+            _ => false,
+        })
+    }
+
+    /// A request has ended. If it was to make such a file, its turn is nobody's perhaps.
+    pub(super) fn create_ended(&mut self, now: Instant, kind: &Kind) {
+        if let Kind::Create { parent, name, made: None, .. } = kind
+            && Companion::of(name) == Some(Companion::SharedMemory)
+            && let Some(ino) = self.volume().lookup(*parent, name)
+        {
+            self.next_turn(now, ino);
+        }
     }
 
     fn has_turn(&self, ino: Ino) -> bool {

@@ -130,6 +130,8 @@ impl Node {
             return;
         }
         if let Some(node) = node.filter(|node| node.id == from) {
+            // While nobody led, a copy of it may have said hello from elsewhere; only who takes part reports.
+            self.outputs.push_back(Output::PeerAddress(node.clone()));
             self.reports.addresses.insert(from, node);
         }
         if let Some(space) = space {

@@ -102,6 +102,8 @@ pub(super) struct Greetings {
     pub(super) begins_with: Option<u64>,
     /// Who has greeted this life, and in which of its own.
     greeted: BTreeMap<u64, Life>,
+    /// The life of each node whose hello was answered with one: once, or two that never greet would go on for ever.
+    answered: BTreeMap<u64, Life>,
     /// Whose messages are taken: a life of the node was welcome, and one that is not is mute by itself.
     accepted: BTreeSet<u64>,
     /// When each node's newest life last said something, here or to the leader.
@@ -129,6 +131,7 @@ impl Greetings {
             standing: if is_lost { Standing::Forgetful } else { Standing::Waits },
             begins_with: None,
             greeted: BTreeMap::new(),
+            answered: BTreeMap::new(),
             accepted: BTreeSet::new(),
             heard: BTreeMap::new(),
             hello_at: now,
@@ -268,7 +271,9 @@ impl Replica {
         }
         if verdict != Verdict::Rival && self.greetings.greeted.get(&from.0) != Some(&hello.life) {
             self.greetings.greeted.remove(&from.0);
-            self.say_hello(from.0);
+            if self.greetings.answered.insert(from.0, hello.life) != Some(hello.life) {
+                self.say_hello(from.0);
+            }
         }
     }
 

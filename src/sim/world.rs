@@ -43,6 +43,8 @@ use crate::{
 pub(super) const EPOCH: u64 = 1_750_000_000_000_000_000;
 /// When the faults are over, every call returns within this: the hold time of what a lost mount had, and as much again.
 const LIVENESS: Duration = Duration::from_secs(20);
+/// A run has some 100,000: one that has this many goes round and round.
+const EVENTS_MAX: u64 = 5_000_000;
 
 #[derive(Debug)]
 enum Event {
@@ -260,6 +262,7 @@ impl World {
         }
         std::mem::discriminant(&event).hash(&mut self.trace);
         self.report.events += 1;
+        assert!(self.report.events < EVENTS_MAX, "liveness: events without an end\n{}", self.describe());
         self.tell(|| format!("{event:?}"));
         match event {
             Event::NodeStart(node) => self.start_node(node),

@@ -1,5 +1,7 @@
 //! Files that one mount at a time may have open.
 
+use std::time::Duration;
+
 use super::{super::*, scene::*};
 use crate::{
     limits::Timing,
@@ -34,6 +36,19 @@ impl Scene {
             Ok(Response::Opened(opened)) => Some(opened.fh),
             other => panic!("the open of mount {side} was answered {other:?}"),
         }
+    }
+
+    /// A snapshot brings what the call made before its answer. It is not the session's first lock.
+    fn create_by_snapshot(&mut self, name: &str) -> u64 {
+        let (other, fh) = self.create(0, "other-shm");
+        self.close(0, other, fh);
+        self.leader.delays = true;
+        let created = self.send(0, Self::create_request(name));
+        self.cut_off(0);
+        self.leader.propose_delayed();
+        (self.leader.sends_snapshots, self.leader.answers_nothing) = (true, true);
+        self.sides[0].is_cut_off = false;
+        created
     }
 
     fn is_anybodys_turn(&self, ino: Ino) -> bool {
@@ -158,6 +173,38 @@ fn the_turn_of_a_create_that_was_given_up_is_given_back() {
     let ino = scene.lookup(1, Ino::ROOT, "db-shm").expect("made all the same");
     let other = scene.ask(1, ino);
     scene.opened(1, other).expect("nobody has it open");
+}
+
+/// A snapshot brought the file and its turn, and the answer came later: meanwhile the turn was given back as nobody's.
+#[test]
+fn the_turn_of_a_create_that_a_snapshot_brings_waits_for_its_answer() {
+    let mut scene = Scene::new(1);
+    let created = scene.create_by_snapshot("db-shm");
+    scene.pass(Duration::from_millis(500));
+    scene.leader.answers_nothing = false;
+    scene.disconnect(0);
+    scene.pass(Duration::from_secs(1));
+    let Some(Ok(Response::Created { attributes, opened, .. })) = scene.answer(0, created) else { panic!("no file") };
+    assert!(scene.is_anybodys_turn(attributes.ino));
+    scene.call(0, write_back(attributes.ino, opened.fh, b"memory")).expect("its turn");
+    scene.pass(Duration::from_secs(1));
+    scene.call(0, write_back(attributes.ino, opened.fh, b"memory")).expect("its turn still");
+    assert_eq!(scene.sides[0].mount.status().counters.locks_lost, 0);
+    scene.close(0, attributes.ino, opened.fh);
+    assert!(!scene.is_anybodys_turn(attributes.ino));
+}
+
+#[test]
+fn the_turn_of_a_create_that_a_snapshot_brought_and_nobody_answered_is_given_back() {
+    let mut scene = Scene::new(1);
+    let created = scene.create_by_snapshot("db-shm");
+    scene.pass(T.write_timeout);
+    assert_eq!(scene.answer(0, created), Some(Err(Errno::EIO)));
+    scene.disconnect(0);
+    scene.leader.answers_nothing = false;
+    scene.pass(T.write_timeout);
+    let ino = scene.lookup(0, Ino::ROOT, "db-shm").expect("made all the same");
+    assert!(!scene.is_anybodys_turn(ino));
 }
 
 #[test]

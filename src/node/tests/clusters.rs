@@ -209,6 +209,29 @@ fn a_new_address_comes_into_the_state_and_to_the_peers() {
     world.agree();
 }
 
+/// A copy said hello from elsewhere while nobody had heard of the original: the others dialled the copy from then on.
+#[test]
+fn a_copy_has_the_address_of_its_original_no_longer_than_that_one_is_not_heard_of() {
+    let mut world = World::elected(3);
+    let leader = world.leader().expect("elected");
+    let (original, other) = (NodeId(leader.0 % 3 + 1), NodeId((leader.0 + 1) % 3 + 1));
+    let address = NodeInfo { client_address: "original:1".to_owned(), ..info(original.0) };
+    world.kill(original);
+    world.start_at(original, Some(address.clone()));
+    world.run_until("the address", |world| world.addresses.get(&(other, original)) == Some(&address));
+    world.run(T.election);
+    world.isolate(other);
+    world.run(4 * T.heartbeat);
+    let elsewhere = NodeInfo { peer_address: "copy:1".to_owned(), ..address.clone() };
+    let (life, recollection) = (replica::Life { boot: 1, nonce: 99 }, replica::Recollection::Whole);
+    let hello = replica::Hello { life, term: Term(1), last: LogIndex(1), recollection };
+    let message = PeerMessage::Hello { hello, node: Some(elsewhere.clone()) };
+    world.handle(other, Input::Peer { from: original, message });
+    assert_eq!(world.addresses[&(other, original)], elsewhere, "nobody knows better");
+    world.cut.clear();
+    world.run_until("the original's address", |world| world.addresses[&(other, original)] == address);
+}
+
 #[test]
 fn mounts_are_told_the_space_of_a_majority() {
     let mut world = World::elected(3);

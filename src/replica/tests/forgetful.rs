@@ -154,6 +154,36 @@ fn a_blank_disk_under_a_used_number_is_forgetful_too() {
     assert!(settled(&mut world) && has(&world, victim, 4));
 }
 
+/// Each hello was answered with one, without a pause and without an end: neither ever greeted the other.
+#[test]
+fn nodes_that_do_not_greet_each_other_say_hello_once_a_heartbeat() {
+    let mut world = World::new(5, 3, 0);
+    let leader = elected(&mut world);
+    let victim = others(&world, leader)[0];
+    let backup = world.copy(victim);
+    for token in 1..20 {
+        propose(&mut world, token);
+    }
+    assert!(settled(&mut world));
+    world.run(ms(2000));
+    world.restore(victim, backup);
+    world.crash(leader);
+    world.start(victim);
+    assert!(world.run_until(ms(1000), |world| stands(world, victim, Standing::Forgetful)));
+    // Begun anew, it knows from the start that it may greet nobody.
+    world.run(ms(50));
+    world.crash(victim);
+    world.start(victim);
+    let before = world.seen.hellos;
+    let time = ms(10_000);
+    world.run(time);
+    assert!(stands(&world, victim, Standing::Forgetful), "nobody leads");
+    let said = world.seen.hellos - before;
+    let heartbeats = u64::try_from(time.as_nanos() / TIMING.heartbeat.as_nanos()).expect("small");
+    // The forgetful one to both others, the healthy one to both of them.
+    assert!((heartbeats..=4 * heartbeats).contains(&said), "{said} hellos in {heartbeats} heartbeats");
+}
+
 #[test]
 fn restarts_that_forget_nothing_are_never_taken_for_forgetful() {
     for seed in 0..20 {

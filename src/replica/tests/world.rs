@@ -99,6 +99,7 @@ pub(super) struct Seen {
     pub(super) dropped: BTreeSet<u64>,
     pub(super) proposed: BTreeMap<u64, LogIndex>,
     pub(super) snapshots: u64,
+    pub(super) hellos: u64,
     pub(super) refused: Vec<String>,
     pub(super) warnings: Vec<(NodeId, String)>,
 }
@@ -348,7 +349,10 @@ impl World {
                     }
                     PeerMessage::Greeting(mut greeting) => {
                         match (self.breach, greeting.verdict) {
-                            (Some(Breach::Trust), _) => greeting.life.boot -= 1000 * self.nodes[&to].life,
+                            (Some(Breach::Trust), _) => {
+                                greeting.life.boot -= 1000 * self.nodes[&to].life;
+                                greeting.by.boot += 1000 * self.nodes[&from].life;
+                            }
                             (Some(Breach::NoEntry), Verdict::Forgetful { .. }) if self.leader() == Some(from) => {
                                 greeting.verdict = Verdict::Refill { through: LogIndex(1), term: Term(1) };
                             }
@@ -424,6 +428,7 @@ impl World {
                 self.after(Duration::from_micros(micros), Event::Synced { node: id, life, number });
             }
             Output::Send { to, message } => {
+                self.seen.hellos += u64::from(matches!(message, PeerMessage::Hello { .. }));
                 if let Some(held) = self.held.get_mut(&(id, to)) {
                     return held.push(message);
                 }

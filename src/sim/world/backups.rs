@@ -174,6 +174,7 @@ impl World {
             }
             PeerMessage::Greeting(greeting) => {
                 greeting.life.boot = greeting.life.boot.saturating_sub(boots(to));
+                greeting.by.boot += boots(from);
                 greeting.verdict = Verdict::Welcome;
             }
             PeerMessage::Heartbeat { marks, alive, .. } => {
