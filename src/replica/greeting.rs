@@ -35,7 +35,7 @@ const ALIVE_HEARTBEATS: u32 = 3;
 const HELLO_HEARTBEATS: u32 = 3;
 /// What others have promised is written with the next batch, or without one after so many heartbeats.
 const SAVE_HEARTBEATS: u32 = 10;
-/// Who was not greeted by a majority within so many election timeouts says so.
+/// Who was not greeted by a majority, or not refilled, within so many election timeouts says so.
 const PATIENCE_ELECTIONS: u32 = 14;
 
 /// What a process has to say of itself when it begins.
@@ -110,7 +110,7 @@ pub(super) struct Greetings {
     heard: BTreeMap<u64, Instant>,
     pub(super) hello_at: Instant,
     save_at: Option<Instant>,
-    /// Until then nothing is said about greetings that do not come.
+    /// Until then nothing is said about greetings and refills that do not come.
     patience: Option<Instant>,
     /// A state is complete when it includes this entry, of that term.
     through: Option<(LogIndex, Term)>,
@@ -400,7 +400,7 @@ impl Replica {
         self.greetings.hello.recollection = Recollection::Lost;
         self.greetings.standing = Standing::Forgetful;
         self.greetings.greeted.clear();
-        self.greetings.hello_at = self.now;
+        (self.greetings.hello_at, self.greetings.patience) = (self.now, None);
         self.save();
         self.outputs.push_back(Output::Warning(format!(
             "the data of this node is older than what it had promised ({reason}; was it restored from a snapshot, or is \
@@ -473,18 +473,27 @@ impl Replica {
     }
 
     fn lose_patience(&mut self) {
-        if !matches!(self.standing(), Standing::Waits | Standing::Rival) {
+        if self.takes_part() {
             return;
         }
         let patience = PATIENCE_ELECTIONS * self.config.timing.election;
         let until = *self.greetings.patience.get_or_insert(self.now.after(patience));
         if self.now >= until {
             self.greetings.patience = Some(Instant(u64::MAX));
-            let why = match self.standing() {
-                Standing::Rival => "another process of this node is alive: stop one of them",
-                _ => "can this node reach a majority of the others, and they it under the address it was given?",
+            let sentence = match self.standing() {
+                Standing::Forgetful => {
+                    "no leader has refilled this node yet: a majority of all nodes must be up, and not itself restored \
+                     from older data"
+                }
+                Standing::Rival => {
+                    "this node was not greeted and takes no part: another process of this node is alive: stop one of them"
+                }
+                _ => {
+                    "this node was not greeted and takes no part: can it reach a majority of the others, and they it \
+                     under the address it was given?"
+                }
             };
-            self.outputs.push_back(Output::Warning(format!("this node was not greeted and takes no part: {why}")));
+            self.outputs.push_back(Output::Warning(sentence.to_owned()));
         }
     }
 

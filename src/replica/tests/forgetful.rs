@@ -175,11 +175,13 @@ fn nodes_that_do_not_greet_each_other_say_hello_once_a_heartbeat() {
     world.crash(victim);
     world.start(victim);
     let before = world.seen.hellos;
-    let time = ms(10_000);
+    let time = ms(15_000);
     world.run(time);
     assert!(stands(&world, victim, Standing::Forgetful), "nobody leads");
     let said = world.seen.hellos - before;
     let heartbeats = u64::try_from(time.as_nanos() / TIMING.heartbeat.as_nanos()).expect("small");
+    let is_told = |(id, sentence): &(NodeId, String)| *id == victim && sentence.contains("no leader has refilled");
+    assert_eq!(world.seen.warnings.iter().filter(|warning| is_told(warning)).count(), 1);
     // The forgetful one to both others, the healthy one to both of them.
     assert!((heartbeats..=4 * heartbeats).contains(&said), "{said} hellos in {heartbeats} heartbeats");
 }
