@@ -27,7 +27,6 @@ mod missing;
 mod read;
 mod reads;
 mod refills;
-mod reopening;
 mod replica;
 pub mod request;
 mod runs;
@@ -61,7 +60,6 @@ use self::{
     missing::Missing,
     reads::Reads,
     refills::Refills,
-    reopening::Reopening,
     replica::Replica,
     sizes::Sizes,
     turns::Turns,
@@ -97,8 +95,6 @@ enum Timer {
     Age(Ino),
     /// Acknowledgements wait for INC_EPOCH.
     Epoch,
-    /// No OPEN of this inode is expected any more.
-    Reopening(Ino),
     /// The file's delegation is still wanted back, perhaps.
     Recall(Ino),
     /// The kernel has taken over what it was told of the file.
@@ -140,7 +136,6 @@ pub struct Mount {
     turns: Turns,
     /// Files that were made here without a name and have had none yet.
     unnamed: BTreeSet<Ino>,
-    reopening: Reopening,
     invalidations: Invalidations,
     /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
     deferred: BTreeMap<Ino, BTreeSet<Name>>,
@@ -219,7 +214,6 @@ impl Mount {
             handles: Handles::new(config.opens),
             turns: Turns::default(),
             unnamed: BTreeSet::new(),
-            reopening: Reopening::default(),
             invalidations: Invalidations::default(),
             deferred: BTreeMap::new(),
             epochs: Epochs::default(),
@@ -496,7 +490,6 @@ impl Mount {
                 Timer::Job(job) => self.job_is_late(now, job),
                 Timer::Age(ino) => self.come_of_age(now, ino),
                 Timer::Epoch => self.send_late_epoch(now),
-                Timer::Reopening(ino) => self.reopening_is_over(ino),
                 Timer::Recall(ino) => self.recall_again(now, ino),
                 Timer::HeldBack(ino) => self.tell_held_back(ino),
                 Timer::Turn(ino) => self.next_turn(now, ino),

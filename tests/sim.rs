@@ -121,6 +121,7 @@ fn of_old(seed: u64) -> Options {
         maps: 0,
         shares: 0,
         stripes: 0,
+        pins: 0,
         threads: 1,
         hides_pids: false,
         retention,
@@ -565,6 +566,16 @@ fn bytes_that_a_close_does_not_bring_to_the_log_are_seen() {
 /// Files are unlinked and replaced while others have them open.
 fn open_and_unlinked(seed: u64) -> Options {
     Options { mounts: 3, lookers: 0, processes: 3, names: 1, directories: 1, think: (500, 5000), ..among_friends(seed) }
+}
+
+/// Files are unlinked and replaced while others hold them by descriptors that no mount is told of.
+#[test]
+fn files_that_are_held_and_not_open_are_there_without_a_name() {
+    let held = |seed| Options { pins: 300, forget: 0, ..open_and_unlinked(seed) };
+    for seed in SEEDS_TO_SEE {
+        let _ = sim::run(seed, held(seed), None);
+    }
+    is_seen_under(Breach::Orphans, &["availability", "stale read"], held);
 }
 
 #[test]

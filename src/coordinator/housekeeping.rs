@@ -1,9 +1,6 @@
 //! What follows from applied entries and from the passing of time: pushing, completing, leases, ended sessions, orphans.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
@@ -276,8 +273,8 @@ impl Coordinator {
         }
     }
 
-    /// Orphans that every session of the volume has seen lose their last name without having them open. A session that
-    /// this leader has not seen yet may have any open.
+    /// Orphans that every session of the volume has seen lose their last name without having them in use. A session that
+    /// this leader has not seen yet may have any in use.
     fn reapable(&self, volume: &Volume) -> Vec<Ino> {
         if self.reaping.contains(&volume.id()) {
             return Vec::new();
@@ -287,8 +284,8 @@ impl Coordinator {
             .map(|member| member.map_or(LogIndex(0), Member::acknowledged_through))
             .min()
             .unwrap_or(LogIndex(u64::MAX));
-        let held: BTreeSet<Ino> = members().flatten().flat_map(|member| member.held.iter().copied()).collect();
-        let unused = |(ino, since): &(Ino, LogIndex)| *since <= seen_by_all && !held.contains(ino);
+        let is_held = |ino: &Ino| members().flatten().any(|member| member.held.contains(ino));
+        let unused = |(ino, since): &(Ino, LogIndex)| *since <= seen_by_all && !is_held(ino);
         volume.orphans().filter(unused).map(|(ino, _)| ino).take(REAPED_MAX).collect()
     }
 }

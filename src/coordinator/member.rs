@@ -43,7 +43,7 @@ pub(super) struct Member {
     lapsed_at: Instant,
     /// When it said anything last.
     pub(super) heard: Instant,
-    /// Orphans that are open at this mount.
+    /// Orphans that this mount has in use.
     pub(super) held: BTreeSet<Ino>,
     pub(super) calls: BTreeMap<Sequence, Call>,
     /// An entry that ends the session is on its way.
@@ -119,13 +119,13 @@ impl Member {
         (self.waiting, self.confirming, self.confirmed) = (None, None, None);
     }
 
-    /// These orphans are open at the mount. What it names beside orphans is nothing that it can keep: one that was freed, or
+    /// The mount has these orphans in use. What it names beside orphans is nothing that it can keep: one that was freed, or
     /// has a name again, and then its next unlink is acknowledged anew.
     pub(super) fn hold(&mut self, volume: &Volume, orphans: Vec<Ino>) {
         self.held.extend(orphans.into_iter().filter(|ino| volume.is_orphan(*ino)));
     }
 
-    /// These are not open at the mount any more.
+    /// The mount has these no longer in use.
     pub(super) fn let_go(&mut self, orphans: &[Ino]) {
         for ino in orphans {
             self.held.remove(ino);

@@ -444,7 +444,6 @@ impl Mount {
         }
         if self.needs_turn(ino) {
             // Not while the kernel holds the directory's lock.
-            self.expect_another_try(now);
             return self.answer(now, unique, Err(Errno::ESTALE));
         }
         let fh = self.open_handle(ino, flags);

@@ -42,8 +42,9 @@ impl Mount {
         }
         let by_epoch = gathering.all_names || self.may_send_epoch(now);
         gathering.all_names |= by_epoch;
+        // Also behind an epoch: the kernel keeps a stale name, and with it a file that was unlinked, until it is used.
+        self.defer(parent, name);
         if !by_epoch {
-            self.defer(parent, name);
             self.wait_for_epoch(index);
         }
         let mut moved = Vec::new();

@@ -64,13 +64,9 @@ impl Mount {
         }
     }
 
-    /// OPEN. Nothing but a truncation, and a file that one mount at a time may have open, needs the leader. The inode's own number of open handles is what the leader is
-    /// told when its last name goes (PROTOCOL R15).
+    /// OPEN. Nothing but a truncation, and a file that one mount at a time may have open, needs the leader.
     pub(super) fn open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, flags: OpenFlags) {
         if let Err(errno) = self.may_open(ino) {
-            if errno == Errno::ESTALE {
-                self.expect_another_try(now);
-            }
             return self.respond(unique, Err(errno));
         }
         if self.needs_turn(ino) {
@@ -143,14 +139,11 @@ impl Mount {
         }
     }
 
-    /// Whether this mount still needs the inode when it has no name any more: a file that is open or about to be, or
-    /// anything else that the kernel holds (a directory may be somebody's working directory, and its opens are not seen).
+    /// Whether this mount still needs the inode when it has no name any more: what the kernel has not forgotten may be a
+    /// working directory, a bind mount or an O_PATH descriptor, none of which it tells of. A file that is being created is
+    /// open before the kernel knows it.
     pub(super) fn is_in_use(&self, ino: Ino) -> bool {
-        match self.volume().inode(ino).map(|inode| inode.kind) {
-            Some(FileKind::File) => self.handles.is_open(ino) || self.reopening.is_expected(ino),
-            Some(_) => self.lookups.is_known(ino),
-            None => false,
-        }
+        self.volume().inode(ino).is_some() && (self.lookups.is_known(ino) || self.handles.is_open(ino))
     }
 
     pub(super) fn may_open(&self, ino: Ino) -> Result<(), Errno> {
@@ -178,9 +171,6 @@ impl Mount {
         };
         let attributes_ttl = self.attributes_ttl(caller, attributes.ino);
         self.hand_out(&attributes);
-        if attributes.kind == FileKind::File {
-            self.file_found(attributes.ino);
-        }
         Ok(Response::Entry { attributes, entry_ttl, attributes_ttl })
     }
 

@@ -229,11 +229,9 @@ impl Mount {
         if waiting.late == Errno::EBUSY {
             waiting.late = Errno::EIO;
         }
-        if let Err(errno) = self.may_open(ino) {
-            if errno == Errno::ESTALE {
-                self.expect_another_try(now);
-            }
-            return self.answer(now, unique, Err(errno));
+        // It was deleted meanwhile, and its name may be another file's: the kernel looks it up again.
+        if self.volume().inode(ino).is_none_or(|inode| inode.nlink == 0) {
+            return self.answer(now, unique, Err(Errno::ESTALE));
         }
         // Pages of who lost an earlier turn may never have got to the log.
         let is_first = self.turns.files.get(&ino).is_none_or(|turn| turn.open.is_empty());

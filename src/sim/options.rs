@@ -50,6 +50,8 @@ pub struct Options {
     pub shares: u64,
     /// Chance that a process writes to its own part of a file and reads it back.
     pub stripes: u64,
+    /// Chance that a process holds a file by a descriptor that its mount is not told of.
+    pub pins: u64,
     /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
     pub hides_pids: bool,
     /// Where it is little, who lags needs a snapshot, of several pieces.
@@ -129,7 +131,7 @@ pub enum Breach {
     Closes,
     /// R67: nobody compares foundings.
     Foundings,
-    /// R15: mounts do not say which files without a name are open there.
+    /// R15: mounts do not say which files without a name are in use there.
     Orphans,
     /// P9: a leader takes its own wall clock for everybody's.
     WallClocks,
@@ -250,6 +252,7 @@ impl Options {
             maps: 0,
             shares: 0,
             stripes: 0,
+            pins: 0,
             hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
             sessions: SessionBounds::DEFAULT,
@@ -291,6 +294,8 @@ impl Options {
         let mut dice = Dice::new(seed ^ 0x7374_7269_7065);
         options.stripes = dice.roll(2).min(1) * (50 + dice.roll(200));
         options.threads = [1, 1, 2, 4][dice.index(4)];
+        let mut dice = Dice::new(seed ^ 0x7069_6e73);
+        options.pins = dice.roll(2).min(1) * (20 + dice.roll(100));
         options
     }
 

@@ -59,6 +59,11 @@ pub(super) enum Call {
         path: Path,
         data: Bytes,
     },
+    /// open(O_PATH), wait, fstat, open by /proc/self/fd, close both.
+    Pin {
+        path: Path,
+        pause: Duration,
+    },
     Truncate {
         path: Path,
         size: u64,
@@ -245,6 +250,7 @@ impl Step<'_> {
             Call::Create { path, data } => self.create(path, data),
             Call::Overwrite { path, offset, data } => self.overwrite(path, *offset, data),
             Call::Append { path, data } => self.append(path, data),
+            Call::Pin { path, pause } => self.pin(path, *pause),
             Call::Truncate { path, size } => {
                 let changes = AttributeChanges { size: Some(*size), ..AttributeChanges::default() };
                 self.setattr(path, changes)
@@ -382,6 +388,32 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
+    /// A descriptor that the mount is not told of.
+    fn pin(&mut self, path: &Path, pause: Duration) -> Answer<()> {
+        let parent = try_call!(self.directory(&path.directory));
+        let found = try_call!(self.look_up(parent, &path.name, false, false));
+        let Some(ino) = found else {
+            self.see_name(parent, &path.name, None);
+            return Ok(Err(Errno::ENOENT));
+        };
+        self.opened(ino, false)?;
+        self.sleep(pause)?;
+        let used = self.use_pinned(ino)?;
+        self.closed(ino)?;
+        Ok(used)
+    }
+
+    fn use_pinned(&mut self, ino: Ino) -> Answer<()> {
+        // What is held is there, whatever became of its name.
+        try_call!(Ok(self.attributes(ino)?.map_err(|errno| if errno == Errno::ENOENT {
+            Errno::ESTALE
+        } else {
+            errno
+        })));
+        let opened = try_call!(self.open_inode(ino, OpenFlags::default()));
+        self.close(ino, opened)
+    }
+
     /// Opens what the path leads to; ESTALE makes the kernel walk once more, asking for every name.
     fn open(&mut self, path: &Path, flags: OpenFlags) -> Answer<(Ino, OpenedAs)> {
         let parent = try_call!(self.directory(&path.directory));
@@ -436,13 +468,18 @@ impl Step<'_> {
             let owner = counting::owner_of(self.process);
             self.request(|_| (Request::Flush { ino, fh, owner }, Context::Plain))?
         };
+        self.closed(ino)?;
+        let _ = self.request(|_| (Request::Release { ino, fh }, Context::Plain))?;
+        Ok(flushed.map(|_| ()))
+    }
+
+    fn closed(&mut self, ino: Ino) -> Flow<()> {
         self.note(|kernel| {
             let inode = kernel.inode(ino);
             inode.opens = inode.opens.saturating_sub(1);
             Some(Note::Done)
         })?;
-        let _ = self.request(|_| (Request::Release { ino, fh }, Context::Plain))?;
-        Ok(flushed.map(|_| ()))
+        Ok(())
     }
 
     fn read(&mut self, path: &Path) -> Answer<()> {

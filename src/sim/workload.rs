@@ -44,6 +44,9 @@ pub(super) struct Workload {
     /// What is rolled for calls that write side by side, and how often they come.
     stripe_dice: Dice,
     stripes: u64,
+    /// What is rolled for calls that hold files without opening them, and how often they come.
+    pin_dice: Dice,
+    pins: u64,
     /// Numbers that calls wrote under locks and that they were told are written.
     counted: BTreeMap<Path, BTreeSet<u64>>,
 }
@@ -65,6 +68,8 @@ impl Workload {
             shares: options.shares,
             stripe_dice: dice.clone().split().split().split(),
             stripes: options.stripes,
+            pin_dice: dice.clone().split().split().split().split(),
+            pins: options.pins,
             counted: BTreeMap::new(),
             dice,
             directories: options.directories,
@@ -95,6 +100,9 @@ impl Workload {
     pub(super) fn next_call(&mut self, stripe: u64) -> Call {
         if self.stripes > 0 && self.stripe_dice.chance(self.stripes) {
             return self.stripe(stripe);
+        }
+        if self.pins > 0 && self.pin_dice.chance(self.pins) {
+            return self.pin();
         }
         if self.counts > 0 && self.count_dice.chance(self.counts) {
             return self.count();
@@ -196,6 +204,13 @@ impl Workload {
     /// Which file a process maps, and what it writes there: nobody writes to these otherwise.
     fn map(&mut self) -> Call {
         map(&mut self.map_dice, self.directories, "map")
+    }
+
+    fn pin(&mut self) -> Call {
+        let dice = &mut self.pin_dice;
+        let directory = name(&format!("d{}", dice.roll(self.directories)));
+        let path = Path { directory, name: name(&format!("n{}", dice.roll(self.names))) };
+        Call::Pin { path, pause: dice.micros(0, 3_000_000) }
     }
 
     fn stripe(&mut self, stripe: u64) -> Call {

@@ -1,14 +1,22 @@
 //! Files that are deleted while somebody has them open.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::Path,
 };
 
-use nix::libc;
+use nix::{
+    libc,
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statvfs::statvfs,
+};
 
-use super::support::{errno, everywhere};
+use super::support::{Cluster, errno, everywhere, wait_for};
 
 #[test]
 fn a_deleted_file_lives_on_for_those_who_have_it_open() {
@@ -70,4 +78,67 @@ fn a_removed_directory_is_empty_for_those_inside() {
         assert_eq!(errno(File::create(format!("{inside}/f"))), libc::ENOENT);
         assert_eq!(fs::read_dir(&inside).map(Iterator::count).unwrap_or(0), 0);
     });
+}
+
+/// Neither an O_PATH descriptor nor a bind mount tells of an open.
+#[test]
+fn a_deleted_file_lives_on_for_those_who_hold_it_otherwise() {
+    everywhere(|here, there| {
+        for at in 0..2 {
+            let name = format!("f{at}");
+            fs::write(here.join(&name), "content").expect("create");
+            let held = File::options().read(true).custom_flags(libc::O_PATH).open(there.join(&name)).expect("O_PATH");
+            let elsewhere = tempfile::NamedTempFile::new().expect("space for a test");
+            let (what, bound) = (there.join(&name), elsewhere.path());
+            mount(Some(&what), bound, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bound");
+            // Replaced, as editors do, or deleted.
+            if at == 0 {
+                fs::write(here.join("new"), "new").expect("create");
+                fs::rename(here.join("new"), here.join(&name)).expect("rename");
+            } else {
+                fs::remove_file(here.join(&name)).expect("unlink");
+            }
+            // A sweep of the leader comes once a second.
+            std::thread::sleep(std::time::Duration::from_millis(2500));
+            let by_descriptor = format!("/proc/self/fd/{}", held.as_raw_fd());
+            let looks = |path: &Path| fs::read_to_string(path);
+            let seen =
+                (looks(bound), looks(Path::new(&by_descriptor)), held.metadata().map(|metadata| metadata.nlink()));
+            let changed = fs::set_permissions(&by_descriptor, Permissions::from_mode(0o600));
+            umount2(bound, MntFlags::MNT_DETACH).expect("unmounted");
+            assert_eq!(seen.0.expect("by the bind mount"), "content");
+            assert_eq!(seen.1.expect("by the descriptor"), "content");
+            assert_eq!(seen.2.expect("fstat"), 0);
+            changed.expect("chmod");
+        }
+    });
+}
+
+/// Its kernel is told of stale names, and so forgets the files behind them.
+#[test]
+fn files_that_an_idle_mount_has_looked_up_go_when_they_are_deleted() {
+    let cluster = Cluster::found();
+    let (first, second) = (cluster.mount(), cluster.mount());
+    let used = |mount: &Path| {
+        let space = statvfs(mount).expect("statvfs");
+        space.files() - space.files_free()
+    };
+    let before = used(&first.path);
+    for directory in 0..10 {
+        let directory = first.path.join(format!("d{directory}"));
+        fs::create_dir(&directory).expect("mkdir");
+        for file in 0..100 {
+            fs::write(directory.join(format!("{file}")), "x").expect("create");
+        }
+    }
+    for directory in fs::read_dir(&second.path).expect("listed") {
+        for file in fs::read_dir(directory.expect("listed").path()).expect("listed") {
+            assert!(file.expect("listed").metadata().expect("stat").is_file());
+        }
+    }
+    assert_eq!(used(&first.path), before + 1010);
+    for directory in 0..10 {
+        fs::remove_dir_all(first.path.join(format!("d{directory}"))).expect("removed");
+    }
+    wait_for("the files to be gone", || (used(&first.path) == before).then_some(()));
 }

@@ -538,5 +538,6 @@ fn an_open_that_truncates_is_answered_when_the_file_is_cut() {
     assert_eq!(scene.read(0, file, 0, 100), b"new");
     let unique = scene.send_as(0, 7_777, CALLER, Request::Unlink { parent: Ino::ROOT, name: name("a") });
     assert_eq!(scene.answer(0, unique), Some(Ok(Response::Done)));
+    scene.forget(1, file, u64::MAX);
     assert_eq!(scene.call(1, Request::Open { ino: file, flags }), Err(Errno::ESTALE));
 }

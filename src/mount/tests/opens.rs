@@ -94,6 +94,7 @@ fn any_file_that_the_kernel_knows_may_be_open() {
     scene.settle();
     assert_eq!(scene.read(0, file, 0, 7), b"content");
     scene.forget(0, file, 1);
+    scene.forget(1, file, u64::MAX);
     scene.pass(T.lease);
     scene.leader.reap();
     scene.settle();

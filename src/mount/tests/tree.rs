@@ -219,6 +219,32 @@ fn create_with_truncation_cuts_the_file_it_finds() {
     assert_eq!(scene.getattr(1, file).0.size, 0);
 }
 
+/// A bind mount of one file, an O_PATH descriptor: the kernel holds it, and tells of no open.
+#[test]
+fn what_the_kernel_has_not_forgotten_is_there_without_a_name() {
+    for unlinks in [0, 1] {
+        let mut scene = Scene::new(2);
+        let file = scene.file(0, "a", b"content");
+        assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(file));
+        assert_eq!(scene.call(unlinks, Request::Unlink { parent: Ino::ROOT, name: name("a") }), Ok(Response::Done));
+        scene.leader.reap();
+        scene.settle();
+        assert_eq!(scene.getattr(1, file).0.nlink, 0);
+        let fh = scene.open(1, file, OpenFlags::default()).fh;
+        assert_eq!(scene.read(1, file, 0, 10), b"content");
+        scene.call(1, Request::Release { ino: file, fh }).expect("closed");
+        scene.leader.reap();
+        scene.settle();
+        assert_eq!(scene.getattr(1, file).0.nlink, 0);
+        scene.forget(1, file, u64::MAX);
+        assert!(scene.leader.referenced[&1].is_empty());
+        scene.forget(0, file, u64::MAX);
+        scene.leader.reap();
+        scene.settle();
+        assert!(scene.leader.volume.inode(file).is_none());
+    }
+}
+
 #[test]
 fn open_of_what_is_gone_is_stale_and_stat_is_not() {
     let mut scene = Scene::new(2);
@@ -226,39 +252,13 @@ fn open_of_what_is_gone_is_stale_and_stat_is_not() {
     assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(file));
     assert_eq!(scene.call(0, Request::Unlink { parent: Ino::ROOT, name: name("a") }), Ok(Response::Done));
     let open = Request::Open { ino: file, flags: OpenFlags::default() };
-    assert_eq!(scene.call(1, open.clone()), Err(Errno::ESTALE), "nobody has it open, so it may go at any time");
+    scene.forget(0, file, u64::MAX);
+    scene.forget(1, file, u64::MAX);
+    assert_eq!(scene.call(1, open.clone()), Err(Errno::ESTALE), "nobody has it, so it may go at any time");
     scene.leader.reap();
     scene.settle();
     assert_eq!(scene.call(1, open), Err(Errno::ESTALE));
     assert_eq!(scene.call(1, Request::Getattr { ino: file, for_read: false }), Err(Errno::ENOENT));
-}
-
-/// The kernel tries a path again once; a second ESTALE would be the caller's.
-#[test]
-fn what_is_found_after_a_stale_open_can_be_opened() {
-    let mut scene = Scene::new(2);
-    let old = scene.file(0, "a", b"old");
-    assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(old));
-    let unlink = Request::Unlink { parent: Ino::ROOT, name: name("a") };
-    assert_eq!(scene.call(0, unlink.clone()), Ok(Response::Done));
-    let open = |ino| Request::Open { ino, flags: OpenFlags::default() };
-    assert_eq!(scene.call(1, open(old)), Err(Errno::ESTALE));
-    let new = scene.file(0, "a", b"new");
-    assert_eq!(scene.lookup(1, Ino::ROOT, "a"), Some(new));
-    assert_eq!(scene.call(0, unlink), Ok(Response::Done));
-    scene.leader.reap();
-    scene.settle();
-    let OpenedAs { fh, .. } = scene.open(1, new, OpenFlags::default());
-    assert_eq!(scene.read(1, new, 0, 10), b"new");
-    scene.call(1, Request::Release { ino: new, fh }).expect("closed");
-    scene.pass(Timing::DEFAULT.lease);
-    scene.leader.reap();
-    scene.settle();
-    assert_eq!(
-        scene.call(1, Request::Getattr { ino: new, for_read: false }),
-        Err(Errno::ENOENT),
-        "nobody waits for it any more"
-    );
 }
 
 #[test]
