@@ -23,6 +23,11 @@ pub const INODE_BYTES: u64 = 1024;
 pub const FILE_BYTES_MAX: u64 = 16 << 40;
 /// Names of one inode.
 pub const LINKS_MAX: u32 = 65_000;
+/// Extents of a file beyond its first; beyond it EFBIG. 1 GiB written at random in pages of 4 KiB has half as many.
+pub const EXTENTS_PER_FILE_MAX: u64 = 512 * 1024;
+/// The same of all files of a volume; beyond it ENOSPC. Nodes keep each in memory with the block that it names, in about
+/// 400 bytes, mounts without, in about 100.
+pub const EXTENTS_PER_VOLUME_MAX: u64 = 1024 * 1024;
 
 /// Bytes of content that travel in a log entry; more goes as blocks to the stores first.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -89,6 +94,11 @@ pub const CALL_STREAMS_MAX: usize = 2;
 /// Requests for blocks that a store reads and carries out at a time, and of one credential: each has a block in memory.
 pub const TRANSFERS_MAX: usize = 64;
 pub const TRANSFERS_PER_CREDENTIAL_MAX: usize = TRANSFERS_MAX / 2;
+/// Blocks that one session may have pinned by uploads which no entry has named yet: a mount has 64 MiB on its way at most,
+/// in blocks of 16 KiB and more, and what it gave up stays pinned until its session ends.
+pub const PINS_PER_SESSION_MAX: usize = 16 * 1024;
+/// The same of all sessions: stores keep each pin in memory.
+pub const PINS_MAX: usize = 16 * PINS_PER_SESSION_MAX;
 /// Bytes of a request or an answer around the block in it.
 pub const BLOCK_MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 4096;
 /// Files and sockets that a storage node opens at most; where the system allows fewer, connections are fewer.
@@ -116,9 +126,14 @@ pub const STATE_BACKLOG_BYTES_MAX: usize = 24 * 1024 * 1024;
 pub const STATE_BACKLOG_ROW_BYTES: usize = 256;
 /// Rows that the state store writes in one step: sled keeps some 8 KiB of old tree for each until the step is done.
 pub const STATE_STEP_ROWS: usize = 1000;
-/// Rows that one entry of the leader's own takes away, of unlinked files and of deleted volumes, give or take the few of
-/// one inode; the rest is left for the next.
+/// Rows that one entry of the leader's own takes away, of unlinked files, deleted volumes and ended sessions, give or take
+/// the few of one inode; the rest is left for the next.
 pub const REAPED_ROWS_MAX: usize = 1000;
+/// Extents that one call takes away, cuts or moves, give or take a few; the mount asks again for the rest.
+pub const EXTENTS_PER_CALL_MAX: usize = 1000;
+/// Rows that one entry changes at most: the extents it takes away, three for each piece that it brings, the answers it
+/// confirms, and a few more.
+pub const ENTRY_ROWS_MAX: usize = EXTENTS_PER_CALL_MAX + 3 * PIECES_MAX + SESSION_REPLIES_MAX + 64;
 /// Bytes of one preallocated segment of the log.
 pub const LOG_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes after which a pack is closed and the next one begun.
@@ -292,5 +307,10 @@ const _: () = {
     assert!((LOG_SEGMENT_BYTES as usize) > 2 * ENTRY_BYTES_MAX);
     // What is reaped is written in one step of the store.
     assert!(REAPED_ROWS_MAX <= STATE_STEP_ROWS);
+    assert!(EXTENTS_PER_FILE_MAX <= EXTENTS_PER_VOLUME_MAX);
+    // Runs of a quarter of the inline limit and more are blocks; and twice as many after a retry under another upload.
+    assert!(2 * DIRTY_BYTES_MAX / (INLINE_BYTES_MAX / 4) <= PINS_PER_SESSION_MAX);
+    // A write that is carried out in parts has all parts but the last in its way, and still gets on.
+    assert!(2 * PIECES_MAX + 2 < EXTENTS_PER_CALL_MAX);
     assert!(FUSE_WRITE_BYTES_MAX as usize <= BLOCK_BYTES_MAX);
 };
