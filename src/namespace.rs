@@ -7,6 +7,7 @@
 
 mod acl;
 mod companion;
+mod cookie;
 mod delegation;
 pub mod describe;
 pub mod effects;

@@ -7,8 +7,6 @@ use crate::types::{Attributes, FileKind, Ino, Timestamp};
 
 /// What stat shows of a directory's size: it has none of its own.
 pub(super) const DIRECTORY_SIZE: u64 = 4096;
-/// Cookies 1 and 2 are `.` and `..`.
-pub(super) const FIRST_COOKIE: u64 = 3;
 
 /// A living inode, or an orphan when `nlink` is 0.
 #[derive(Clone, Debug)]
@@ -41,7 +39,6 @@ pub(super) enum Body {
     Directory {
         /// The root is its own parent. Of an orphan: the last one it had.
         parent: Ino,
-        next_cookie: u64,
     },
     Symlink {
         target: Bytes,

@@ -30,8 +30,8 @@ pub(crate) struct Node {
     pub(crate) content: Vec<Option<u8>>,
     pub(crate) version: u64,
     pub(crate) target: Vec<u8>,
-    /// Of a directory: names in the order in which readdir shows them.
-    pub(crate) entries: Vec<(Name, Ino)>,
+    /// Of a directory.
+    pub(crate) entries: BTreeMap<Name, Ino>,
     pub(crate) parent: Ino,
     pub(crate) xattrs: BTreeMap<XattrName, Vec<u8>>,
 }
@@ -189,7 +189,7 @@ impl Model {
         let ino = Ino(self.next);
         self.next += 1;
         self.nodes.insert(ino, made);
-        self.node(parent).entries.push((name.clone(), ino));
+        self.node(parent).entries.insert(name.clone(), ino);
         self.node(parent).nlink += u32::from(directory);
         self.mark_content(parent);
         Ok(Reply::Made { ino })
@@ -219,7 +219,7 @@ impl Model {
             return Err(Errno::ENOENT);
         }
         self.node(ino).nlink += 1;
-        self.node(parent).entries.push((name.clone(), ino));
+        self.node(parent).entries.insert(name.clone(), ino);
         self.mark_attributes(ino);
         self.mark_content(parent);
         Ok(Reply::Made { ino })
@@ -308,7 +308,7 @@ impl Model {
                 self.mark_attributes(target);
                 self.point(to, new, moved);
             } else {
-                self.node(to).entries.push((new.clone(), moved));
+                self.node(to).entries.insert(new.clone(), moved);
             }
             self.forget_name(from, old);
             self.move_directory(moved, from, to);
@@ -597,7 +597,7 @@ impl Model {
             content: Vec::new(),
             version: 0,
             target: Vec::new(),
-            entries: Vec::new(),
+            entries: BTreeMap::new(),
             parent: Ino(0),
             xattrs: BTreeMap::new(),
         }
@@ -630,7 +630,7 @@ impl Model {
 
     fn find(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Errno> {
         let directory = self.living_directory(parent)?;
-        Ok(directory.entries.iter().find(|(entry, _)| entry == name).map(|(_, ino)| *ino))
+        Ok(directory.entries.get(name).copied())
     }
 
     fn must_be_free(&self, parent: Ino, name: &Name) -> Result<(), Errno> {
@@ -645,12 +645,11 @@ impl Model {
     }
 
     fn forget_name(&mut self, parent: Ino, name: &Name) {
-        self.node(parent).entries.retain(|(entry, _)| entry != name);
+        self.node(parent).entries.remove(name);
     }
 
     fn point(&mut self, parent: Ino, name: &Name, ino: Ino) {
-        let entry = self.node(parent).entries.iter_mut().find(|(entry, _)| entry == name).expect("looked up before");
-        entry.1 = ino;
+        *self.node(parent).entries.get_mut(name).expect("looked up before") = ino;
     }
 
     fn move_directory(&mut self, ino: Ino, from: Ino, to: Ino) {

@@ -422,11 +422,8 @@ fn name(pick: Pick) -> Name {
 
 /// Mostly a name that exists.
 fn known_name(model: &Model, parent: Pick, pick: Pick) -> (Ino, Name) {
-    let known: Vec<(Ino, &Name)> = model
-        .nodes
-        .iter()
-        .flat_map(|(directory, node)| node.entries.iter().map(|(name, _)| (*directory, name)))
-        .collect();
+    let known: Vec<(Ino, &Name)> =
+        model.nodes.iter().flat_map(|(directory, node)| node.entries.keys().map(|name| (*directory, name))).collect();
     if known.is_empty() || pick % 8 == 7 {
         return (resolve(model, parent, Some(FileKind::Directory)), name(pick));
     }
