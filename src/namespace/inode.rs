@@ -94,15 +94,4 @@ impl Inode {
     pub(super) fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
     }
-
-    /// Clears setuid, and setgid where the group may execute (otherwise the bit once meant mandatory locking).
-    pub(super) fn clear_suid(&mut self) {
-        self.mode = without_suid(self.mode);
-    }
-}
-
-/// The mode without setuid, and without setgid where the group may execute.
-#[must_use]
-pub const fn without_suid(mode: u16) -> u16 {
-    if mode & 0o010 == 0 { mode & !0o4000 } else { mode & !0o6000 }
 }

@@ -7,8 +7,8 @@ use manyfs::{
     limits,
     namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, Reply, XattrMode},
     types::{
-        AttributeChanges, BlockHash, Errno, FileKind, Ino, LogIndex, Name, Piece, SessionId, TimeChange, Timestamp,
-        XattrName,
+        AttributeChanges, BlockHash, ClearSuid, Errno, FileKind, Ino, LogIndex, Name, Piece, SessionId, TimeChange,
+        Timestamp, XattrName,
     },
 };
 
@@ -345,9 +345,7 @@ impl Model {
         node.mode = changes.mode.unwrap_or(node.mode) & 0o7777;
         node.uid = changes.uid.unwrap_or(node.uid);
         node.gid = changes.gid.unwrap_or(node.gid);
-        if changes.clear_suid {
-            node.clear_suid();
-        }
+        node.clear_suid(changes.clear_suid);
         match changes.atime {
             Some(TimeChange::To(time)) => node.atime = time,
             Some(TimeChange::Now) => node.atime = now,
@@ -405,7 +403,7 @@ impl Model {
         ino: Ino,
         pieces: &[Piece],
         append: bool,
-        (mtime, clear_suid): (Option<Timestamp>, bool),
+        (mtime, clear_suid): (Option<Timestamp>, ClearSuid),
         blocks: &Blocks,
     ) -> Outcome {
         self.must_be_file(ino)?;
@@ -420,8 +418,8 @@ impl Model {
                 return Err(Errno::EFBIG);
             }
         }
-        if clear_suid {
-            self.node(ino).clear_suid();
+        if clear_suid != ClearSuid::No {
+            self.node(ino).clear_suid(clear_suid);
             self.mark_attributes(ino);
         }
         for piece in pieces {
@@ -481,7 +479,7 @@ impl Model {
             if is_touched { later(mtime, capped_mtime(flush.written_at.unwrap_or(now), now, mtime)) } else { mtime };
         let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
         if flush.changes != AttributeChanges::default() {
-            self.set_attributes(ino, &AttributeChanges { clear_suid: false, ..flush.changes })?;
+            self.set_attributes(ino, &AttributeChanges { clear_suid: ClearSuid::No, ..flush.changes })?;
         }
         if is_changed {
             let at = flush.changed_at.or(flush.written_at).unwrap_or(now).min(now.after(limits::STAMP_LEAD_MAX));
@@ -715,10 +713,11 @@ impl Node {
         }
     }
 
-    fn clear_suid(&mut self) {
-        self.mode &= !0o4000;
-        if self.mode & 0o010 != 0 {
-            self.mode &= !0o2000;
+    fn clear_suid(&mut self, clear: ClearSuid) {
+        if clear == ClearSuid::No || self.kind == FileKind::Directory {
+            return;
         }
+        let setgid_goes = clear == ClearSuid::ByStranger || self.mode & 0o010 != 0;
+        self.mode &= if setgid_goes { 0o1777 } else { 0o3777 };
     }
 }

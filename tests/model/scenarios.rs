@@ -8,8 +8,9 @@ use manyfs::{
         RenameMode, Reply, RowError, State, Volume, VolumeOptions, XattrMode,
     },
     types::{
-        AttributeChanges, BlockHash, Errno, FileKind, FoundingId, Ino, LockClaim, LockFamily, LockKind, LockRange,
-        LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, TimeChange, Timestamp, VolumeId, XattrName,
+        AttributeChanges, BlockHash, ClearSuid, Errno, FileKind, FoundingId, Ino, LockClaim, LockFamily, LockKind,
+        LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, TimeChange, Timestamp, VolumeId,
+        XattrName,
         message::{Space, VolumeSpace},
     },
 };
@@ -150,7 +151,15 @@ fn piece(offset: u64, length: u64) -> Piece {
 }
 
 fn write(ino: Ino, pieces: Vec<Piece>) -> Operation {
-    Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: false, uploads: Vec::new(), fence: None }
+    Operation::Write {
+        ino,
+        pieces,
+        append: false,
+        mtime: None,
+        clear_suid: ClearSuid::No,
+        uploads: Vec::new(),
+        fence: None,
+    }
 }
 
 /// Version, then (tag, permissions, id) as the kernel sends them.
@@ -231,7 +240,7 @@ fn a_write_that_clears_suid_clears_capabilities() {
         pieces: vec![piece(0, 5)],
         append: false,
         mtime: None,
-        clear_suid: true,
+        clear_suid: ClearSuid::ByMember,
         uploads: Vec::new(),
         fence: None,
     }));
@@ -239,8 +248,16 @@ fn a_write_that_clears_suid_clears_capabilities() {
     assert!(applied.effects.changes.contains(&Change::Attributes { ino: file }), "a mode is more than size and times");
 
     let locking = node.make_in(Ino::ROOT, "g", NewNode::File, 0o6644);
-    node.set(locking, AttributeChanges { clear_suid: true, size: Some(1), ..Default::default() }).expect("truncate");
-    assert_eq!(node.mode(locking), 0o2644, "setgid without group execution meant locking and stays");
+    node.set(locking, AttributeChanges { clear_suid: ClearSuid::ByMember, size: Some(1), ..Default::default() })
+        .expect("truncate");
+    assert_eq!(node.mode(locking), 0o2644, "setgid without group execution meant locking and stays for a member");
+    node.set(locking, AttributeChanges { clear_suid: ClearSuid::ByStranger, ..Default::default() }).expect("fallocate");
+    assert_eq!(node.mode(locking), 0o644);
+
+    let shared = node.make_in(Ino::ROOT, "shared", NewNode::Directory, 0o6775);
+    let owner = AttributeChanges { gid: Some(33), clear_suid: ClearSuid::ByStranger, ..Default::default() };
+    node.set(shared, owner).expect("chown");
+    assert_eq!(node.mode(shared), 0o6775, "a directory's bits say whose its entries are");
 }
 
 /// Also root's, which keeps setuid (`file_remove_privs`, fs/inode.c).
@@ -307,7 +324,7 @@ fn files_end_at_sixteen_tebibytes() {
         pieces: vec![piece(0, 1)],
         append: true,
         mtime: None,
-        clear_suid: false,
+        clear_suid: ClearSuid::No,
         uploads: Vec::new(),
         fence: None,
     };
@@ -532,7 +549,9 @@ fn with_cookie(rows: &[(Bytes, Bytes)], name: &str, cookie: u64) -> Vec<(Bytes, 
 #[test]
 fn of_names_with_one_place_each_has_one_of_its_own() {
     let mut node = Node::new();
-    ["a", "b", "c"].map(|name| node.file(name));
+    for name in ["a", "b", "c"] {
+        node.file(name);
+    }
     let [first, second, third] = node.listing(Ino::ROOT, 0).try_into().expect("three names");
     let unlink = |name_: &str| Operation::Unlink { parent: Ino::ROOT, name: name(name_) };
     node.ask(unlink(&second.1)).expect("unlink");
@@ -608,7 +627,7 @@ fn times_never_run_backwards_and_explicit_times_are_kept() {
         pieces: vec![piece(0, 1)],
         append: false,
         mtime: Some(mtime),
-        clear_suid: false,
+        clear_suid: ClearSuid::No,
         uploads: Vec::new(),
         fence: None,
     };

@@ -4,7 +4,7 @@ use super::{attributes::check_time, draft::Draft};
 use crate::{
     limits,
     namespace::{AllocateMode, Reply, extent::Extent},
-    types::{Errno, FileKind, Ino, Piece, Timestamp, XattrName},
+    types::{ClearSuid, Errno, FileKind, Ino, Piece, Timestamp, XattrName},
 };
 
 /// What fallocate's COLLAPSE_RANGE and INSERT_RANGE must be aligned to, in bytes.
@@ -17,7 +17,7 @@ impl Draft {
         pieces: &[Piece],
         append: bool,
         mtime: Option<Timestamp>,
-        clear_suid: bool,
+        clear_suid: ClearSuid,
     ) -> Result<Reply, Errno> {
         let size = self.file(ino)?;
         if let Some(mtime) = mtime {
@@ -31,8 +31,8 @@ impl Draft {
         for piece in pieces {
             ranges.push(check_piece(base, piece)?);
         }
-        if clear_suid {
-            self.clear_suid(ino);
+        if clear_suid != ClearSuid::No {
+            self.clear_suid(ino, clear_suid);
             self.stamp_attributes(ino);
         }
         for (piece, (from, to)) in pieces.iter().zip(&ranges) {
