@@ -7,6 +7,7 @@
 
 mod acl;
 mod companion;
+mod cookie;
 mod delegation;
 pub mod describe;
 pub mod effects;
@@ -25,7 +26,7 @@ pub use delegation::Delegation;
 pub use effects::{Applied, Change, Effects, RowChange};
 pub use entry::{Command, DecodeError, Entry, EntryHeader, Founding, NodeInfo, VolumeOptions};
 pub use extent::Extent;
-pub use inode::{Inode, without_suid};
+pub use inode::Inode;
 pub use locks::LockTable;
 pub use operation::{AllocateMode, Flush, NewNode, Operation, RenameMode, Reply, XattrMode};
 pub use row::RowError;

@@ -11,7 +11,7 @@ pub mod name;
 pub mod principal;
 pub mod time;
 
-pub use attributes::{AttributeChanges, Attributes, FileKind, TimeChange};
+pub use attributes::{AttributeChanges, Attributes, ClearSuid, FileKind, TimeChange};
 pub use block::{BlockHash, Piece};
 pub use errno::Errno;
 pub use id::{

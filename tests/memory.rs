@@ -5,7 +5,7 @@ use std::{fs, hint::black_box, time::Instant};
 
 use manyfs::{
     namespace::{Command, Entry, EntryHeader, NewNode, Operation, Reply, Volume, VolumeOptions},
-    types::{BlockHash, Ino, LogIndex, Name, Piece, Sequence, SessionId, Stamp, VolumeId},
+    types::{BlockHash, ClearSuid, Ino, LogIndex, Name, Piece, Sequence, SessionId, Stamp, VolumeId},
 };
 
 /// Bytes for a file with one extent and a name of 24 bytes, its share of directories included: 100,000 files are
@@ -81,7 +81,7 @@ fn a_file_costs_less_than_its_share() {
             pieces: vec![piece],
             append: false,
             mtime: None,
-            clear_suid: false,
+            clear_suid: ClearSuid::No,
             uploads,
             fence: None,
         });

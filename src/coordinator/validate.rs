@@ -82,7 +82,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::{Ino, Name};
+    use crate::types::{ClearSuid, Ino, Name};
 
     fn piece(content: &'static [u8]) -> Piece {
         Piece {
@@ -99,7 +99,7 @@ mod tests {
             pieces,
             append: false,
             mtime: None,
-            clear_suid: false,
+            clear_suid: ClearSuid::No,
             uploads: Vec::new(),
             fence: None,
         }

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     limits::{self, Timing},
-    namespace::{NewNode, Operation, Reply, without_suid},
-    types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name, TimeChange, XattrName},
+    namespace::{NewNode, Operation, Reply},
+    types::{AttributeChanges, Attributes, ClearSuid, Errno, FileKind, Ino, Instant, Name, TimeChange, XattrName},
 };
 
 /// How often a create is tried that finds its name taken, and then gone.
@@ -280,6 +280,7 @@ impl Mount {
         let Some(kind) = self.volume().inode(ino).map(|inode| inode.kind) else {
             return self.respond(unique, Err(Errno::ENOENT));
         };
+        changes.clear_suid = self.clearing(caller, ino, changes.clear_suid);
         if changes == AttributeChanges::default() {
             let shown = self.attributes(ino).ok_or(Errno::ENOENT);
             let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
@@ -298,12 +299,19 @@ impl Mount {
     /// The kernel leaves it to us (FUSE_HANDLE_KILLPRIV_V2), and says nothing of it in FALLOCATE and COPY_FILE_RANGE: who
     /// is not root takes setuid away from the file that he changes (`file_modified`, fs/inode.c).
     fn clear_suid_for(&mut self, now: Instant, caller: Caller, ino: Ino) {
-        let has_suid = self.attributes(ino).is_some_and(|shown| without_suid(shown.mode) != shown.mode);
-        if has_suid && caller.uid != 0 {
-            let changes = AttributeChanges { clear_suid: true, ..AttributeChanges::default() };
+        let clear_suid = self.clearing(caller, ino, ClearSuid::of(caller.uid));
+        if self.attributes(ino).is_some_and(|shown| clear_suid.clear(shown.mode) != shown.mode) {
+            let changes = AttributeChanges { clear_suid, ..AttributeChanges::default() };
             let operation = Operation::SetAttributes { ino, changes };
             self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
         }
+    }
+
+    /// What of the caller's change ends setuid or setgid, where the kernel does not say whether he is of the file's group. We
+    /// know his first group alone: of one that he has besides he counts as a stranger.
+    pub(super) fn clearing(&self, caller: Caller, ino: Ino, clear: ClearSuid) -> ClearSuid {
+        let is_member = || self.attributes(ino).is_some_and(|shown| shown.gid == caller.gid);
+        if clear == ClearSuid::ByStranger && is_member() { ClearSuid::ByMember } else { clear }
     }
 
     /// A change of an inode by itself: a file's has its place among the file's other changes.

@@ -1,10 +1,7 @@
 //! What was done to a file under its delegation beside writing bytes: cut, lengthened, attributes. It lies over the
 //! replica like dirty bytes do, and travels with them (`namespace::Flush`).
 
-use crate::{
-    namespace::without_suid,
-    types::{AttributeChanges, Attributes, TimeChange, Timestamp},
-};
+use crate::types::{AttributeChanges, Attributes, ClearSuid, TimeChange, Timestamp};
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Changes {
@@ -26,14 +23,12 @@ impl Changes {
     }
 
     /// Bytes were written: the new mtime and ctime. `clear_suid` as the kernel asks.
-    pub(crate) fn wrote(&mut self, (mtime, ctime): (Timestamp, Timestamp), clear_suid: bool) {
+    pub(crate) fn wrote(&mut self, (mtime, ctime): (Timestamp, Timestamp), clear_suid: ClearSuid) {
         self.written_at = Some(mtime);
         self.changed_at = Some(ctime);
         // A time set before does not outlast a write.
         self.set.mtime = None;
-        if clear_suid {
-            self.clear_suid();
-        }
+        self.clear_suid(clear_suid);
     }
 
     /// The file, which was shown with `shown` bytes, has `size` now.
@@ -44,7 +39,7 @@ impl Changes {
         // Also where it was cut: what it was cut from may only have been written here.
         self.size_min = size;
         if size != shown {
-            self.wrote(times, false);
+            self.wrote(times, ClearSuid::No);
         }
     }
 
@@ -64,9 +59,7 @@ impl Changes {
             Some(mtime) => self.set.mtime = Some(given(mtime)),
             None => {}
         }
-        if changes.clear_suid {
-            self.clear_suid();
-        }
+        self.clear_suid(changes.clear_suid);
         self.changed_at = Some(at);
     }
 
@@ -76,9 +69,7 @@ impl Changes {
             attributes.size = attributes.size.min(cut);
         }
         attributes.size = attributes.size.max(end).max(self.size_min);
-        if self.set.clear_suid {
-            attributes.mode = without_suid(attributes.mode);
-        }
+        attributes.mode = self.set.clear_suid.clear(attributes.mode);
         attributes.mode = self.set.mode.unwrap_or(attributes.mode);
         attributes.uid = self.set.uid.unwrap_or(attributes.uid);
         attributes.gid = self.set.gid.unwrap_or(attributes.gid);
@@ -98,13 +89,13 @@ impl Changes {
 
     /// As every write(2) does, by whomever (`file_remove_privs`, fs/inode.c).
     pub(crate) fn ends_capabilities(&self) -> bool {
-        self.written_at.is_some() || self.set.clear_suid
+        self.written_at.is_some() || self.set.clear_suid != ClearSuid::No
     }
 
     /// Applied before the mode: one that was set since is the one that stays.
-    fn clear_suid(&mut self) {
-        self.set.clear_suid = true;
-        self.set.mode = self.set.mode.map(without_suid);
+    fn clear_suid(&mut self, clear: ClearSuid) {
+        self.set.clear_suid = self.set.clear_suid.max(clear);
+        self.set.mode = self.set.mode.map(|mode| clear.clear(mode));
     }
 }
 
@@ -158,23 +149,23 @@ mod tests {
     #[test]
     fn a_time_that_was_set_stays_until_the_next_write() {
         let mut changes = Changes::default();
-        changes.wrote(both(20), false);
+        changes.wrote(both(20), ClearSuid::No);
         let utimes = AttributeChanges { mtime: Some(TimeChange::To(at(5))), ..AttributeChanges::default() };
         changes.set(&utimes, at(21), at(21));
         assert_eq!((shown(&changes, 0).mtime, shown(&changes, 0).ctime), (at(5), at(21)));
-        changes.wrote(both(22), false);
+        changes.wrote(both(22), ClearSuid::No);
         assert_eq!(shown(&changes, 0).mtime, at(22));
     }
 
     #[test]
     fn a_write_clears_setuid_and_a_chmod_behind_it_sets_it_again() {
         let mut changes = Changes::default();
-        changes.wrote(both(20), true);
+        changes.wrote(both(20), ClearSuid::ByMember);
         assert_eq!(shown(&changes, 0).mode, 0o755);
         let chmod = AttributeChanges { mode: Some(0o4711), ..AttributeChanges::default() };
         changes.set(&chmod, at(21), at(21));
         assert_eq!(shown(&changes, 0).mode, 0o4711);
-        changes.wrote(both(22), true);
+        changes.wrote(both(22), ClearSuid::ByMember);
         assert_eq!(shown(&changes, 0).mode, 0o711);
     }
 }

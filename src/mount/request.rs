@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     namespace::{AllocateMode, NewNode, RenameMode, XattrMode},
-    types::{AttributeChanges, Attributes, FileKind, Ino, LockClaim, Name, XattrName, message::VolumeSpace},
+    types::{AttributeChanges, Attributes, ClearSuid, FileKind, Ino, LockClaim, Name, XattrName, message::VolumeSpace},
 };
 
 /// Who asks. The kernel has checked permissions already (default_permissions).
@@ -28,16 +28,16 @@ pub struct OpenFlags {
     pub exclusive: bool,
     /// O_SYNC or O_DSYNC: every write is durable before it returns.
     pub sync: bool,
-    /// FUSE_OPEN_KILL_SUIDGID: the truncation clears setuid and setgid.
-    pub kill_suid: bool,
+    /// FUSE_OPEN_KILL_SUIDGID: what the truncation ends, should the caller not be of the file's group.
+    pub clear_suid: ClearSuid,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WriteFlags {
     /// FUSE_WRITE_CACHE: write-back of a shared mmap; `fh` is a guess (PROTOCOL R26).
     pub write_back: bool,
-    /// FUSE_WRITE_KILL_SUIDGID.
-    pub kill_suid: bool,
+    /// FUSE_WRITE_KILL_SUIDGID: what the write ends, should the caller not be of the file's group.
+    pub clear_suid: ClearSuid,
     /// O_APPEND stands on the open file: the offset is not to be trusted (PROTOCOL R13).
     pub append: bool,
     /// O_SYNC or O_DSYNC stands on the open file.

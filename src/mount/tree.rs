@@ -83,11 +83,17 @@ impl Mount {
         self.go_on_writing(now, unique);
     }
 
-    /// The truncation that an open asked for: under the delegation, which a writer asks for now and not with its first
-    /// write, or as an entry of its own.
-    pub(super) fn truncate_for_open(&mut self, now: Instant, unique: u64, ino: Ino, flags: OpenFlags) {
-        let changes = AttributeChanges { size: Some(0), clear_suid: flags.kill_suid, ..AttributeChanges::default() };
-        match self.way(now, ino, flags.write) {
+    /// The truncation that an open asked for: under the delegation, which an open that `writes` asks for now and not with
+    /// its first write, or as an entry of its own.
+    pub(super) fn truncate_for_open(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        ino: Ino,
+        changes: AttributeChanges,
+        writes: bool,
+    ) {
+        match self.way(now, ino, writes) {
             Way::Buffer if self.is_fresh => {
                 self.change_here(now, ino, &changes);
                 return self.complete(now, unique, Ok(Reply::Done));

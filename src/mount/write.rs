@@ -14,7 +14,7 @@ use super::{
 use crate::{
     limits,
     namespace::Operation,
-    types::{BlockHash, Errno, FileKind, Ino, Instant, Piece, Timestamp},
+    types::{AttributeChanges, BlockHash, Errno, FileKind, Ino, Instant, Piece, Timestamp},
 };
 
 /// Dirty bytes of one file that are sent on their way without waiting for close or age.
@@ -83,7 +83,9 @@ impl Mount {
         let Some(waiting) = self.waiting.get(unique) else { return };
         match &waiting.kind {
             Kind::Write { ino, fh, offset, data, flags } => {
-                let (file, range, flags) = ((*ino, *fh), (*offset, data.clone()), *flags);
+                let (caller, file, range) = (waiting.caller, (*ino, *fh), (*offset, data.clone()));
+                let clear_suid = self.clearing(caller, *ino, flags.clear_suid);
+                let flags = WriteFlags { clear_suid, ..*flags };
                 // It may have waited for a delegation, and its lock been lost meanwhile.
                 if self.handles.has_lost_lock(file.1) {
                     return self.answer(now, unique, Err(Errno::EIO));
@@ -91,8 +93,10 @@ impl Mount {
                 self.attempt_write(now, unique, file, range, flags);
             }
             Kind::OpenTruncate { ino, flags, .. } => {
-                let (ino, flags) = (*ino, *flags);
-                self.truncate_for_open(now, unique, ino, flags);
+                let (ino, writes) = (*ino, flags.write);
+                let clear_suid = self.clearing(waiting.caller, ino, flags.clear_suid);
+                let changes = AttributeChanges { size: Some(0), clear_suid, ..AttributeChanges::default() };
+                self.truncate_for_open(now, unique, ino, changes, writes);
             }
             _ => {}
         }
@@ -208,7 +212,7 @@ impl Mount {
         let before = file.dirty.bytes();
         file.dirty.write(offset, data);
         file.fence = file.fence.or(fence);
-        file.changes.wrote(times, flags.kill_suid);
+        file.changes.wrote(times, flags.clear_suid);
         let bytes = file.dirty.bytes();
         self.dirty_bytes = self.dirty_bytes - before + bytes;
         if bytes >= STREAM_BYTES {
@@ -263,7 +267,7 @@ impl Mount {
             pieces: vec![piece],
             append: flags.append,
             mtime: None,
-            clear_suid: flags.kill_suid,
+            clear_suid: flags.clear_suid,
             uploads: Vec::new(),
             fence: self.fence(ino),
         };

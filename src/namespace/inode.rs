@@ -7,8 +7,6 @@ use crate::types::{Attributes, FileKind, Ino, Timestamp};
 
 /// What stat shows of a directory's size: it has none of its own.
 pub(super) const DIRECTORY_SIZE: u64 = 4096;
-/// Cookies 1 and 2 are `.` and `..`.
-pub(super) const FIRST_COOKIE: u64 = 3;
 
 /// A living inode, or an orphan when `nlink` is 0.
 #[derive(Clone, Debug)]
@@ -41,7 +39,6 @@ pub(super) enum Body {
     Directory {
         /// The root is its own parent. Of an orphan: the last one it had.
         parent: Ino,
-        next_cookie: u64,
     },
     Symlink {
         target: Bytes,
@@ -97,15 +94,4 @@ impl Inode {
     pub(super) fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
     }
-
-    /// Clears setuid, and setgid where the group may execute (otherwise the bit once meant mandatory locking).
-    pub(super) fn clear_suid(&mut self) {
-        self.mode = without_suid(self.mode);
-    }
-}
-
-/// The mode without setuid, and without setgid where the group may execute.
-#[must_use]
-pub const fn without_suid(mode: u16) -> u16 {
-    if mode & 0o010 == 0 { mode & !0o4000 } else { mode & !0o6000 }
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AttributeChanges, BlockHash, Ino, LockClaim, LockFamily, LockHolder, LockRange, LogIndex, Name, Piece, Sequence,
-    Timestamp, UploadId, XattrName,
+    AttributeChanges, BlockHash, ClearSuid, Ino, LockClaim, LockFamily, LockHolder, LockRange, LogIndex, Name, Piece,
+    Sequence, Timestamp, UploadId, XattrName,
 };
 
 /// What `Operation::Make` makes.
@@ -103,7 +103,7 @@ pub enum Operation {
         pieces: Vec<Piece>,
         append: bool,
         mtime: Option<Timestamp>,
-        clear_suid: bool,
+        clear_suid: ClearSuid,
         uploads: Vec<UploadId>,
         fence: Option<LogIndex>,
     },

@@ -29,7 +29,7 @@ use crate::types::{
 };
 
 /// The version of every value that this program writes.
-pub(super) const ROW_VERSION: u8 = 1;
+pub(super) const ROW_VERSION: u8 = 2;
 
 const CLUSTER: u8 = 1;
 const VOLUME: u8 = 2;
@@ -54,7 +54,7 @@ const VOLUME_PREFIX: usize = 5;
 pub enum RowError {
     #[error("no row has the key {key}; the store is damaged or a newer manyfs wrote it")]
     Key { key: String },
-    #[error("row {key} has version {found}, this program reads version {ROW_VERSION}; a newer manyfs wrote it")]
+    #[error("row {key} has version {found}, this program reads version {ROW_VERSION}; another manyfs wrote it")]
     Version { key: String, found: u8 },
     #[error("the value of row {key} is not well-formed: {reason}; the store is damaged")]
     Form { key: String, reason: String },
@@ -366,7 +366,7 @@ pub(super) struct InodeRow {
 #[derive(Serialize, Deserialize)]
 pub(super) enum BodyRow {
     File,
-    Directory { parent: Ino, next_cookie: u64 },
+    Directory { parent: Ino },
     Symlink { target: Bytes },
     Special,
 }

@@ -9,7 +9,7 @@ use super::{
     Applied, Companion, Delegation, Effects, Entry, Reply, VolumeOptions,
     companion::Companions,
     extent::Extent,
-    inode::{Body, DIRECTORY_SIZE, FIRST_COOKIE, Inode},
+    inode::{Body, DIRECTORY_SIZE, Inode},
     locks::LockTable,
     row::{self, CountersRow, DirentRow, HeaderRow, ReplyRow},
     session::Session,
@@ -73,7 +73,7 @@ impl Volume {
             mtime: now,
             ctime: now,
             data_version: 0,
-            body: Body::Directory { parent: Ino::ROOT, next_cookie: FIRST_COOKIE },
+            body: Body::Directory { parent: Ino::ROOT },
         };
         let mut volume = Self {
             id,
@@ -233,7 +233,7 @@ impl Volume {
     }
 
     /// The entries behind the cookie (0: all), in the order of their cookies, without `.` and `..`, which have the
-    /// cookies 1 and 2. An entry keeps its cookie while its name lives; cookies are never used again.
+    /// cookies 1 and 2. An entry keeps its cookie while its name lives, and the name has it again when it comes again.
     pub fn entries_after(&self, directory: Ino, cookie: u64) -> impl Iterator<Item = (u64, &Name, Ino, FileKind)> + '_ {
         let from = (directory, cookie.saturating_add(1));
         self.cookies.range(from..=(directory, u64::MAX)).filter_map(move |((directory, cookie), name)| {

@@ -55,6 +55,37 @@ pub struct AttributeChanges {
     pub size: Option<u64>,
     pub atime: Option<TimeChange>,
     pub mtime: Option<TimeChange>,
-    /// Clear setuid (and setgid of a group-executable file) as the kernel asks after a truncate by another than root.
-    pub clear_suid: bool,
+    pub clear_suid: ClearSuid,
+}
+
+/// Which of setuid and setgid end with a change of a file, and with them its capabilities, as on local file systems
+/// (`setattr_should_drop_suidgid`, Linux fs/attr.c). Those of a directory never do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub enum ClearSuid {
+    /// Both stay.
+    #[default]
+    No,
+    /// setuid, and setgid where the group may execute (otherwise the bit once meant mandatory locking): a member of the
+    /// file's group has changed it.
+    ByMember,
+    /// Both: whoever has changed it is not of the file's group.
+    ByStranger,
+}
+
+impl ClearSuid {
+    /// That of a change of content by this user: root's ends nothing.
+    #[must_use]
+    pub const fn of(uid: u32) -> Self {
+        if uid == 0 { Self::No } else { Self::ByStranger }
+    }
+
+    /// What is left of the mode.
+    #[must_use]
+    pub const fn clear(self, mode: u16) -> u16 {
+        match self {
+            Self::No => mode,
+            Self::ByMember if mode & 0o010 == 0 => mode & !0o4000,
+            Self::ByMember | Self::ByStranger => mode & !0o6000,
+        }
+    }
 }

@@ -18,9 +18,9 @@ use crate::{
         SessionStatus, Standing, Verdict, VolumeStatus,
     },
     types::{
-        AttributeChanges, BlockHash, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, LockClaim,
-        LockFamily, LockHolder, LockKind, LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId,
-        Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
+        AttributeChanges, BlockHash, ClearSuid, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino,
+        LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence,
+        SessionId, Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
         message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
@@ -273,7 +273,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             vec(piece(), 0..4),
             any::<bool>(),
             option::of(timestamp()),
-            any::<bool>(),
+            clear_suid(),
             vec(any::<u64>(), 0..3),
             option::of(index())
         )
@@ -377,7 +377,7 @@ fn changes() -> impl Strategy<Value = AttributeChanges> {
         option::of(any::<u64>()),
         time(),
         time(),
-        any::<bool>(),
+        clear_suid(),
     )
         .prop_map(|(mode, uid, gid, size, atime, mtime, clear_suid)| AttributeChanges {
             mode,
@@ -388,6 +388,10 @@ fn changes() -> impl Strategy<Value = AttributeChanges> {
             mtime,
             clear_suid,
         })
+}
+
+fn clear_suid() -> impl Strategy<Value = ClearSuid> {
+    prop_oneof![2 => Just(ClearSuid::No), 1 => Just(ClearSuid::ByMember), 1 => Just(ClearSuid::ByStranger)]
 }
 
 fn piece() -> impl Strategy<Value = Piece> {

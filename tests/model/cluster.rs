@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     references: BTreeMap<BlockHash, i64>,
     pub(crate) model: Model,
     blocks: Blocks,
+    /// The cookie that each name was seen with.
+    cookies: BTreeMap<(Ino, Name), u64>,
     /// Blocks whose bytes came with an entry, as effects told.
     kept: Blocks,
     index: LogIndex,
@@ -59,6 +61,7 @@ impl Cluster {
             references: BTreeMap::new(),
             model,
             blocks: Blocks::new(),
+            cookies: BTreeMap::new(),
             kept: Blocks::new(),
             index: LogIndex(1),
             stamp,
@@ -116,7 +119,7 @@ impl Cluster {
     }
 
     /// Everything that is dear to compare.
-    pub(crate) fn check_thoroughly(&self) {
+    pub(crate) fn check_thoroughly(&mut self) {
         self.check();
         let rows: Vec<_> = self.state.rows().collect();
         assert!(rows.windows(2).all(|pair| pair[0].0 < pair[1].0), "rows come in key order");
@@ -265,8 +268,8 @@ impl Cluster {
     }
 
     /// Attributes, names, xattrs and link counts of everything, after every entry.
-    fn check(&self) {
-        let (volume, model) = (self.volume(), &self.model);
+    fn check(&mut self) {
+        let (volume, model) = (self.state.volume(MAIN).expect("never deleted"), &self.model);
         assert_eq!(volume.inode_count(), model.nodes.len() as u64);
         assert_eq!(volume.bytes_used(), model.used());
         let holders: BTreeMap<_, _> =
@@ -295,10 +298,12 @@ impl Cluster {
             assert_eq!(inode.data_version, node.version);
             assert_eq!(inode.symlink_target().map_or(&[][..], |target| target), node.target);
             let listed: Vec<_> = volume.entries_after(*ino, 0).collect();
-            let names: Vec<_> = listed.iter().map(|(_, name, ino, _)| ((*name).clone(), *ino)).collect();
-            assert_eq!(names, node.entries);
+            let names: BTreeMap<_, _> = listed.iter().map(|(_, name, ino, _)| ((*name).clone(), *ino)).collect();
+            assert_eq!((&names, names.len()), (&node.entries, listed.len()));
             assert!(listed.windows(2).all(|pair| pair[0].0 < pair[1].0) && listed.iter().all(|entry| entry.0 >= 3));
             for (cookie, name, child, kind) in listed {
+                let first = *self.cookies.entry((*ino, name.clone())).or_insert(cookie);
+                assert_eq!(cookie, first, "a walk would find {name} in a new place each time it came back");
                 assert_eq!((volume.lookup(*ino, name), kind), (Some(child), model.nodes[&child].kind));
                 assert!(volume.entries_after(*ino, cookie).all(|(later, ..)| later > cookie));
             }

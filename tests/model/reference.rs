@@ -7,8 +7,8 @@ use manyfs::{
     limits,
     namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, Reply, XattrMode},
     types::{
-        AttributeChanges, BlockHash, Errno, FileKind, Ino, LogIndex, Name, Piece, SessionId, TimeChange, Timestamp,
-        XattrName,
+        AttributeChanges, BlockHash, ClearSuid, Errno, FileKind, Ino, LogIndex, Name, Piece, SessionId, TimeChange,
+        Timestamp, XattrName,
     },
 };
 
@@ -30,8 +30,8 @@ pub(crate) struct Node {
     pub(crate) content: Vec<Option<u8>>,
     pub(crate) version: u64,
     pub(crate) target: Vec<u8>,
-    /// Of a directory: names in the order in which readdir shows them.
-    pub(crate) entries: Vec<(Name, Ino)>,
+    /// Of a directory.
+    pub(crate) entries: BTreeMap<Name, Ino>,
     pub(crate) parent: Ino,
     pub(crate) xattrs: BTreeMap<XattrName, Vec<u8>>,
 }
@@ -189,7 +189,7 @@ impl Model {
         let ino = Ino(self.next);
         self.next += 1;
         self.nodes.insert(ino, made);
-        self.node(parent).entries.push((name.clone(), ino));
+        self.node(parent).entries.insert(name.clone(), ino);
         self.node(parent).nlink += u32::from(directory);
         self.mark_content(parent);
         Ok(Reply::Made { ino })
@@ -219,7 +219,7 @@ impl Model {
             return Err(Errno::ENOENT);
         }
         self.node(ino).nlink += 1;
-        self.node(parent).entries.push((name.clone(), ino));
+        self.node(parent).entries.insert(name.clone(), ino);
         self.mark_attributes(ino);
         self.mark_content(parent);
         Ok(Reply::Made { ino })
@@ -308,7 +308,7 @@ impl Model {
                 self.mark_attributes(target);
                 self.point(to, new, moved);
             } else {
-                self.node(to).entries.push((new.clone(), moved));
+                self.node(to).entries.insert(new.clone(), moved);
             }
             self.forget_name(from, old);
             self.move_directory(moved, from, to);
@@ -345,9 +345,7 @@ impl Model {
         node.mode = changes.mode.unwrap_or(node.mode) & 0o7777;
         node.uid = changes.uid.unwrap_or(node.uid);
         node.gid = changes.gid.unwrap_or(node.gid);
-        if changes.clear_suid {
-            node.clear_suid();
-        }
+        node.clear_suid(changes.clear_suid);
         match changes.atime {
             Some(TimeChange::To(time)) => node.atime = time,
             Some(TimeChange::Now) => node.atime = now,
@@ -405,7 +403,7 @@ impl Model {
         ino: Ino,
         pieces: &[Piece],
         append: bool,
-        (mtime, clear_suid): (Option<Timestamp>, bool),
+        (mtime, clear_suid): (Option<Timestamp>, ClearSuid),
         blocks: &Blocks,
     ) -> Outcome {
         self.must_be_file(ino)?;
@@ -420,8 +418,8 @@ impl Model {
                 return Err(Errno::EFBIG);
             }
         }
-        if clear_suid {
-            self.node(ino).clear_suid();
+        if clear_suid != ClearSuid::No {
+            self.node(ino).clear_suid(clear_suid);
             self.mark_attributes(ino);
         }
         for piece in pieces {
@@ -481,7 +479,7 @@ impl Model {
             if is_touched { later(mtime, capped_mtime(flush.written_at.unwrap_or(now), now, mtime)) } else { mtime };
         let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
         if flush.changes != AttributeChanges::default() {
-            self.set_attributes(ino, &AttributeChanges { clear_suid: false, ..flush.changes })?;
+            self.set_attributes(ino, &AttributeChanges { clear_suid: ClearSuid::No, ..flush.changes })?;
         }
         if is_changed {
             let at = flush.changed_at.or(flush.written_at).unwrap_or(now).min(now.after(limits::STAMP_LEAD_MAX));
@@ -597,7 +595,7 @@ impl Model {
             content: Vec::new(),
             version: 0,
             target: Vec::new(),
-            entries: Vec::new(),
+            entries: BTreeMap::new(),
             parent: Ino(0),
             xattrs: BTreeMap::new(),
         }
@@ -630,7 +628,7 @@ impl Model {
 
     fn find(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, Errno> {
         let directory = self.living_directory(parent)?;
-        Ok(directory.entries.iter().find(|(entry, _)| entry == name).map(|(_, ino)| *ino))
+        Ok(directory.entries.get(name).copied())
     }
 
     fn must_be_free(&self, parent: Ino, name: &Name) -> Result<(), Errno> {
@@ -645,12 +643,11 @@ impl Model {
     }
 
     fn forget_name(&mut self, parent: Ino, name: &Name) {
-        self.node(parent).entries.retain(|(entry, _)| entry != name);
+        self.node(parent).entries.remove(name);
     }
 
     fn point(&mut self, parent: Ino, name: &Name, ino: Ino) {
-        let entry = self.node(parent).entries.iter_mut().find(|(entry, _)| entry == name).expect("looked up before");
-        entry.1 = ino;
+        *self.node(parent).entries.get_mut(name).expect("looked up before") = ino;
     }
 
     fn move_directory(&mut self, ino: Ino, from: Ino, to: Ino) {
@@ -716,10 +713,11 @@ impl Node {
         }
     }
 
-    fn clear_suid(&mut self) {
-        self.mode &= !0o4000;
-        if self.mode & 0o010 != 0 {
-            self.mode &= !0o2000;
+    fn clear_suid(&mut self, clear: ClearSuid) {
+        if clear == ClearSuid::No || self.kind == FileKind::Directory {
+            return;
         }
+        let setgid_goes = clear == ClearSuid::ByStranger || self.mode & 0o010 != 0;
+        self.mode &= if setgid_goes { 0o1777 } else { 0o3777 };
     }
 }

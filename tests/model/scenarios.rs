@@ -8,8 +8,9 @@ use manyfs::{
         RenameMode, Reply, RowError, State, Volume, VolumeOptions, XattrMode,
     },
     types::{
-        AttributeChanges, BlockHash, Errno, FoundingId, Ino, LockClaim, LockFamily, LockKind, LockRange, LogIndex,
-        MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, TimeChange, Timestamp, VolumeId, XattrName,
+        AttributeChanges, BlockHash, ClearSuid, Errno, FileKind, FoundingId, Ino, LockClaim, LockFamily, LockKind,
+        LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence, SessionId, Stamp, TimeChange, Timestamp, VolumeId,
+        XattrName,
         message::{Space, VolumeSpace},
     },
 };
@@ -152,7 +153,15 @@ fn piece(offset: u64, length: u64) -> Piece {
 }
 
 fn write(ino: Ino, pieces: Vec<Piece>) -> Operation {
-    Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: false, uploads: Vec::new(), fence: None }
+    Operation::Write {
+        ino,
+        pieces,
+        append: false,
+        mtime: None,
+        clear_suid: ClearSuid::No,
+        uploads: Vec::new(),
+        fence: None,
+    }
 }
 
 /// Version, then (tag, permissions, id) as the kernel sends them.
@@ -233,7 +242,7 @@ fn a_write_that_clears_suid_clears_capabilities() {
         pieces: vec![piece(0, 5)],
         append: false,
         mtime: None,
-        clear_suid: true,
+        clear_suid: ClearSuid::ByMember,
         uploads: Vec::new(),
         fence: None,
     }));
@@ -241,8 +250,16 @@ fn a_write_that_clears_suid_clears_capabilities() {
     assert!(applied.effects.changes.contains(&Change::Attributes { ino: file }), "a mode is more than size and times");
 
     let locking = node.make_in(Ino::ROOT, "g", NewNode::File, 0o6644);
-    node.set(locking, AttributeChanges { clear_suid: true, size: Some(1), ..Default::default() }).expect("truncate");
-    assert_eq!(node.mode(locking), 0o2644, "setgid without group execution meant locking and stays");
+    node.set(locking, AttributeChanges { clear_suid: ClearSuid::ByMember, size: Some(1), ..Default::default() })
+        .expect("truncate");
+    assert_eq!(node.mode(locking), 0o2644, "setgid without group execution meant locking and stays for a member");
+    node.set(locking, AttributeChanges { clear_suid: ClearSuid::ByStranger, ..Default::default() }).expect("fallocate");
+    assert_eq!(node.mode(locking), 0o644);
+
+    let shared = node.make_in(Ino::ROOT, "shared", NewNode::Directory, 0o6775);
+    let owner = AttributeChanges { gid: Some(33), clear_suid: ClearSuid::ByStranger, ..Default::default() };
+    node.set(shared, owner).expect("chown");
+    assert_eq!(node.mode(shared), 0o6775, "a directory's bits say whose its entries are");
 }
 
 /// Also root's, which keeps setuid (`file_remove_privs`, fs/inode.c).
@@ -309,7 +326,7 @@ fn files_end_at_sixteen_tebibytes() {
         pieces: vec![piece(0, 1)],
         append: true,
         mtime: None,
-        clear_suid: false,
+        clear_suid: ClearSuid::No,
         uploads: Vec::new(),
         fence: None,
     };
@@ -501,10 +518,10 @@ fn readdir_is_stable_while_the_directory_changes() {
         node.file(name);
     }
     let listing = node.listing(Ino::ROOT, 0);
-    assert_eq!(listing.iter().map(|(cookie, _)| *cookie).collect::<Vec<_>>(), [3, 4, 5, 6]);
-    let behind = listing[1].0;
-    node.ask(Operation::Unlink { parent: Ino::ROOT, name: name("a") }).expect("unlink");
-    node.ask(Operation::Unlink { parent: Ino::ROOT, name: name("c") }).expect("unlink");
+    let (behind, place) = (listing[1].0, listing[3].clone());
+    for (_, gone) in [&listing[0], &listing[2]] {
+        node.ask(Operation::Unlink { parent: Ino::ROOT, name: name(gone) }).expect("unlink");
+    }
     let rename = |from: &str, to: &str| Operation::Rename {
         from: Ino::ROOT,
         from_name: name(from),
@@ -513,10 +530,51 @@ fn readdir_is_stable_while_the_directory_changes() {
         mode: RenameMode::Replace,
     };
     node.file("e");
-    node.ask(rename("e", "d")).expect("rename");
-    assert_eq!(node.listing(Ino::ROOT, behind), [(6, "d".to_owned())], "a replaced name keeps its place");
-    node.file("a");
-    assert_eq!(node.listing(Ino::ROOT, behind), [(6, "d".to_owned()), (8, "a".to_owned())], "places are not reused");
+    node.ask(rename("e", &place.1)).expect("rename");
+    assert_eq!(node.listing(Ino::ROOT, behind), [place.clone()], "a replaced name keeps its place");
+    node.file(&listing[0].1);
+    node.file(&listing[2].1);
+    assert_eq!(node.listing(Ino::ROOT, 0), listing, "a name that comes again has its old place");
+}
+
+/// The row of a name with another cookie, as if another name had had its place when it was made.
+fn with_cookie(rows: &[(Bytes, Bytes)], name: &str, cookie: u64) -> Vec<(Bytes, Bytes)> {
+    const DIRENT: u8 = 4;
+    let mut rows = rows.to_vec();
+    let row = rows.iter_mut().find(|(key, _)| key.get(5) == Some(&DIRENT) && key.ends_with(name.as_bytes()));
+    let row = row.expect("there is the name");
+    let (ino, _, kind): (Ino, u64, FileKind) = postcard::from_bytes(&row.1[1..]).expect("a name's row");
+    row.1 = postcard::to_extend(&(ino, cookie, kind), row.1[..1].to_vec()).expect("memory").into();
+    rows
+}
+
+#[test]
+fn of_names_with_one_place_each_has_one_of_its_own() {
+    let mut node = Node::new();
+    for name in ["a", "b", "c"] {
+        node.file(name);
+    }
+    let [first, second, third] = node.listing(Ino::ROOT, 0).try_into().expect("three names");
+    let unlink = |name_: &str| Operation::Unlink { parent: Ino::ROOT, name: name(name_) };
+    node.ask(unlink(&second.1)).expect("unlink");
+    let rows: Vec<_> = node.state.rows().collect();
+    node.state = State::from_rows(with_cookie(&rows, &first.1, second.0)).expect("a hash may be taken by another name");
+    node.file(&second.1);
+    let beside = (second.0 + 1, second.1.clone());
+    assert_eq!(node.listing(Ino::ROOT, first.0), [(second.0, first.1.clone()), beside.clone(), third.clone()]);
+    node.starts_again();
+    node.ask(unlink(&first.1)).expect("unlink");
+    assert_eq!(node.listing(Ino::ROOT, 0), [beside, third.clone()], "it stays where it is");
+    node.starts_again();
+    node.ask(unlink(&second.1)).expect("unlink");
+    node.file(&second.1);
+    node.file(&first.1);
+    assert_eq!(node.listing(Ino::ROOT, 0), [first.clone(), second, third], "as if nothing had been");
+
+    for cookie in [0, 2, first.0 - 1, 1 << 63, u64::MAX] {
+        let rows = with_cookie(&rows, &first.1, cookie);
+        assert!(matches!(State::from_rows(rows), Err(RowError::Contradiction(_))), "{cookie}");
+    }
 }
 
 #[test]
@@ -571,7 +629,7 @@ fn times_never_run_backwards_and_explicit_times_are_kept() {
         pieces: vec![piece(0, 1)],
         append: false,
         mtime: Some(mtime),
-        clear_suid: false,
+        clear_suid: ClearSuid::No,
         uploads: Vec::new(),
         fence: None,
     };
@@ -802,9 +860,9 @@ fn rows_of_a_newer_program_are_refused_by_name() {
     let mut rows: Vec<_> = node.state.rows().collect();
     let at = rows.len() - 1;
     let mut value = rows[at].1.to_vec();
-    value[0] = 2;
+    value[0] = 3;
     rows[at].1 = value.into();
-    assert!(matches!(State::from_rows(rows.clone()), Err(RowError::Version { found: 2, .. })));
+    assert!(matches!(State::from_rows(rows.clone()), Err(RowError::Version { found: 3, .. })));
 
     // A kind of row of volume 1 that this program does not know.
     let mut rows: Vec<_> = node.state.rows().collect();
@@ -815,8 +873,14 @@ fn rows_of_a_newer_program_are_refused_by_name() {
     let mut rows: Vec<_> = node.state.rows().collect();
     let root = rows.iter_mut().rev().find(|(key, _)| key.len() == 14 && key[5] == 3).expect("the root");
     let mut value = root.1.to_vec();
-    assert_eq!(value.pop(), Some(3), "the next cookie comes last");
+    let body = value.split_off(value.len() - 2);
+    assert_eq!(
+        (value.pop(), &body[..]),
+        (Some(0), &[1, 1][..]),
+        "the version of the data, then a directory and its parent"
+    );
     value.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
+    value.extend(body);
     root.1 = value.into();
     assert!(matches!(State::from_rows(rows), Err(RowError::Form { .. })));
 
@@ -824,9 +888,9 @@ fn rows_of_a_newer_program_are_refused_by_name() {
     assert!(matches!(Volume::from_rows([]), Err(RowError::Missing { .. })));
 }
 
-/// The row format of version 1, pinned: whoever changes it needs a new version and a way up from the old one.
+/// The row format of version 2, pinned: whoever changes it needs a new version and a way up from the old one.
 #[test]
-fn rows_of_version_one_stay_as_they_are() {
+fn rows_of_version_two_stay_as_they_are() {
     let mut node = Node::new();
     let directory = node.directory("d");
     let file = node.make_in(directory, "f", NewNode::File, 0o640);

@@ -6,8 +6,8 @@ use manyfs::{
     limits,
     namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, XattrMode},
     types::{
-        AttributeChanges, BlockHash, FileKind, Ino, LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex,
-        Name, Piece, TimeChange, Timestamp, UploadId, XattrName,
+        AttributeChanges, BlockHash, ClearSuid, FileKind, Ino, LockClaim, LockFamily, LockHolder, LockKind, LockRange,
+        LogIndex, Name, Piece, TimeChange, Timestamp, UploadId, XattrName,
     },
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -57,7 +57,7 @@ pub(crate) enum Step {
         pieces: Vec<RandomPiece>,
         append: bool,
         mtime: Option<Timestamp>,
-        clear_suid: bool,
+        clear_suid: ClearSuid,
     },
     Allocate {
         ino: Pick,
@@ -184,7 +184,7 @@ fn changes() -> impl Strategy<Value = AttributeChanges> {
         option::of(size()),
         time_change(),
         time_change(),
-        any::<bool>(),
+        clear_suid(),
     )
         .prop_map(|(mode, uid, gid, size, atime, mtime, clear_suid)| AttributeChanges {
             mode,
@@ -195,6 +195,10 @@ fn changes() -> impl Strategy<Value = AttributeChanges> {
             mtime,
             clear_suid,
         })
+}
+
+fn clear_suid() -> impl Strategy<Value = ClearSuid> {
+    prop_oneof![2 => Just(ClearSuid::No), 1 => Just(ClearSuid::ByMember), 1 => Just(ClearSuid::ByStranger)]
 }
 
 fn piece() -> impl Strategy<Value = RandomPiece> {
@@ -226,7 +230,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         14 => (pick(), pick(), pick(), pick(), rename).prop_map(
             |(from, from_name, to, to_name, mode)| Step::Rename { from, from_name, to, to_name, mode }),
         6 => (pick(), changes()).prop_map(|(ino, changes)| Step::SetAttributes { ino, changes }),
-        16 => (pick(), vec(piece(), 0..4), any::<bool>(), option::of(time()), any::<bool>()).prop_map(
+        16 => (pick(), vec(piece(), 0..4), any::<bool>(), option::of(time()), clear_suid()).prop_map(
             |(ino, pieces, append, mtime, clear_suid)| Step::Write { ino, pieces, append, mtime, clear_suid }),
         9 => (pick(), allocate, range()).prop_map(
             |(ino, mode, (offset, length))| Step::Allocate { ino, mode, offset, length }),
@@ -422,11 +426,8 @@ fn name(pick: Pick) -> Name {
 
 /// Mostly a name that exists.
 fn known_name(model: &Model, parent: Pick, pick: Pick) -> (Ino, Name) {
-    let known: Vec<(Ino, &Name)> = model
-        .nodes
-        .iter()
-        .flat_map(|(directory, node)| node.entries.iter().map(|(name, _)| (*directory, name)))
-        .collect();
+    let known: Vec<(Ino, &Name)> =
+        model.nodes.iter().flat_map(|(directory, node)| node.entries.keys().map(|name| (*directory, name))).collect();
     if known.is_empty() || pick % 8 == 7 {
         return (resolve(model, parent, Some(FileKind::Directory)), name(pick));
     }

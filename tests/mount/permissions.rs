@@ -1,10 +1,17 @@
 //! What another user than root may do.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
+    thread,
 };
+
+use nix::{
+    fcntl::{FallocateFlags, fallocate},
+    unistd::{Gid, Uid, setfsgid, setfsuid},
+};
+use rustix::fs::copy_file_range;
 
 use super::support::{everywhere, shell_as};
 
@@ -104,6 +111,108 @@ fn setuid_goes_with_a_write_or_a_change_of_owner() {
         chmod(&mine, 0o6777);
         chown(&mine, Some(77), Some(77)).expect("chown");
         assert_eq!(mode(&theirs), 0o777, "given away");
+    });
+}
+
+/// Runs `body` in a thread with the rights of this user, who is of this group and of root's.
+fn as_user(uid: u32, gid: u32, body: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            setfsgid(Gid::from_raw(gid));
+            setfsuid(Uid::from_raw(uid));
+            body();
+        });
+    });
+}
+
+/// As `setattr_should_drop_suidgid` in fs/attr.c has it: setuid goes; setgid as well, but where the group may not execute it
+/// stays for who is of the group.
+#[test]
+fn setuid_and_setgid_end_with_every_change_of_content_by_others_than_root() {
+    const GROUP: u32 = 5000;
+    type Change = fn(&Path);
+    let open = |path: &Path| File::options().write(true).open(path).expect("open");
+    let changes: [(&str, Change); 8] = [
+        ("write", |path| fs::write(path, "other").expect("write")),
+        ("append", |path| {
+            std::io::Write::write_all(&mut File::options().append(true).open(path).expect("open"), b"x")
+                .expect("append");
+        }),
+        ("O_TRUNC", |path| drop(File::create(path).expect("open"))),
+        ("truncate", |path| File::options().write(true).open(path).expect("open").set_len(2).expect("ftruncate")),
+        ("the same size", |path| {
+            File::options().write(true).open(path).expect("open").set_len(4).expect("ftruncate");
+        }),
+        ("fallocate", |path| {
+            let file = File::options().write(true).open(path).expect("open");
+            fallocate(&file, FallocateFlags::empty(), 0, 100).expect("fallocate");
+        }),
+        ("punch", |path| {
+            let file = File::options().write(true).open(path).expect("open");
+            let punch = FallocateFlags::FALLOC_FL_KEEP_SIZE | FallocateFlags::FALLOC_FL_PUNCH_HOLE;
+            fallocate(&file, punch, 0, 4).expect("punch");
+        }),
+        ("copy", |path| {
+            let source = File::open(path.with_file_name("source")).expect("open");
+            let file = File::options().write(true).open(path).expect("open");
+            assert_eq!(copy_file_range(&source, Some(&mut 0), &file, Some(&mut 0), 3), Ok(3));
+        }),
+    ];
+    everywhere(|here, there| {
+        fs::write(here.join("source"), "source").expect("create");
+        chmod(&here.join("source"), 0o644);
+        let (mine, theirs) = (here.join("f"), there.join("f"));
+        fs::write(&mine, "text").expect("create");
+        chown(&mine, Some(77), Some(GROUP)).expect("chown");
+        for (what, change) in changes {
+            for (before, member, stranger) in [
+                (0o2666, 0o2666, 0o666),
+                (0o4666, 0o666, 0o666),
+                (0o6666, 0o2666, 0o666),
+                (0o6676, 0o676, 0o676),
+                (0o2777, 0o777, 0o777),
+                (0o666, 0o666, 0o666),
+            ] {
+                for (uid, gid, after) in [(0, 0, before), (1234, GROUP, member), (1234, 1234, stranger)] {
+                    fs::write(&mine, "text").expect("write");
+                    chmod(&mine, before);
+                    as_user(uid, gid, || change(&theirs));
+                    assert_eq!(
+                        (format!("{:o}", mode(&mine)), format!("{:o}", mode(&theirs))),
+                        (format!("{after:o}"), format!("{after:o}")),
+                        "{what} of {before:o} by {uid}:{gid}"
+                    );
+                }
+            }
+        }
+        // What is open for writing stays so, and is judged at each write.
+        let file = open(&theirs);
+        chmod(&mine, 0o2666);
+        as_user(1234, 1234, || std::io::Write::write_all(&mut &file, b"x").expect("write"));
+        assert_eq!(mode(&mine), 0o666);
+    });
+}
+
+/// `chown -R` of a shared tree leaves it shared: a directory's bits are not those of a program.
+#[test]
+fn a_change_of_owner_leaves_a_directorys_bits() {
+    everywhere(|here, there| {
+        let (mine, theirs) = (here.join("d"), there.join("d"));
+        fs::create_dir(&mine).expect("mkdir");
+        for bits in [0o2777, 0o6755, 0o7777, 0o4700] {
+            chmod(&mine, bits);
+            chown(&theirs, Some(1001), Some(5000)).expect("chown");
+            assert_eq!((mode(&mine), mode(&theirs)), (bits, bits), "{bits:o} by root");
+            as_user(1001, 5000, || chown(&theirs, Some(1001), Some(5000)).expect("chown"));
+            assert_eq!((mode(&mine), mode(&theirs)), (bits, bits), "{bits:o} by its owner");
+        }
+        let file = here.join("f");
+        fs::write(&file, "").expect("create");
+        for (before, after) in [(0o2666, 0o2666), (0o6666, 0o2666), (0o6755, 0o755)] {
+            chmod(&file, before);
+            chown(there.join("f"), Some(1001), Some(5000)).expect("chown");
+            assert_eq!(mode(&file), after, "a file of {before:o}");
+        }
     });
 }
 

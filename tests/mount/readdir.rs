@@ -112,6 +112,45 @@ fn removing_while_listing_leaves_nothing() {
     });
 }
 
+/// Lists the directory and does this with each entry; says how many entries there were. Gives up behind `most` of them.
+fn walk(directory: &Path, most: usize, visit: impl Fn(&str)) -> usize {
+    let mut visits = 0;
+    for entry in fs::read_dir(directory).expect("readdir") {
+        visit(entry.expect("entry").file_name().to_str().expect("text"));
+        visits += 1;
+        assert!(visits <= most, "{visits} entries were listed, and there are more");
+    }
+    visits
+}
+
+/// `while (readdir) rename(f, "old-".f)`, as PHP programs do: what has got a new place behind that of the walk is listed once
+/// more, but not each time, and what has its old name again has its old place.
+#[test]
+fn a_walk_that_renames_what_it_lists_ends() {
+    everywhere(|here, there| {
+        for count in [5, 300] {
+            let (directory, shown) = (here.join(format!("{count}")), there.join(format!("{count}")));
+            fs::create_dir(&directory).expect("mkdir");
+            make(&directory, "file", count);
+            let rename = |from: &str, to: &str| fs::rename(directory.join(from), directory.join(to)).expect("rename");
+            let there_and_back = walk(&shown, 2 * count, |name| {
+                rename(name, "elsewhere");
+                rename("elsewhere", name);
+            });
+            assert!((count..=count + 1).contains(&there_and_back), "{there_and_back} entries of {count} files");
+            let made_anew = walk(&shown, 2 * count, |name| {
+                fs::remove_file(directory.join(name)).expect("unlink");
+                fs::write(directory.join(name), "").expect("create");
+            });
+            assert_eq!(made_anew, count);
+            let renamed = walk(&shown, 4 * count, |name| rename(name, &format!("old-{name}")));
+            assert!(renamed >= count, "each at least once");
+            assert_eq!(list(&shown).len(), count);
+            assert!(list(&shown).iter().all(|name| name.starts_with("old-")));
+        }
+    });
+}
+
 /// The names from the directory's offset on, each with the offset behind it.
 fn names_from(directory: &fs::File, offset: u64) -> Vec<(String, u64)> {
     seek(directory, SeekFrom::Start(offset)).expect("seekdir");

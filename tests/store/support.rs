@@ -10,8 +10,8 @@ use manyfs::{
     node::{LogBatch, LogEntry, Recovered, StateBatch, Unpinned},
     storage::{self, Options, Storage, StorageError, StorageEvent},
     types::{
-        BlockHash, ClusterId, FoundingId, FoundingNumber, Ino, LogIndex, MountId, Name, NodeId, Piece, Sequence,
-        SessionId, Stamp, Term, UploadId, VolumeId, XattrName,
+        BlockHash, ClearSuid, ClusterId, FoundingId, FoundingNumber, Ino, LogIndex, MountId, Name, NodeId, Piece,
+        Sequence, SessionId, Stamp, Term, UploadId, VolumeId, XattrName,
     },
 };
 
@@ -179,7 +179,7 @@ impl Machine {
             pieces: vec![piece],
             append: false,
             mtime: None,
-            clear_suid: false,
+            clear_suid: ClearSuid::No,
             uploads,
             fence: None,
         })

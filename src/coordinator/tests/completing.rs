@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     coordinator::messages::ANSWERED_MAX,
-    types::{BlockHash, Piece},
+    types::{BlockHash, ClearSuid, Piece},
 };
 
 #[test]
@@ -253,7 +253,7 @@ fn content_under_a_wrong_name_ends_the_connection_and_never_enters_the_log() {
     let a = bench.mount(1);
     let content = Some(Bytes::from_static(b"evil"));
     let piece = Piece { offset: 0, length: 4, block: Some(BlockHash::of(b"good")), content };
-    let (append, clear_suid) = (false, false);
+    let (append, clear_suid) = (false, ClearSuid::No);
     let write = Operation::Write {
         ino: Ino(2),
         pieces: vec![piece],

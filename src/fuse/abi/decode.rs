@@ -16,7 +16,9 @@ use crate::{
     limits,
     mount::{OpenFlags, Request, WriteFlags},
     namespace::NewNode,
-    types::{AttributeChanges, Errno, Ino, LockClaim, LockFamily, LockKind, LockRange, TimeChange, Timestamp},
+    types::{
+        AttributeChanges, ClearSuid, Errno, Ino, LockClaim, LockFamily, LockKind, LockRange, TimeChange, Timestamp,
+    },
 };
 
 /// Bytes that one copy_file_range moves at most; the caller goes on with the rest.
@@ -230,13 +232,17 @@ fn batch_forget(mut r: Reader<'_>) -> Result<Message, Fault> {
     Ok(Message::Forget(inodes))
 }
 
-/// Whether a write or truncation clears setuid and setgid, which the kernel leaves to us. Before Linux 5.11 it does not
+/// Whether a write or truncation ends setuid and setgid, which the kernel leaves to us. Before Linux 5.11 it does not
 /// say so; then everybody's but root's does.
-const fn kills(header: &Header, agreement: Agreement, is_said: bool) -> bool {
-    is_said || (!agreement.has(InitFlags::FUSE_HANDLE_KILLPRIV_V2) && header.caller.uid != 0)
+const fn clearing(header: &Header, agreement: Agreement, is_said: bool) -> ClearSuid {
+    match (agreement.has(InitFlags::FUSE_HANDLE_KILLPRIV_V2), is_said) {
+        (_, true) => ClearSuid::ByStranger,
+        (true, false) => ClearSuid::No,
+        (false, false) => ClearSuid::of(header.caller.uid),
+    }
 }
 
-/// chown clears setuid and setgid whoever asks.
+/// chown ends setuid and setgid whoever asks; to root every group is his own.
 fn setattr(header: &Header, mut r: Reader<'_>, agreement: Agreement) -> Result<Request, Fault> {
     let fields = r.u32()?;
     // Padding and the file handle.
@@ -254,7 +260,11 @@ fn setattr(header: &Header, mut r: Reader<'_>, agreement: Agreement) -> Result<R
         let to = Timestamp { seconds: seconds.cast_signed(), nanoseconds };
         has(set).then(|| if has(now) { TimeChange::Now } else { TimeChange::To(to) })
     };
-    let truncate_kills = if has(valid::SIZE) { kills(header, agreement, has(valid::KILL_SUIDGID)) } else { false };
+    let clear_suid = match (has(valid::UID) || has(valid::GID), has(valid::SIZE)) {
+        (true, _) => ClearSuid::of(header.caller.uid).max(ClearSuid::ByMember),
+        (false, true) => clearing(header, agreement, has(valid::KILL_SUIDGID)),
+        (false, false) => ClearSuid::No,
+    };
     let changes = AttributeChanges {
         mode: has(valid::MODE).then(|| values::permissions(mode)),
         uid: has(valid::UID).then_some(uid),
@@ -262,14 +272,14 @@ fn setattr(header: &Header, mut r: Reader<'_>, agreement: Agreement) -> Result<R
         size: has(valid::SIZE).then_some(size),
         atime: time(valid::ATIME, valid::ATIME_NOW, atime, atime_nanoseconds),
         mtime: time(valid::MTIME, valid::MTIME_NOW, mtime, mtime_nanoseconds),
-        clear_suid: has(valid::UID) || has(valid::GID) || truncate_kills,
+        clear_suid,
     };
     Ok(Request::Setattr { ino: Ino(header.node), changes })
 }
 
 /// `flags` are those of open(2), `kernel` FUSE_OPEN_*.
 const fn open_flags(header: &Header, agreement: Agreement, flags: u32, kernel: u32) -> OpenFlags {
-    OpenFlags { kill_suid: kills(header, agreement, kernel & OPEN_KILL_SUIDGID != 0), ..values::open_flags(flags) }
+    OpenFlags { clear_suid: clearing(header, agreement, kernel & OPEN_KILL_SUIDGID != 0), ..values::open_flags(flags) }
 }
 
 fn symlink(parent: Ino, mut r: Reader<'_>) -> Result<Request, Fault> {
@@ -288,10 +298,10 @@ fn write(header: &Header, mut r: Reader<'_>, agreement: Agreement) -> Result<Req
     let of_file = r.u32()?.cast_signed();
     r.skip(4)?;
     let kernel = fuser::WriteFlags::from_bits_retain(kernel);
-    let kill_suid = kills(header, agreement, kernel.contains(fuser::WriteFlags::FUSE_WRITE_KILL_SUIDGID));
+    let clear_suid = clearing(header, agreement, kernel.contains(fuser::WriteFlags::FUSE_WRITE_KILL_SUIDGID));
     let flags = WriteFlags {
         write_back: kernel.contains(fuser::WriteFlags::FUSE_WRITE_CACHE),
-        kill_suid,
+        clear_suid,
         append: values::is_append(of_file),
         sync: values::is_sync(of_file),
     };

@@ -6,7 +6,7 @@ use super::decode::Fault;
 use crate::{
     mount::OpenFlags,
     namespace::{AllocateMode, NewNode, RenameMode, XattrMode},
-    types::{Errno, FileKind, Name, NameError, XattrName},
+    types::{ClearSuid, Errno, FileKind, Name, NameError, XattrName},
 };
 
 pub(super) fn name(bytes: &[u8]) -> Result<Name, Fault> {
@@ -31,7 +31,7 @@ pub(super) const fn open_flags(flags: u32) -> OpenFlags {
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
         sync: is_sync(flags),
-        kill_suid: false,
+        clear_suid: ClearSuid::No,
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     limits::{self, Timing},
     namespace::{AllocateMode, Operation},
-    types::{AttributeChanges, NodeId, TimeChange, Timestamp},
+    types::{AttributeChanges, ClearSuid, NodeId, TimeChange, Timestamp},
 };
 
 const MIB: usize = 1 << 20;
@@ -267,7 +267,7 @@ fn a_write_clears_setuid_when_the_kernel_asks() {
     let (file, fh) = scene.create(0, "a");
     let changes = AttributeChanges { mode: Some(0o4755), ..AttributeChanges::default() };
     assert!(scene.call(0, Request::Setattr { ino: file, changes }).is_ok());
-    let flags = WriteFlags { kill_suid: true, ..WriteFlags::default() };
+    let flags = WriteFlags { clear_suid: ClearSuid::ByStranger, ..WriteFlags::default() };
     let data = Bytes::from_static(b"x");
     assert!(scene.call(0, Request::Write { ino: file, fh, offset: 0, data, flags }).is_ok());
     // A chmod behind the write is not undone by the write's flush.
@@ -292,6 +292,37 @@ fn allocations_and_copies_by_others_than_root_clear_setuid() {
             scene.pass(TAKEN_OVER);
             assert!(scene.answer(0, unique + number).is_some_and(|answer| answer.is_ok()));
             assert_eq!((scene.getattr(0, file).0.mode, scene.getattr(1, file).0.mode), (mode, mode), "uid {uid}");
+        }
+    }
+}
+
+/// The kernel says of a truncation, and of an open that truncates, that it may end setgid, but not whether the caller is of
+/// the file's group.
+#[test]
+fn setgid_without_group_execution_ends_with_a_change_by_a_stranger_alone() {
+    let mut scene = Scene::new(2);
+    let file = scene.file(0, "shared", b"text");
+    let owner = AttributeChanges { gid: Some(50), ..AttributeChanges::default() };
+    assert!(scene.call(0, Request::Setattr { ino: file, changes: owner }).is_ok());
+    let clear_suid = ClearSuid::ByStranger;
+    let open = OpenFlags { write: true, truncate: true, clear_suid, ..OpenFlags::default() };
+    let cut = AttributeChanges { size: Some(1), clear_suid, ..AttributeChanges::default() };
+    let flags = WriteFlags { clear_suid, ..WriteFlags::default() };
+    let data = Bytes::from_static(b"x");
+    let requests = [
+        Request::Open { ino: file, flags: open },
+        Request::Setattr { ino: file, changes: cut },
+        Request::Write { ino: file, fh: 0, offset: 0, data, flags },
+    ];
+    for (unique, request) in (900..).step_by(10).zip(requests) {
+        for (number, gid, left) in [(0, 50, 0o2666), (1, 51, 0o666)] {
+            let changes = AttributeChanges { mode: Some(0o6666), ..AttributeChanges::default() };
+            assert!(scene.call(0, Request::Setattr { ino: file, changes }).is_ok());
+            scene.send_as(0, unique + number, Caller { uid: 33, gid, ..CALLER }, request.clone());
+            scene.pass(TAKEN_OVER);
+            assert!(scene.answer(0, unique + number).is_some_and(|answer| answer.is_ok()));
+            let modes = (scene.getattr(0, file).0.mode, scene.getattr(1, file).0.mode);
+            assert_eq!(modes, (left, left), "group {gid}, {request:?}");
         }
     }
 }

@@ -12,11 +12,11 @@ use super::{
 use crate::{
     limits::Timing,
     namespace::Operation,
-    types::{AttributeChanges, MountId, TimeChange, Timestamp},
+    types::{AttributeChanges, ClearSuid, MountId, TimeChange, Timestamp},
 };
 
 const WRITER: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, kill_suid: false };
+    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
 
 fn is_written(answer: Option<Result<Response, Errno>>) -> bool {
     matches!(answer, Some(Ok(Response::Written { .. })))

@@ -1,11 +1,11 @@
 use super::{super::*, scene::*};
 use crate::{
     limits::Timing,
-    types::{LockClaim, LockFamily, LockKind, LockRange, MountId},
+    types::{ClearSuid, LockClaim, LockFamily, LockKind, LockRange, MountId},
 };
 
 const WRITE: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, kill_suid: false };
+    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
 
 fn fcntl(fh: u64, owner: u64, kind: LockKind, first: u64, last: u64) -> LockClaim {
     LockClaim { family: LockFamily::Fcntl, owner, kind, range: LockRange { first, last }, pid: 100, fh }

@@ -6,12 +6,12 @@ use super::{super::*, scene::*};
 use crate::{
     limits::Timing,
     namespace::Companion,
-    types::{LockClaim, LockFamily, LockKind, LockRange, MountId},
+    types::{ClearSuid, LockClaim, LockFamily, LockKind, LockRange, MountId},
 };
 
 const T: Timing = Timing::DEFAULT;
 const WRITE: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, kill_suid: false };
+    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
 
 /// Two mounts; the first has made shared memory, and has it open.
 fn shared_memory() -> (Scene, Ino, u64) {

@@ -10,7 +10,7 @@ use crate::{
         acl::{self, Acl, AclKind},
         row::RowKey,
     },
-    types::{AttributeChanges, Errno, FileKind, Ino, TimeChange, Timestamp, XattrName},
+    types::{AttributeChanges, ClearSuid, Errno, FileKind, Ino, TimeChange, Timestamp, XattrName},
 };
 
 const NANOSECONDS: u32 = 1_000_000_000;
@@ -36,9 +36,7 @@ impl Draft {
             self.change(ino, |inode| inode.mode = mode & 0o7777);
             self.follow_chmod(ino, mode);
         }
-        if changes.clear_suid {
-            self.clear_suid(ino);
-        }
+        self.clear_suid(ino, changes.clear_suid);
         let now = self.now;
         self.change(ino, |inode| {
             inode.uid = changes.uid.unwrap_or(inode.uid);
@@ -113,9 +111,11 @@ impl Draft {
     }
 
     /// What chown does, and a write or truncate by another than root: setuid, setgid and capabilities go.
-    pub(super) fn clear_suid(&mut self, ino: Ino) {
-        self.change(ino, crate::namespace::Inode::clear_suid);
-        self.drop_xattr(ino, &XattrName::capability());
+    pub(super) fn clear_suid(&mut self, ino: Ino, clear: ClearSuid) {
+        if clear != ClearSuid::No && self.inode(ino).is_ok_and(|inode| !inode.is_directory()) {
+            self.change(ino, |inode| inode.mode = clear.clear(inode.mode));
+            self.drop_xattr(ino, &XattrName::capability());
+        }
     }
 
     /// The default list of a directory, if it has one.

@@ -8,7 +8,7 @@ use super::{attributes::check_time, draft::Draft};
 use crate::{
     limits,
     namespace::{AllocateMode, Reply, extent::Extent},
-    types::{Errno, FileKind, Ino, Piece, Timestamp, XattrName},
+    types::{ClearSuid, Errno, FileKind, Ino, Piece, Timestamp, XattrName},
 };
 
 /// A piece over more extents than this is carried out in parts where it has to; any other is whole or waits.
@@ -26,7 +26,7 @@ impl Draft {
         pieces: &[Piece],
         append: bool,
         mtime: Option<Timestamp>,
-        clear_suid: bool,
+        clear_suid: ClearSuid,
     ) -> Result<Reply, Errno> {
         let size = self.file(ino)?;
         if let Some(mtime) = mtime {
@@ -40,8 +40,8 @@ impl Draft {
         for piece in pieces {
             ranges.push(check_piece(base, piece)?);
         }
-        if clear_suid {
-            self.clear_suid(ino);
+        if clear_suid != ClearSuid::No {
+            self.clear_suid(ino, clear_suid);
             self.stamp_attributes(ino);
         }
         let mut done = Vec::with_capacity(ranges.len());

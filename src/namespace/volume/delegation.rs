@@ -9,7 +9,7 @@ use super::draft::Draft;
 use crate::{
     limits,
     namespace::{Change, Delegation, Flush, Operation, Reply, row::RowKey},
-    types::{AttributeChanges, Errno, FileKind, Ino, SessionId},
+    types::{AttributeChanges, ClearSuid, Errno, FileKind, Ino, SessionId},
 };
 
 impl Draft {
@@ -88,7 +88,7 @@ impl Draft {
             self.stamp_content(ino, Some(at));
         }
         // Cleared above: a mode that was set since stays.
-        let set = AttributeChanges { clear_suid: false, ..*changes };
+        let set = AttributeChanges { clear_suid: ClearSuid::No, ..*changes };
         if set != AttributeChanges::default() {
             self.set_attributes(ino, &set)?;
         }

@@ -15,7 +15,7 @@ use super::Volume;
 use crate::{
     limits,
     namespace::{
-        Change, Command, Effects, Entry, Reply, RowChange,
+        Change, Command, Effects, Entry, Reply, RowChange, cookie,
         extent::{Extent, Extents},
         inode::{Body, Inode},
         row::{DirentRow, RowKey, row_digest},
@@ -378,13 +378,7 @@ impl Draft {
     }
 
     fn new_cookie(&mut self, directory: Ino, name: &Name) -> u64 {
-        let mut cookie = 0;
-        self.change(directory, |inode| {
-            if let Body::Directory { next_cookie, .. } = &mut inode.body {
-                cookie = *next_cookie;
-                *next_cookie += 1;
-            }
-        });
+        let cookie = cookie::place(name, |cookie| self.volume.cookies.contains_key(&(directory, cookie)));
         self.volume.cookies.insert((directory, cookie), name.clone());
         cookie
     }

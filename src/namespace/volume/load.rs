@@ -12,8 +12,9 @@ use crate::{
     namespace::{
         Delegation,
         companion::Companions,
+        cookie,
         extent::{Extent, Extents},
-        inode::{Body, FIRST_COOKIE, Inode},
+        inode::{Body, Inode},
         locks::{FileLocks, LockTable},
         row::{
             BodyRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError, RowKey,
@@ -297,17 +298,17 @@ impl Volume {
 
     fn check_name(&self, directory: Ino, name: &Name, dirent: &DirentRow) -> Result<(), RowError> {
         let wrong = |what: &str| Err(contradiction(format!("name {name} in directory {directory} {what}")));
-        let Some(Body::Directory { next_cookie, .. }) = self.inodes.get(&directory).map(|inode| &inode.body) else {
+        if !self.inodes.get(&directory).is_some_and(|inode| inode.is_directory()) {
             return wrong("is in no directory");
-        };
+        }
         let Some(inode) = self.inodes.get(&dirent.ino) else {
             return wrong("means no inode");
         };
         if inode.kind != dirent.kind {
             return wrong("means an inode of another kind");
         }
-        if !(FIRST_COOKIE..*next_cookie).contains(&dirent.cookie) {
-            return wrong("has a cookie that was never given out");
+        if !cookie::may_be(name, dirent.cookie) {
+            return wrong("has a cookie that no name like it is given");
         }
         match inode.body {
             Body::Directory { parent, .. } if parent != directory || dirent.ino == Ino::ROOT => {
@@ -356,15 +357,14 @@ impl Volume {
 fn inode_of(row: InodeRow) -> Result<Inode, &'static str> {
     let body = match (row.kind, row.body) {
         (FileKind::File, BodyRow::File) => Body::File { extents: Default::default(), bytes: 0 },
-        (FileKind::Directory, BodyRow::Directory { parent, next_cookie }) => Body::Directory { parent, next_cookie },
+        (FileKind::Directory, BodyRow::Directory { parent }) => Body::Directory { parent },
         (FileKind::Symlink, BodyRow::Symlink { target }) => Body::Symlink { target },
         (FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice, BodyRow::Special) => {
             Body::Special
         }
         _ => return Err("the inode has the body of another kind"),
     };
-    let cookies = if let Body::Directory { next_cookie, .. } = body { next_cookie } else { 0 };
-    if row.data_version.max(cookies) > COUNTER_MAX {
+    if row.data_version > COUNTER_MAX {
         return Err("a counter ran over");
     }
     if [row.atime, row.mtime, row.ctime].iter().any(|time| time.nanoseconds > 999_999_999) {

@@ -146,9 +146,7 @@ fn inode_row(inode: &Inode) -> InodeRow {
         data_version: inode.data_version,
         body: match &inode.body {
             Body::File { .. } => BodyRow::File,
-            Body::Directory { parent, next_cookie } => {
-                BodyRow::Directory { parent: *parent, next_cookie: *next_cookie }
-            }
+            Body::Directory { parent } => BodyRow::Directory { parent: *parent },
             Body::Symlink { target } => BodyRow::Symlink { target: target.clone() },
             Body::Special => BodyRow::Special,
         },

@@ -7,7 +7,7 @@ use crate::{
     namespace::{
         Change, NewNode, RenameMode, Reply, acl,
         extent::Extents,
-        inode::{Body, DIRECTORY_SIZE, FIRST_COOKIE, Inode},
+        inode::{Body, DIRECTORY_SIZE, Inode},
         row::{DirentRow, RowKey},
     },
     types::{Errno, FileKind, Ino, Name},
@@ -57,10 +57,7 @@ impl Draft {
         let now = self.now;
         let (kind, size, rdev, body) = match node {
             NewNode::File => (FileKind::File, 0, 0, Body::File { extents: Extents::None, bytes: 0 }),
-            NewNode::Directory => {
-                let body = Body::Directory { parent, next_cookie: FIRST_COOKIE };
-                (FileKind::Directory, DIRECTORY_SIZE, 0, body)
-            }
+            NewNode::Directory => (FileKind::Directory, DIRECTORY_SIZE, 0, Body::Directory { parent }),
             NewNode::Symlink { target } => {
                 check_target(target)?;
                 (FileKind::Symlink, target.len() as u64, 0, Body::Symlink { target: target.clone() })
@@ -254,7 +251,7 @@ impl Draft {
         self.change(from, |from| from.nlink -= 1);
         self.change(to, |to| to.nlink += 1);
         self.change(moved.ino, |inode| {
-            if let Body::Directory { parent, .. } = &mut inode.body {
+            if let Body::Directory { parent } = &mut inode.body {
                 *parent = to;
             }
         });

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     mount::Caller,
     namespace::{AllocateMode, RenameMode, XattrMode},
-    types::{Name, XattrName},
+    types::{ClearSuid, Name, XattrName},
 };
 
 /// A struct of the kernel in the making.
@@ -116,7 +116,7 @@ fn locks_say_whose_they_are_and_of_which_family() {
 fn requests_about_names() {
     let make = |node, mode, umask| Request::Make { parent: INO, name: name("n"), node, mode, umask };
     let target = Bytes::from_static(b"to/there");
-    let open = OpenFlags { write: true, exclusive: true, kill_suid: true, ..OpenFlags::default() };
+    let open = OpenFlags { write: true, exclusive: true, clear_suid: ClearSuid::ByStranger, ..OpenFlags::default() };
     let flags = (libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).cast_unsigned();
     let create = Request::Create { parent: INO, name: name("n"), mode: 0o644, umask: 0o22, flags: open };
     let rename = |mode| Request::Rename { from: INO, from_name: name("a"), to: Ino(5), to_name: name("b"), mode };
@@ -143,10 +143,10 @@ fn requests_about_names() {
 #[test]
 fn requests_about_files() {
     let flags = (libc::O_WRONLY | libc::O_TRUNC).cast_unsigned();
-    let open = OpenFlags { write: true, truncate: true, kill_suid: true, ..OpenFlags::default() };
+    let open = OpenFlags { write: true, truncate: true, clear_suid: ClearSuid::ByStranger, ..OpenFlags::default() };
     let of_file = (libc::O_WRONLY | libc::O_APPEND | libc::O_DSYNC).cast_unsigned();
     let write = s().u64(77).u64(4096).u32(5).u32(0b101).u64(3).u32(of_file).u32(0).bytes(b"hello");
-    let write_flags = WriteFlags { write_back: true, kill_suid: true, append: true, sync: true };
+    let write_flags = WriteFlags { write_back: true, clear_suid: ClearSuid::ByStranger, append: true, sync: true };
     let data = Bytes::from_static(b"hello");
     let copy = s().u64(1).u64(10).u64(5).u64(2).u64(20).u64(u64::MAX).u64(0);
     let punch = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE).cast_unsigned();
@@ -231,10 +231,10 @@ fn setattr_changes_what_is_marked_as_valid() {
     let none = AttributeChanges::default();
     assert_eq!(changes(all, 0), none);
     assert_eq!(changes(all, valid::MODE), AttributeChanges { mode: Some(0o4755), ..none });
-    assert_eq!(changes(all, valid::UID), AttributeChanges { uid: Some(1), clear_suid: true, ..none });
-    assert_eq!(changes(all, valid::GID), AttributeChanges { gid: Some(2), clear_suid: true, ..none });
+    assert_eq!(changes(all, valid::UID), AttributeChanges { uid: Some(1), clear_suid: ClearSuid::ByStranger, ..none });
+    assert_eq!(changes(all, valid::GID), AttributeChanges { gid: Some(2), clear_suid: ClearSuid::ByStranger, ..none });
     assert_eq!(changes(all, valid::SIZE), AttributeChanges { size: Some(5), ..none });
-    let kill = AttributeChanges { size: Some(5), clear_suid: true, ..none };
+    let kill = AttributeChanges { size: Some(5), clear_suid: ClearSuid::ByStranger, ..none };
     assert_eq!(changes(all, valid::SIZE | valid::KILL_SUIDGID), kill);
     // A kernel that cannot say so: the caller is not root.
     assert_eq!(changes(InitFlags::FUSE_HANDLE_KILLPRIV, valid::SIZE), kill);
@@ -271,9 +271,11 @@ fn what_depends_on_the_agreement() {
         other => panic!("{other:?}"),
     }
     let write = || s().u64(1).u64(0).u32(0).u32(0).u64(0).u32(0).u32(0);
-    for (flags, kills) in [(InitFlags::empty(), true), (InitFlags::FUSE_HANDLE_KILLPRIV_V2, false)] {
+    for (flags, clears) in
+        [(InitFlags::empty(), ClearSuid::ByStranger), (InitFlags::FUSE_HANDLE_KILLPRIV_V2, ClearSuid::No)]
+    {
         match decoded_with(flags, opcode::WRITE, write()) {
-            Ok(Message::Request(Request::Write { flags, .. })) => assert_eq!(flags.kill_suid, kills),
+            Ok(Message::Request(Request::Write { flags, .. })) => assert_eq!(flags.clear_suid, clears),
             other => panic!("{other:?}"),
         }
     }

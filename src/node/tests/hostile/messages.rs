@@ -9,8 +9,8 @@ use crate::{
     limits,
     namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, Volume, XattrMode},
     types::{
-        AttributeChanges, BlockHash, Ino, LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex, Name,
-        Piece, Sequence, SessionId, TimeChange, Timestamp, UploadId, XattrName, message::ToLeader,
+        AttributeChanges, BlockHash, ClearSuid, Ino, LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex,
+        Name, Piece, Sequence, SessionId, TimeChange, Timestamp, UploadId, XattrName, message::ToLeader,
     },
     wire::strategies,
 };
@@ -227,7 +227,7 @@ fn content() -> BoxedStrategy<Operation> {
     let pieces = || prop_oneof![9 => vec(piece(), 0..4), 1 => vec(piece(), 250..258)];
     let uploads = || vec(any::<u64>().prop_map(UploadId), 0..3);
     let fence = || option::of((0..40_u64).prop_map(LogIndex));
-    let write = (ino(), pieces(), any::<bool>(), option::of(timestamp()), any::<bool>(), uploads(), fence());
+    let write = (ino(), pieces(), any::<bool>(), option::of(timestamp()), clear_suid(), uploads(), fence());
     let flush = (
         (ino(), (0..60_u64).prop_map(LogIndex), option::of(offset()), pieces(), prop_oneof![Just(0), offset()]),
         (option::of(timestamp()), option::of(timestamp()), changes(), uploads(), any::<bool>(), fence()),
@@ -314,10 +314,14 @@ fn claim() -> BoxedStrategy<LockClaim> {
         .boxed()
 }
 
+fn clear_suid() -> BoxedStrategy<ClearSuid> {
+    prop_oneof![2 => Just(ClearSuid::No), 1 => Just(ClearSuid::ByMember), 1 => Just(ClearSuid::ByStranger)].boxed()
+}
+
 fn changes() -> BoxedStrategy<AttributeChanges> {
     let time = || option::of(prop_oneof![Just(TimeChange::Now), timestamp().prop_map(TimeChange::To)]);
     let id = || option::of(any::<u32>());
-    (option::of(any::<u16>()), id(), id(), option::of(offset()), time(), time(), any::<bool>())
+    (option::of(any::<u16>()), id(), id(), option::of(offset()), time(), time(), clear_suid())
         .prop_map(|(mode, uid, gid, size, atime, mtime, clear_suid)| AttributeChanges {
             mode,
             uid,
