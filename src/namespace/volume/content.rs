@@ -277,7 +277,7 @@ mod tests {
         namespace::{
             Command, Entry, EntryHeader, NewNode, Operation, Volume, VolumeOptions, extent::Extents, inode::Body,
         },
-        types::{AttributeChanges, BlockHash, LogIndex, Name, Sequence, SessionId, Stamp, VolumeId},
+        types::{AttributeChanges, BlockHash, ClearSuid, LogIndex, Name, Sequence, SessionId, Stamp, VolumeId},
     };
 
     const BLOCK: BlockHash = BlockHash([7; 32]);
@@ -332,7 +332,7 @@ mod tests {
                 pieces,
                 append: false,
                 mtime: None,
-                clear_suid: false,
+                clear_suid: ClearSuid::No,
                 uploads,
                 fence: None,
             })

@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::*;
 use crate::{
     namespace::Inode,
-    types::{BlockHash, FileKind, Piece},
+    types::{BlockHash, ClearSuid, FileKind, Piece},
     wire::{
         proto,
         strategies::{self, Damage},
@@ -261,7 +261,7 @@ impl Scene {
         let pieces = (0..limits::PIECES_MAX as u64).map(piece).collect();
         let uploads = Vec::new();
         let write =
-            Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: false, uploads, fence: None };
+            Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: ClearSuid::No, uploads, fence: None };
         self.operate(slot, write);
     }
 
