@@ -260,8 +260,15 @@ impl Scene {
         };
         let pieces = (0..limits::PIECES_MAX as u64).map(piece).collect();
         let uploads = Vec::new();
-        let write =
-            Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: ClearSuid::No, uploads, fence: None };
+        let write = Operation::Write {
+            ino,
+            pieces,
+            append: false,
+            mtime: None,
+            clear_suid: ClearSuid::No,
+            uploads,
+            fence: None,
+        };
         self.operate(slot, write);
     }
 
