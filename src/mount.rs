@@ -33,6 +33,7 @@ pub mod request;
 mod runs;
 mod session;
 mod sizes;
+mod stores;
 mod tree;
 mod turns;
 mod upload;
@@ -146,7 +147,9 @@ pub struct Mount {
     deferred: BTreeMap<Ino, BTreeSet<Name>>,
     epochs: Epochs,
     /// Entries whose change of a file the kernel is told only when it has taken over an answer about that file.
-    held_back: BTreeMap<Ino, Vec<LogIndex>>,
+    held_back: BTreeMap<Ino, Vec<(LogIndex, Instant)>>,
+    /// Changes of times that wait for these tickets.
+    writing_back: BTreeMap<u64, u64>,
 
     /// Requests that came before the volume.
     early: Vec<(u64, Caller, Request)>,
@@ -224,6 +227,7 @@ impl Mount {
             deferred: BTreeMap::new(),
             epochs: Epochs::default(),
             held_back: BTreeMap::new(),
+            writing_back: BTreeMap::new(),
             early: Vec::new(),
             waiting: WaitingTable::default(),
             purposes: BTreeMap::new(),
@@ -497,7 +501,7 @@ impl Mount {
                 Timer::Epoch => self.send_late_epoch(now),
                 Timer::Reopening(ino) => self.reopening_is_over(ino),
                 Timer::Recall(ino) => self.recall_again(now, ino),
-                Timer::HeldBack(ino) => self.tell_held_back(ino),
+                Timer::HeldBack(ino) => self.tell_held_back(now, ino),
                 Timer::Turn(ino) => self.next_turn(now, ino),
             }
         }

@@ -50,6 +50,8 @@ pub struct Options {
     pub shares: u64,
     /// Chance that a process writes to its own part of a file and reads it back.
     pub stripes: u64,
+    /// Chance that a process gives a directory the mtime again that it had.
+    pub rewinds: u64,
     /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
     pub hides_pids: bool,
     /// Where it is little, who lags needs a snapshot, of several pieces.
@@ -83,6 +85,8 @@ pub enum Breach {
     Probe,
     /// Kernels are told to forget each file that they have just asked about, and go by what they believed before.
     Beliefs,
+    /// R2: kernels are not told of a directory again whose mtime went back while a listing was on its way.
+    Rewinding,
     /// R24: kernels are told of no pages.
     Pages,
     /// R1, R3: every reply may be kept for as long as any.
@@ -250,6 +254,7 @@ impl Options {
             maps: 0,
             shares: 0,
             stripes: 0,
+            rewinds: 0,
             hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
             sessions: SessionBounds::DEFAULT,
@@ -290,6 +295,8 @@ impl Options {
         options.shares = dice.roll(3).min(1) * (20 + dice.roll(150));
         let mut dice = Dice::new(seed ^ 0x7374_7269_7065);
         options.stripes = dice.roll(2).min(1) * (50 + dice.roll(200));
+        let mut dice = Dice::new(seed ^ 0x7265_7769_6e64);
+        options.rewinds = dice.roll(2).min(1) * (10 + dice.roll(60));
         options.threads = [1, 1, 2, 4][dice.index(4)];
         options
     }

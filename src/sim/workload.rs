@@ -44,6 +44,9 @@ pub(super) struct Workload {
     /// What is rolled for calls that write side by side, and how often they come.
     stripe_dice: Dice,
     stripes: u64,
+    /// What is rolled for calls that set a directory's time back, and how often they come.
+    rewind_dice: Dice,
+    rewinds: u64,
     /// Numbers that calls wrote under locks and that they were told are written.
     counted: BTreeMap<Path, BTreeSet<u64>>,
 }
@@ -65,6 +68,8 @@ impl Workload {
             shares: options.shares,
             stripe_dice: dice.clone().split().split().split(),
             stripes: options.stripes,
+            rewind_dice: dice.clone().split().split().split().split(),
+            rewinds: options.rewinds,
             counted: BTreeMap::new(),
             dice,
             directories: options.directories,
@@ -95,6 +100,10 @@ impl Workload {
     pub(super) fn next_call(&mut self, stripe: u64) -> Call {
         if self.stripes > 0 && self.stripe_dice.chance(self.stripes) {
             return self.stripe(stripe);
+        }
+        if self.rewinds > 0 && self.rewind_dice.chance(self.rewinds) {
+            let path = self.path();
+            return Call::Rewind { path, data: self.data() };
         }
         if self.counts > 0 && self.count_dice.chance(self.counts) {
             return self.count();

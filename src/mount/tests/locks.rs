@@ -4,8 +4,15 @@ use crate::{
     types::{ClearSuid, LockClaim, LockFamily, LockKind, LockRange, MountId},
 };
 
-const WRITE: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
+const WRITE: OpenFlags = OpenFlags {
+    read: false,
+    write: true,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    clear_suid: ClearSuid::No,
+};
 
 fn fcntl(fh: u64, owner: u64, kind: LockKind, first: u64, last: u64) -> LockClaim {
     LockClaim { family: LockFamily::Fcntl, owner, kind, range: LockRange { first, last }, pid: 100, fh }

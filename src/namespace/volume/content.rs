@@ -49,15 +49,16 @@ impl Draft {
         Ok(Reply::Written { offset, size: end })
     }
 
-    /// Part of setattr: shorter cuts, longer ends in a hole, the same changes nothing.
+    /// Part of setattr: shorter cuts, longer ends in a hole. The same size changes no byte, but the times: whoever asks for
+    /// it has rewritten the file.
     pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Result<(), Errno> {
         let old = self.file(ino)?;
         if size > limits::FILE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
+        self.cut(ino, size, u64::MAX);
+        self.content_changed(ino, size, None);
         if size != old {
-            self.cut(ino, size, u64::MAX);
-            self.content_changed(ino, size, None);
             self.tell_content(ino, size.min(old), u64::MAX);
         }
         Ok(())
