@@ -400,6 +400,9 @@ impl Mount {
             Request::Write { ino, fh, offset, data, flags } => {
                 self.write(now, unique, caller, (ino, fh), (offset, data), flags);
             }
+            Request::GetLock { ino, .. } if self.is_releasing_locks(ino) => {
+                self.set_aside(now, unique, caller, ino, request);
+            }
             Request::GetLock { ino, claim } => {
                 let lock = self.get_lock(ino, &claim);
                 self.respond(unique, Ok(lock));

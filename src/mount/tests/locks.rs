@@ -67,6 +67,31 @@ fn who_opens_a_file_that_has_locks_tells_its_close() {
     assert!(scene.open(0, ino, OpenFlags::default()).no_flush, "none is left");
 }
 
+/// The release is on its way to the log: what it gives back, and who gets that next, is asked for behind it.
+#[test]
+fn who_asks_what_is_locked_hears_nothing_of_what_was_closed_before() {
+    let (mut scene, ino, here, there) = opened();
+    let other = scene.open(0, ino, WRITE).fh;
+    let ask = |fh| Request::GetLock { ino, claim: fcntl(fh, fh, LockKind::Shared, 0, 99) };
+    for waits in [false, true] {
+        let fh = if waits { other } else { here };
+        scene.call(0, lock(ino, fcntl(fh, 5, LockKind::Exclusive, 0, 99), true)).expect("free");
+        let waiting = waits.then(|| scene.send(1, lock(ino, fcntl(there, 6, LockKind::Exclusive, 10, 19), true)));
+        scene.leader.delays = true;
+        let closed = scene.send(0, Request::Release { ino, fh });
+        assert_eq!(scene.answer(0, closed), Some(Ok(Response::Done)));
+        let asked = scene.send(0, ask(99));
+        assert_eq!(scene.answer(0, asked), None);
+        scene.leader.propose_delayed();
+        scene.settle();
+        let found = scene.answer(0, asked);
+        match waiting {
+            None => assert_eq!(found, Some(Ok(Response::Lock(None)))),
+            Some(_) => assert!(matches!(found, Some(Ok(Response::Lock(Some(found)))) if found.range.first == 10)),
+        }
+    }
+}
+
 #[test]
 fn who_waits_gets_the_lock_with_all_that_was_written_under_it() {
     let (mut scene, ino, here, there) = opened();
