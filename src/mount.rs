@@ -32,6 +32,7 @@ pub mod request;
 mod runs;
 mod session;
 mod sizes;
+mod stores;
 mod tree;
 mod turns;
 mod upload;
@@ -141,7 +142,9 @@ pub struct Mount {
     deferred: BTreeMap<Ino, BTreeSet<Name>>,
     epochs: Epochs,
     /// Entries whose change of a file the kernel is told only when it has taken over an answer about that file.
-    held_back: BTreeMap<Ino, Vec<LogIndex>>,
+    held_back: BTreeMap<Ino, Vec<(LogIndex, Instant)>>,
+    /// Changes of times that wait for these tickets.
+    writing_back: BTreeMap<u64, u64>,
 
     /// Requests that came before the volume.
     early: Vec<(u64, Caller, Request)>,
@@ -218,6 +221,7 @@ impl Mount {
             deferred: BTreeMap::new(),
             epochs: Epochs::default(),
             held_back: BTreeMap::new(),
+            writing_back: BTreeMap::new(),
             early: Vec::new(),
             waiting: WaitingTable::default(),
             purposes: BTreeMap::new(),
@@ -390,6 +394,9 @@ impl Mount {
             Request::Write { ino, fh, offset, data, flags } => {
                 self.write(now, unique, caller, (ino, fh), (offset, data), flags);
             }
+            Request::GetLock { ino, .. } if self.is_releasing_locks(ino) => {
+                self.set_aside(now, unique, caller, ino, request);
+            }
             Request::GetLock { ino, claim } => {
                 let lock = self.get_lock(ino, &claim);
                 self.respond(unique, Ok(lock));
@@ -491,7 +498,7 @@ impl Mount {
                 Timer::Age(ino) => self.come_of_age(now, ino),
                 Timer::Epoch => self.send_late_epoch(now),
                 Timer::Recall(ino) => self.recall_again(now, ino),
-                Timer::HeldBack(ino) => self.tell_held_back(ino),
+                Timer::HeldBack(ino) => self.tell_held_back(now, ino),
                 Timer::Turn(ino) => self.next_turn(now, ino),
             }
         }

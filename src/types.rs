@@ -11,6 +11,7 @@ pub mod name;
 pub mod principal;
 pub mod time;
 
+pub(crate) use attributes::mtime_behind;
 pub use attributes::{AttributeChanges, Attributes, ClearSuid, FileKind, TimeChange};
 pub use block::{BlockHash, Piece};
 pub use errno::Errno;

@@ -122,6 +122,7 @@ fn of_old(seed: u64) -> Options {
         shares: 0,
         stripes: 0,
         pins: 0,
+        rewinds: 0,
         threads: 1,
         hides_pids: false,
         retention,
@@ -168,7 +169,8 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
 /// A seed without what other tests are about: few sessions, strangers, shared memory, stripes, several threads.
 fn among_friends(seed: u64) -> Options {
     let sessions = SessionBounds::DEFAULT;
-    let mut options = Options { sessions, shares: 0, strangers: 0, threads: 1, stripes: 0, ..Options::from_seed(seed) };
+    let from_seed = Options::from_seed(seed);
+    let mut options = Options { sessions, shares: 0, strangers: 0, threads: 1, stripes: 0, rewinds: 0, ..from_seed };
     options.faults.retain(|fault| !matches!(fault, Fault::SetClock | Fault::Restore | Fault::Twin));
     options
 }
@@ -618,6 +620,39 @@ fn a_read_between_a_writers_copy_and_its_write_is_seen() {
         let _ = sim::run(seed, one(seed), None);
     }
     is_seen_under(Breach::Refills, &["own write"], one);
+}
+
+/// One mount makes files and gives their directory the time again that it had, the other one lists it.
+fn directories_with_old_times(seed: u64) -> Options {
+    Options {
+        nodes: 1,
+        mounts: 2,
+        lookers: 1,
+        processes: 3,
+        names: 300,
+        directories: 1,
+        rewinds: 900,
+        counts: 0,
+        maps: 0,
+        large: 0,
+        forget: 0,
+        delay: (20, 60),
+        sync: (10, 50),
+        think: (200, 3000),
+        chaos: Duration::from_millis(1500),
+        faults: Vec::new(),
+        ..among_friends(seed)
+    }
+}
+
+/// A READDIR's answer filled a listing that the kernel had been told to forget; when the directory had the mtime again with
+/// which the listing was begun, the kernel showed it.
+#[test]
+fn listings_from_before_a_time_that_comes_again_are_seen() {
+    for seed in 0..5 {
+        let _ = sim::run(seed, directories_with_old_times(seed), None);
+    }
+    is_seen_under(Breach::Rewinding, &["stale read", "a mount went back"], directories_with_old_times);
 }
 
 #[test]

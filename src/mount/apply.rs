@@ -96,6 +96,7 @@ impl Mount {
     pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
         self.invalidations.notified(ticket);
         self.stored_last_byte(ticket);
+        self.written_back(now, ticket);
         if let Some(ino) = self.refills.notified(ticket) {
             self.resume_parked(now, ino);
         }
@@ -277,6 +278,7 @@ impl Mount {
                     locking.lost.push((*ino, handles.clone()));
                 }
                 Change::Attributes { .. }
+                | Change::Rewound { .. }
                 | Change::Delegated { .. }
                 | Change::LockGranted { .. }
                 | Change::LocksLost { .. } => {}
@@ -323,7 +325,9 @@ impl Mount {
                 Change::Attributes { ino } | Change::Content { ino, .. } | Change::Orphaned { ino } => {
                     inodes.insert(*ino);
                 }
-                Change::Freed { .. }
+                // No listing is on its way: the kernel has kept the directory locked since before the request.
+                Change::Rewound { .. }
+                | Change::Freed { .. }
                 | Change::Delegated { .. }
                 | Change::LockGranted { .. }
                 | Change::LocksLost { .. } => {}
@@ -416,6 +420,7 @@ impl Mount {
                 Change::Content { ino, .. } | Change::Delegated { ino, now: Some(_), .. } => {
                     self.gather_inode(now, *ino, index, true, gathering);
                 }
+                Change::Rewound { ino } => self.directory_rewound(now, index, *ino),
                 Change::Delegated { now: None, .. } | Change::LockGranted { .. } | Change::LocksLost { .. } => {}
                 Change::Attributes { ino } | Change::Orphaned { ino } | Change::Freed { ino } => {
                     self.gather_inode(now, *ino, index, false, gathering);
@@ -467,22 +472,39 @@ impl Mount {
         }
     }
 
-    /// The kernel is told of the change when it has taken over what it was told last.
-    fn hold_back(&mut self, ino: Ino, index: LogIndex, until: Instant) {
-        self.invalidations.require(index);
-        let entries = self.held_back.entry(ino).or_default();
-        entries.push(index);
-        if entries.len() == 1 {
-            self.invalidations.fence_inode(ino);
-            self.timers.insert((until, Timer::HeldBack(ino)));
+    /// A kernel puts entries that are on their way into its listing also after it was told to forget that, and goes by the
+    /// mtime that the directory had when it asked (`fuse_readdir_cached`, fs/fuse/readdir.c). If that may come again, it is
+    /// told once more, behind them.
+    fn directory_rewound(&mut self, now: Instant, index: LogIndex, ino: Ino) {
+        if let Some(until) = self.lookups.listed_until(ino, now) {
+            self.hold_back(ino, index, until);
         }
     }
 
-    pub(super) fn tell_held_back(&mut self, ino: Ino) {
-        let Some(entries) = self.held_back.remove(&ino) else { return };
-        self.issue_pages(ino, vec![(0, u64::MAX)], entries.clone());
-        self.invalidations.unfence_inode(ino);
-        for index in entries {
+    /// The kernel is told of the change when it has taken over what it was told last, and in the order of the changes.
+    fn hold_back(&mut self, ino: Ino, index: LogIndex, until: Instant) {
+        self.invalidations.require(index);
+        let entries = self.held_back.entry(ino).or_default();
+        let last = entries.last().map(|(_, until)| *until);
+        if last.is_none() {
+            self.invalidations.fence_inode(ino);
+        }
+        let until = last.map_or(until, |last| last.max(until));
+        entries.push((index, until));
+        self.timers.insert((until, Timer::HeldBack(ino)));
+    }
+
+    pub(super) fn tell_held_back(&mut self, now: Instant, ino: Ino) {
+        let Some(entries) = self.held_back.get_mut(&ino) else { return };
+        let due = entries.iter().take_while(|(_, until)| *until <= now).count();
+        let due: Vec<LogIndex> = entries.drain(..due).map(|(index, _)| index).collect();
+        let is_last = entries.is_empty();
+        self.issue_pages(ino, vec![(0, u64::MAX)], due.clone());
+        if is_last {
+            self.held_back.remove(&ino);
+            self.invalidations.unfence_inode(ino);
+        }
+        for index in due {
             self.invalidations.release(index);
         }
     }
@@ -503,10 +525,14 @@ impl Mount {
             }
             let is_directory = old.or(new).is_some_and(|inode| inode.kind == FileKind::Directory);
             let is_rewritten = old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version);
+            let is_rewound = is_directory && old.zip(new).is_some_and(|(old, new)| new.mtime < old.mtime);
             changed.insert(ino);
             self.inode_changed(now, ino, index);
             if is_directory {
                 gathering.directories.insert(ino);
+                if is_rewound {
+                    self.directory_rewound(now, index, ino);
+                }
                 names.extend(names_that_differ(ino, before, self.volume()));
             } else {
                 gathering.inodes.insert(ino);
@@ -576,7 +602,7 @@ fn spanned(mut ranges: Ranges) -> Ranges {
 }
 
 /// What of the ranges lies outside the locked ones, and what inside. Both are in order.
-fn part(ranges: &[(u64, u64)], locked: &[(u64, u64)]) -> (Ranges, Ranges) {
+pub(super) fn part(ranges: &[(u64, u64)], locked: &[(u64, u64)]) -> (Ranges, Ranges) {
     let (mut free, mut inside) = (Ranges::new(), Ranges::new());
     for (begin, end) in ranges {
         let mut at = *begin;

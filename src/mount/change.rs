@@ -93,6 +93,9 @@ impl Mount {
             Request::Removexattr { ino, name } => {
                 self.change_inode(now, unique, plain(), ino, Operation::RemoveXattr { ino, name });
             }
+            Request::Setattr { ino, changes } if self.may_be_undone(ino, &changes) => {
+                self.set_behind_stores(now, unique, caller, ino, changes);
+            }
             Request::Setattr { ino, changes } => self.setattr(now, unique, caller, ino, changes),
             Request::Allocate { ino, mode, offset, length, .. } => {
                 self.wait(now, unique, plain());
@@ -273,7 +276,14 @@ impl Mount {
         }
     }
 
-    fn setattr(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, mut changes: AttributeChanges) {
+    pub(super) fn setattr(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        caller: Caller,
+        ino: Ino,
+        mut changes: AttributeChanges,
+    ) {
         if self.config.squash.is_some() {
             (changes.uid, changes.gid) = (None, None);
         }

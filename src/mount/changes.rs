@@ -38,9 +38,7 @@ impl Changes {
         }
         // Also where it was cut: what it was cut from may only have been written here.
         self.size_min = size;
-        if size != shown {
-            self.wrote(times, ClearSuid::No);
-        }
+        self.wrote(times, ClearSuid::No);
     }
 
     /// Attributes were set, but no size; `now` by cluster time, `at` when it counts as changed.
@@ -54,7 +52,7 @@ impl Changes {
         self.set.gid = changes.gid.or(self.set.gid);
         self.set.atime = changes.atime.map(given).or(self.set.atime);
         match changes.mtime {
-            // With a new size it is the kernel's word for "content changed", which has moved mtime already.
+            // With a size it is the kernel's word for "content changed", which has moved mtime already.
             Some(TimeChange::Now) if changes.size.is_some() => {}
             Some(mtime) => self.set.mtime = Some(given(mtime)),
             None => {}
@@ -74,7 +72,9 @@ impl Changes {
         attributes.uid = self.set.uid.unwrap_or(attributes.uid);
         attributes.gid = self.set.gid.unwrap_or(attributes.gid);
         if let Some(at) = self.written_at {
-            attributes.mtime = attributes.mtime.max(at);
+            // As in `mtime_behind`, from which `at` comes.
+            let is_set_ahead = attributes.mtime > attributes.ctime;
+            attributes.mtime = if is_set_ahead { at } else { attributes.mtime.max(at) };
         }
         if let Some(at) = self.changed_at {
             attributes.ctime = attributes.ctime.max(at);

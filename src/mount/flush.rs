@@ -65,6 +65,12 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// It gives locks back.
+    pub(crate) const fn releases_locks(&self) -> bool {
+        use Operation::{CancelLock, ReleaseLocks, Unlock};
+        matches!(self.operation, Unlock { .. } | ReleaseLocks { .. } | CancelLock { .. })
+    }
+
     /// Its bytes inside `from..to`, in order, each with its place in the file.
     pub(crate) fn runs_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Bytes)> + '_ {
         let first = self.runs.partition_point(|(offset, bytes)| offset + bytes.len() as u64 <= from);
@@ -356,7 +362,7 @@ impl Mount {
         self.flushing_bytes -= std::mem::take(&mut job.run_bytes);
         job.runs = Vec::new();
         job.changes = Changes::default();
-        let inodes = job.inodes.clone();
+        let (inodes, releases_locks) = (job.inodes.clone(), job.releases_locks());
         for (hash, bytes) in std::mem::take(&mut job.blocks) {
             // What was written is soon read, but one large file is not to drive out everything else.
             if bytes.len() <= self.content.capacity() / 8 {
@@ -372,6 +378,9 @@ impl Mount {
             self.propose_next(now, ino);
             if matches!(self.right(ino), Right::Held(_)) {
                 self.retry_writers(now, ino);
+            }
+            if releases_locks {
+                self.resume_parked(now, ino);
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::Opens;
+use super::{OpenFlags, Opens};
 use crate::types::{Errno, Ino};
 
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ struct Handle {
     lost_lock: bool,
     /// Opened for writing.
     writes: bool,
+    /// Opened for reading and writing, as a mapping that is written to asks for and keeps.
+    maps: bool,
     /// What became of bytes of the file, and was not told through this handle yet.
     error: Option<Errno>,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Handles {
     changed: Vec<Ino>,
     /// Those of them that were opened for writing.
     writers: BTreeMap<Ino, u32>,
+    /// Those of them that may be mapped.
+    mappers: BTreeMap<Ino, u32>,
     /// Files that may be open without our knowing, and what is to be told to the first who asks of each.
     unseen: Option<BTreeMap<Ino, Option<Errno>>>,
 }
@@ -44,6 +48,7 @@ impl Handles {
             counts: BTreeMap::new(),
             changed: Vec::new(),
             writers: BTreeMap::new(),
+            mappers: BTreeMap::new(),
             unseen: (opens == Opens::Untracked).then(BTreeMap::new),
         }
     }
@@ -71,15 +76,17 @@ impl Handles {
         self.changed.push(ino);
         if self.counts.remove(&ino).is_some() {
             self.writers.remove(&ino);
+            self.mappers.remove(&ino);
             self.open.retain(|_, handle| handle.ino != ino);
         }
         true
     }
 
     /// A number never given before.
-    pub(crate) fn open(&mut self, ino: Ino, is_direct: bool, writes: bool) -> u64 {
+    pub(crate) fn open(&mut self, ino: Ino, flags: OpenFlags) -> u64 {
         self.last += 1;
-        self.open.insert(self.last, Handle { ino, is_direct, writes, lost_lock: false, error: None });
+        let (is_direct, writes, maps) = (flags.append, flags.write, flags.read && flags.write);
+        self.open.insert(self.last, Handle { ino, is_direct, writes, maps, lost_lock: false, error: None });
         let count = self.counts.entry(ino).or_insert(0);
         if *count == 0 {
             self.changed.push(ino);
@@ -88,15 +95,21 @@ impl Handles {
         if writes {
             *self.writers.entry(ino).or_insert(0) += 1;
         }
+        if maps {
+            *self.mappers.entry(ino).or_insert(0) += 1;
+        }
         self.last
     }
 
     /// The inode. An unknown number is nothing.
     pub(crate) fn release(&mut self, fh: u64) -> Option<Ino> {
-        let Handle { ino, writes, .. } = self.open.remove(&fh)?;
+        let Handle { ino, writes, maps, .. } = self.open.remove(&fh)?;
         lower(&mut self.counts, ino);
         if writes {
             lower(&mut self.writers, ino);
+        }
+        if maps {
+            lower(&mut self.mappers, ino);
         }
         if !self.counts.contains_key(&ino) {
             self.changed.push(ino);
@@ -145,6 +158,11 @@ impl Handles {
         self.writers.get(&ino).copied().unwrap_or(0)
     }
 
+    /// Whether a process may have mapped the inode and write to it by memory.
+    pub(crate) fn may_be_mapped(&self, ino: Ino) -> bool {
+        self.mappers.contains_key(&ino) || self.unseen.as_ref().is_some_and(|unseen| unseen.contains_key(&ino))
+    }
+
     pub(crate) fn is_open(&self, ino: Ino) -> bool {
         self.counts.contains_key(&ino) || self.unseen.as_ref().is_some_and(|unseen| unseen.contains_key(&ino))
     }
@@ -171,11 +189,39 @@ fn lower(counts: &mut BTreeMap<Ino, u32>, ino: Ino) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::ClearSuid;
+
+    const READER: OpenFlags = OpenFlags {
+        read: true,
+        write: false,
+        append: false,
+        truncate: false,
+        exclusive: false,
+        sync: false,
+        clear_suid: ClearSuid::No,
+    };
+    const WRITER: OpenFlags = OpenFlags { read: false, write: true, ..READER };
+    const APPENDER: OpenFlags = OpenFlags { append: true, ..WRITER };
+
+    #[test]
+    fn a_file_may_be_mapped_while_it_is_open_for_reading_and_writing() {
+        let mut handles = Handles::new(Opens::Tracked);
+        handles.open(Ino(3), READER);
+        handles.open(Ino(3), WRITER);
+        assert!(!handles.may_be_mapped(Ino(3)));
+        let both = handles.open(Ino(3), OpenFlags { read: true, ..WRITER });
+        assert!(handles.may_be_mapped(Ino(3)));
+        handles.release(both);
+        assert!(!handles.may_be_mapped(Ino(3)));
+        let mut untracked = Handles::new(Opens::Untracked);
+        untracked.file_known(Ino(3));
+        assert!(untracked.may_be_mapped(Ino(3)), "nobody tells");
+    }
 
     #[test]
     fn handles_are_counted_by_inode_and_those_that_write_apart() {
         let mut handles = Handles::new(Opens::Tracked);
-        let (first, second) = (handles.open(Ino(3), false, false), handles.open(Ino(3), true, true));
+        let (first, second) = (handles.open(Ino(3), READER), handles.open(Ino(3), APPENDER));
         assert_ne!(first, second);
         assert!(!handles.is_direct(first) && handles.is_direct(second) && !handles.is_direct(99));
         assert_eq!(handles.release(first), Some(Ino(3)));
@@ -190,10 +236,10 @@ mod tests {
     #[test]
     fn what_is_lost_is_told_once_through_each_handle_that_was_open() {
         let mut handles = Handles::new(Opens::Tracked);
-        let (first, second) = (handles.open(Ino(3), false, true), handles.open(Ino(3), false, true));
-        let other = handles.open(Ino(4), false, true);
+        let (first, second) = (handles.open(Ino(3), WRITER), handles.open(Ino(3), WRITER));
+        let other = handles.open(Ino(4), WRITER);
         handles.fail(Ino(3), Errno::EIO);
-        let later = handles.open(Ino(3), false, true);
+        let later = handles.open(Ino(3), WRITER);
         for fh in [first, second] {
             assert_eq!(handles.take_error(Ino(3), fh), Some(Errno::EIO));
             assert_eq!(handles.take_error(Ino(3), fh), None);
@@ -211,12 +257,12 @@ mod tests {
         let mut handles = Handles::new(Opens::Untracked);
         handles.file_known(Ino(3));
         assert!(handles.is_open(Ino(3)) && !handles.is_open(Ino(4)));
-        let created = handles.open(Ino(4), false, true);
+        let created = handles.open(Ino(4), WRITER);
         handles.file_known(Ino(4));
         assert_eq!((handles.inodes(), handles.take_changed()), (vec![Ino(4), Ino(3)], vec![Ino(3), Ino(4), Ino(4)]));
         assert_eq!(handles.release(created), Some(Ino(4)));
         assert!(handles.is_open(Ino(4)), "it may have been opened since");
-        handles.open(Ino(4), false, true);
+        handles.open(Ino(4), WRITER);
         assert!(handles.file_forgotten(Ino(4)) && !handles.file_forgotten(Ino(4)));
         assert!(!handles.is_open(Ino(4)) && handles.writers(Ino(4)) == 0 && handles.len() == 0);
         assert!(!Handles::new(Opens::Tracked).file_forgotten(Ino(3)));

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Caller, Mount, Output, Purpose, Response, Timer,
-    flush::Overlay,
+    flush::{Job, Overlay},
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -26,6 +26,13 @@ impl Mount {
             let pid = if held.session == session { held.claim.pid } else { 0 };
             LockClaim { pid, ..held.claim }
         }))
+    }
+
+    /// Whether locks of the file are being given back. Who asks what is locked is answered behind that: close(2) does not
+    /// wait for it, and local file systems have no lock of a file that was closed.
+    pub(super) fn is_releasing_locks(&self, ino: Ino) -> bool {
+        let queue = self.files.get(&ino).into_iter().flat_map(|file| &file.queue);
+        queue.filter_map(|id| self.jobs.get(id)).any(Job::releases_locks)
     }
 
     pub(super) fn set_lock(

@@ -26,6 +26,8 @@ struct Known {
     changed_by: LogIndex,
     /// Attributes that may be kept were given last at this time, and lately to this thread alone.
     given: Option<(Instant, Option<u32>)>,
+    /// Entries of the directory were given last.
+    listed: Option<Instant>,
 }
 
 /// What the kernel believes of the inode: how long a file is, and who may use it. It asks before it reads or lets a
@@ -52,6 +54,7 @@ impl Known {
             belief,
             changed_by: LogIndex(0),
             given: None,
+            listed: None,
         }
     }
 }
@@ -145,6 +148,19 @@ impl Lookups {
     pub(crate) fn is_on_its_way(&self, ino: Ino, now: Instant, thread: u32) -> bool {
         let given = self.known.get(&ino).and_then(|known| known.given);
         given.is_some_and(|(at, to)| now < at.after(TAKEN_OVER) && (thread == 0 || to != Some(thread)))
+    }
+
+    /// The kernel was given entries of the directory.
+    pub(crate) fn gave_entries(&mut self, ino: Ino, now: Instant) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.listed = Some(now);
+        }
+    }
+
+    /// Until when entries that the kernel was given may be on their way into the listing that it keeps.
+    pub(crate) fn listed_until(&self, ino: Ino, now: Instant) -> Option<Instant> {
+        let until = self.known.get(&ino)?.listed?.after(TAKEN_OVER);
+        (now < until).then_some(until)
     }
 
     /// Whether the kernel may answer anything about the inode by itself.

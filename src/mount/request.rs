@@ -21,6 +21,8 @@ pub struct Caller {
 /// Flags of open(2) that matter to us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OpenFlags {
+    /// With `write`: the file may be mapped and written to by memory.
+    pub read: bool,
     pub write: bool,
     pub append: bool,
     /// O_TRUNC that the kernel left to us (FUSE_ATOMIC_O_TRUNC).

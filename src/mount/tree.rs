@@ -195,7 +195,7 @@ impl Mount {
         }
     }
 
-    fn readdir(&self, ino: Ino, offset: u64, length: u32) -> Result<Response, Errno> {
+    fn readdir(&mut self, ino: Ino, offset: u64, length: u32) -> Result<Response, Errno> {
         let volume = self.volume();
         let inode = volume.inode(ino).ok_or(Errno::ENOENT)?;
         if inode.kind != FileKind::Directory {
@@ -214,6 +214,7 @@ impl Mount {
             room = left;
             listed.push(DirectoryEntry { ino, cookie, kind, name });
         }
+        self.lookups.gave_entries(ino, self.now);
         Ok(Response::Directory(listed))
     }
 

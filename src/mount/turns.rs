@@ -72,7 +72,7 @@ impl Turns {
 impl Mount {
     /// A new handle. It is opened in this mount's turn if there are turns.
     pub(super) fn open_handle(&mut self, ino: Ino, flags: OpenFlags) -> u64 {
-        let fh = self.handles.open(ino, flags.append, flags.write);
+        let fh = self.handles.open(ino, flags);
         if self.volume().is_companion(ino, Companion::Log) {
             self.turns.logs.insert(fh);
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     limits,
     namespace::Operation,
-    types::{AttributeChanges, BlockHash, Errno, FileKind, Ino, Instant, Piece, Timestamp},
+    types::{AttributeChanges, BlockHash, Errno, FileKind, Ino, Instant, Piece, Timestamp, mtime_behind},
 };
 
 /// Dirty bytes of one file that are sent on their way without waiting for close or age.
@@ -231,14 +231,15 @@ impl Mount {
         }
     }
 
-    /// Cluster time of a change made here, for mtime and ctime each: later than what the file shows, and than what the
+    /// Cluster time of a change made here, for mtime and ctime each: behind what the file shows, and behind what the
     /// replica has, so that apply keeps it (DESIGN P9).
     pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> (Timestamp, Timestamp) {
         let clock = Timestamp::from(self.client.cluster_time(now).unwrap_or(self.volume().last_stamp()));
         let known = [self.attributes(ino), self.volume().attributes(ino)];
-        known.iter().flatten().fold((clock, clock), |(mtime, ctime), shown| {
-            (mtime.max(shown.mtime.next()), ctime.max(shown.ctime.next()))
-        })
+        let (mtime, ctime) = known.iter().flatten().fold((clock, clock), |(mtime, ctime), shown| {
+            (mtime_behind(shown.mtime, shown.ctime, mtime), ctime.max(shown.ctime.next()))
+        });
+        (mtime, ctime.max(mtime))
     }
 
     /// One operation, answered when it is complete. Where an append lands, apply says (PROTOCOL R13).

@@ -73,8 +73,10 @@ pub(super) struct Inode {
     locked: BTreeMap<u64, u64>,
     /// Names and where they lead, with the directory's mtime they were read at.
     pub(super) listing: Option<(Vec<(Bytes, Ino)>, crate::types::Timestamp)>,
-    /// Moves on when the listing is dropped: what is being read then is not kept.
+    /// Moves on when the kernel itself changes the directory: what is being read then is not kept (`inode_inc_iversion`).
     pub(super) listing_version: u64,
+    /// Moves on when the listing's pages are dropped: only what has been put into them is gone (`fuse_add_dirent_to_cache`).
+    pub(super) listing_drops: u64,
     pub(super) opens: u64,
     /// How often what was written to a mapping did not get back to the file (lib/errseq.c).
     pub(super) write_errors: u64,

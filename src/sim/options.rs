@@ -52,6 +52,8 @@ pub struct Options {
     pub stripes: u64,
     /// Chance that a process holds a file by a descriptor that its mount is not told of.
     pub pins: u64,
+    /// Chance that a process gives a directory the mtime again that it had.
+    pub rewinds: u64,
     /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
     pub hides_pids: bool,
     /// Where it is little, who lags needs a snapshot, of several pieces.
@@ -85,6 +87,8 @@ pub enum Breach {
     Probe,
     /// Kernels are told to forget each file that they have just asked about, and go by what they believed before.
     Beliefs,
+    /// R2: kernels are not told of a directory again whose mtime went back while a listing was on its way.
+    Rewinding,
     /// R24: kernels are told of no pages.
     Pages,
     /// R1, R3: every reply may be kept for as long as any.
@@ -253,6 +257,7 @@ impl Options {
             shares: 0,
             stripes: 0,
             pins: 0,
+            rewinds: 0,
             hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
             sessions: SessionBounds::DEFAULT,
@@ -294,6 +299,8 @@ impl Options {
         let mut dice = Dice::new(seed ^ 0x7374_7269_7065);
         options.stripes = dice.roll(2).min(1) * (50 + dice.roll(200));
         options.threads = [1, 1, 2, 4][dice.index(4)];
+        let mut dice = Dice::new(seed ^ 0x7265_7769_6e64);
+        options.rewinds = dice.roll(2).min(1) * (10 + dice.roll(60));
         let mut dice = Dice::new(seed ^ 0x7069_6e73);
         options.pins = dice.roll(2).min(1) * (20 + dice.roll(100));
         options

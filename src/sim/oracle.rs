@@ -243,6 +243,7 @@ impl Oracle {
                 match change {
                     Change::Name { parent, before, now, .. } => vec![Some(*parent), *before, *now],
                     Change::Attributes { ino }
+                    | Change::Rewound { ino }
                     | Change::Content { ino, .. }
                     | Change::Orphaned { ino }
                     | Change::Freed { ino }
@@ -669,6 +670,11 @@ impl Oracle {
     /// Nobody holds a lock, or waits for one.
     pub(super) fn is_unlocked(&self) -> bool {
         self.volume().is_none_or(|volume| volume.locks().sessions().next().is_none())
+    }
+
+    pub(super) fn is_directory(&self, ino: Ino) -> bool {
+        let inode = self.volume().and_then(|volume| volume.inode(ino));
+        inode.is_some_and(|inode| inode.kind == FileKind::Directory)
     }
 
     /// The last entry of the volume.

@@ -4,6 +4,7 @@
 //! it learned so far stands in its journal, so that the steps before are not taken twice.
 
 mod counting;
+mod listing;
 mod mapping;
 mod stripes;
 
@@ -71,6 +72,11 @@ pub(super) enum Call {
     Chmod {
         path: Path,
         mode: u16,
+    },
+    /// stat of the directory, `Create`, and utimes that gives the directory its mtime again, as programs do that copy trees.
+    Rewind {
+        path: Path,
+        data: Bytes,
     },
     Unlink {
         path: Path,
@@ -248,6 +254,7 @@ impl Step<'_> {
             Call::Stat { path } => self.stat(path),
             Call::Read { path } => self.read(path),
             Call::Create { path, data } => self.create(path, data),
+            Call::Rewind { path, data } => self.rewind(path, data),
             Call::Overwrite { path, offset, data } => self.overwrite(path, *offset, data),
             Call::Append { path, data } => self.append(path, data),
             Call::Pin { path, pause } => self.pin(path, *pause),
@@ -754,66 +761,6 @@ impl Step<'_> {
             self.see_name(from_parent, &from.name, None);
         }
         Ok(refusal.map_or(Ok(()), Err))
-    }
-
-    fn list(&mut self, name: &Name) -> Answer<()> {
-        let ino = try_call!(self.directory(name));
-        let asks = self.note(|kernel| Some(Note::Number(u64::from(!kernel.no_opendir))))?;
-        let mut keeps = true;
-        if matches!(asks, Note::Number(1)) {
-            match self.request(|_| (Request::Opendir { ino }, Context::Plain))? {
-                Ok(Response::Opened(opened)) => keeps = opened.cache_dir,
-                Ok(_) => keeps = false,
-                Err(Errno::ENOSYS) => {
-                    self.note(|kernel| {
-                        kernel.no_opendir = true;
-                        Some(Note::Done)
-                    })?;
-                }
-                Err(errno) => return Ok(Err(errno)),
-            }
-        }
-        let attributes = try_call!(self.attributes(ino));
-        self.lock(ino, Hold::Shared)?;
-        let kept = self.note(|kernel| {
-            let listing = kernel.inode(ino).listing.as_ref().filter(|(_, mtime)| *mtime == attributes.mtime);
-            Some(Note::Listing(listing.map(|(entries, _)| entries.clone())))
-        })?;
-        let entries = match kept {
-            Note::Listing(Some(entries)) => entries,
-            _ => try_call!(self.read_directory(ino, keeps.then_some(attributes.mtime))),
-        };
-        self.unlock(ino)?;
-        self.running.sights.push(Sight::Listing { directory: ino, entries });
-        Ok(Ok(()))
-    }
-
-    fn read_directory(&mut self, ino: Ino, keep: Option<crate::types::Timestamp>) -> Answer<Vec<(Bytes, Ino)>> {
-        let version = self.note(|kernel| Some(Note::Number(kernel.inode(ino).listing_version)))?;
-        let (mut entries, mut offset) = (Vec::new(), 0);
-        loop {
-            let answer = self.request(|_| (Request::Readdir { ino, offset, length: 4096 }, Context::Plain))?;
-            let read = match answer {
-                Ok(Response::Directory(read)) => read,
-                Ok(_) => return Ok(Err(Errno::EIO)),
-                Err(errno) => return Ok(Err(errno)),
-            };
-            let Some(last) = read.last() else { break };
-            offset = last.cookie;
-            entries.extend(read.into_iter().map(|entry| (entry.name, entry.ino)));
-        }
-        entries.retain(|(name, _)| !matches!(name.as_ref(), b"." | b".."));
-        let listing = entries.clone();
-        self.note(|kernel| {
-            let inode = kernel.inode(ino);
-            if let (Some(mtime), Note::Number(version)) = (keep, version)
-                && inode.listing_version == version
-            {
-                inode.listing = Some((listing, mtime));
-            }
-            Some(Note::Done)
-        })?;
-        Ok(Ok(entries))
     }
 }
 

@@ -47,6 +47,9 @@ pub(super) struct Workload {
     /// What is rolled for calls that hold files without opening them, and how often they come.
     pin_dice: Dice,
     pins: u64,
+    /// What is rolled for calls that set a directory's time back, and how often they come.
+    rewind_dice: Dice,
+    rewinds: u64,
     /// Numbers that calls wrote under locks and that they were told are written.
     counted: BTreeMap<Path, BTreeSet<u64>>,
 }
@@ -70,6 +73,8 @@ impl Workload {
             stripes: options.stripes,
             pin_dice: dice.clone().split().split().split().split(),
             pins: options.pins,
+            rewind_dice: dice.clone().split().split().split().split(),
+            rewinds: options.rewinds,
             counted: BTreeMap::new(),
             dice,
             directories: options.directories,
@@ -103,6 +108,10 @@ impl Workload {
         }
         if self.pins > 0 && self.pin_dice.chance(self.pins) {
             return self.pin();
+        }
+        if self.rewinds > 0 && self.rewind_dice.chance(self.rewinds) {
+            let path = self.path();
+            return Call::Rewind { path, data: self.data() };
         }
         if self.counts > 0 && self.count_dice.chance(self.counts) {
             return self.count();

@@ -37,6 +37,13 @@ pub struct Attributes {
     pub ctime: Timestamp,
 }
 
+/// mtime behind a change of content that was made `at`, of a file or directory with these times: always another one. One
+/// that the cluster has stamped never runs backwards; but one that somebody has set ahead of the present ends with the
+/// change, as on local file systems. Such a one is later than ctime, which nobody sets.
+pub(crate) fn mtime_behind(mtime: Timestamp, ctime: Timestamp, at: Timestamp) -> Timestamp {
+    if mtime > ctime && at != mtime { at } else { at.max(mtime.next()) }
+}
+
 /// A time that setattr sets: to the time of the entry, or to what the caller gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum TimeChange {

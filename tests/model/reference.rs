@@ -46,7 +46,7 @@ pub(crate) struct Model {
     pub(crate) holders: BTreeMap<Ino, (SessionId, LogIndex)>,
     now: Timestamp,
     /// Times of change before the operation under way: all of its changes count as one.
-    ctimes: BTreeMap<Ino, Timestamp>,
+    times: BTreeMap<Ino, (Timestamp, Timestamp)>,
 }
 
 type Outcome = Result<Reply, Errno>;
@@ -54,7 +54,7 @@ type Outcome = Result<Reply, Errno>;
 impl Model {
     pub(crate) fn new(owner: (u32, u32), mode: u16, quotas: (Option<u64>, Option<u64>), now: Timestamp) -> Self {
         let mut model =
-            Self { nodes: BTreeMap::new(), next: 2, quotas, holders: BTreeMap::new(), now, ctimes: BTreeMap::new() };
+            Self { nodes: BTreeMap::new(), next: 2, quotas, holders: BTreeMap::new(), now, times: BTreeMap::new() };
         let root = Node { nlink: 2, ..model.blank(FileKind::Directory, mode, owner) };
         model.nodes.insert(Ino::ROOT, Node { parent: Ino::ROOT, ..root });
         model
@@ -87,7 +87,7 @@ impl Model {
     ) -> Outcome {
         let before = self.clone();
         self.now = now;
-        self.ctimes = self.nodes.iter().map(|(ino, node)| (*ino, node.ctime)).collect();
+        self.times = self.nodes.iter().map(|(ino, node)| (*ino, (node.mtime, node.ctime))).collect();
         let mut outcome = self.attempt(call, operation, blocks);
         let exceeds = |was: u64, is: u64, quota: Option<u64>| is > was && quota.is_some_and(|quota| is > quota);
         let is_too_much = exceeds(before.used(), self.used(), self.quotas.0)
@@ -328,17 +328,14 @@ impl Model {
         if changes.mode.is_some() && kind == FileKind::Symlink {
             return Err(Errno::EOPNOTSUPP);
         }
-        let old_mtime = self.get(ino)?.mtime;
         if let Some(size) = changes.size {
             self.must_be_file(ino)?;
             if size > limits::FILE_BYTES_MAX {
                 return Err(Errno::EFBIG);
             }
             let size = usize::try_from(size).map_err(|_| Errno::EFBIG)?;
-            if size != self.get(ino)?.content.len() {
-                self.node(ino).content.resize(size, None);
-                self.content_written(ino, None);
-            }
+            self.node(ino).content.resize(size, None);
+            self.content_written(ino, None);
         }
         let now = self.now;
         let node = self.node(ino);
@@ -353,7 +350,7 @@ impl Model {
         }
         match changes.mtime {
             Some(TimeChange::To(time)) => node.mtime = time,
-            Some(TimeChange::Now) if changes.size.is_some() && old_mtime >= now => {}
+            Some(TimeChange::Now) if changes.size.is_some() => {}
             Some(TimeChange::Now) => node.mtime = now,
             None => {}
         }
@@ -450,7 +447,7 @@ impl Model {
         if flush.changes.size.is_some() {
             return Err(Errno::EINVAL);
         }
-        let (mtime, ctime) = (self.get(ino)?.mtime, self.get(ino)?.ctime);
+        let (mtime, ctime) = self.times[&ino];
         let mut is_written = false;
         if let Some(cut) = flush.cut.and_then(|cut| usize::try_from(cut).ok())
             && cut < self.get(ino)?.content.len()
@@ -471,19 +468,23 @@ impl Model {
             self.node(ino).version += 1;
             is_written = true;
         }
-        let now = self.now;
-        let later = |before: Timestamp, at: Timestamp| if before < at { at } else { before.next() };
-        let node = self.node(ino);
         let is_touched = is_written || flush.written_at.is_some();
-        node.mtime =
-            if is_touched { later(mtime, capped_mtime(flush.written_at.unwrap_or(now), now, mtime)) } else { mtime };
-        let is_changed = is_touched || flush.changes != AttributeChanges::default() || flush.changed_at.is_some();
-        if flush.changes != AttributeChanges::default() {
+        (self.node(ino).mtime, self.node(ino).ctime) = (mtime, ctime);
+        let mut changed_at = flush.changed_at;
+        if is_touched {
+            self.mark_content_at(ino, flush.written_at.unwrap_or(self.now));
+            if flush.written_at.is_some() {
+                changed_at = changed_at.max(Some(self.node(ino).mtime));
+            }
+        }
+        if flush.changes.clear_suid != ClearSuid::No {
+            self.mark_attributes(ino);
+        }
+        if flush.changes != (AttributeChanges { clear_suid: flush.changes.clear_suid, ..AttributeChanges::default() }) {
             self.set_attributes(ino, &AttributeChanges { clear_suid: ClearSuid::No, ..flush.changes })?;
         }
-        if is_changed {
-            let at = flush.changed_at.or(flush.written_at).unwrap_or(now).min(now.after(limits::STAMP_LEAD_MAX));
-            self.node(ino).ctime = later(ctime, at);
+        if let Some(at) = changed_at {
+            self.mark_attributes_at(ino, at);
         }
         if flush.give_back {
             self.holders.remove(&ino);
@@ -669,31 +670,40 @@ impl Model {
     }
 
     fn mark_attributes(&mut self, ino: Ino) {
-        let now = self.now;
-        let earliest = self.ctimes.get(&ino).map_or(now, |before| before.next());
-        self.node(ino).ctime = now.max(earliest);
+        self.mark_attributes_at(ino, self.now);
+    }
+
+    fn mark_attributes_at(&mut self, ino: Ino, at: Timestamp) {
+        let at = self.believed(ino, at);
+        let earliest = self.times.get(&ino).map_or(at, |(_, ctime)| ctime.next());
+        self.node(ino).ctime = at.max(earliest);
     }
 
     fn mark_content(&mut self, ino: Ino) {
-        let now = self.now;
-        let node = self.node(ino);
-        node.mtime = if node.mtime < now { now } else { node.mtime.next() };
-        self.mark_attributes(ino);
+        self.mark_content_at(ino, self.now);
+    }
+
+    /// Another mtime than before: a later one, unless it was set to a time that has not come.
+    fn mark_content_at(&mut self, ino: Ino, at: Timestamp) {
+        let at = self.believed(ino, at);
+        let (mtime, ctime) = self.times[&ino];
+        let is_later = mtime < at;
+        let has_not_come = mtime > ctime && mtime != at;
+        self.node(ino).mtime = if is_later || has_not_come { at } else { mtime.next() };
+        let mtime = self.node(ino).mtime;
+        self.mark_attributes_at(ino, self.now.max(mtime));
+    }
+
+    /// A second later than the entry at most, or a bit later than the inode's own time.
+    fn believed(&self, ino: Ino, at: Timestamp) -> Timestamp {
+        let own = self.times.get(&ino).map_or(self.now, |(_, ctime)| ctime.after(std::time::Duration::from_millis(1)));
+        at.min(self.now.after(limits::STAMP_LEAD_MAX).max(own))
     }
 
     fn content_written(&mut self, ino: Ino, mtime: Option<Timestamp>) {
-        let now = self.now;
-        let node = self.node(ino);
-        let time = capped_mtime(mtime.unwrap_or(now), now, node.mtime);
-        node.version += 1;
-        node.mtime = if node.mtime < time { time } else { node.mtime.next() };
-        self.mark_attributes(ino);
+        self.node(ino).version += 1;
+        self.mark_content_at(ino, mtime.unwrap_or(self.now));
     }
-}
-
-/// A second later than the entry at most, or a bit later than the file's own time.
-fn capped_mtime(at: Timestamp, now: Timestamp, own: Timestamp) -> Timestamp {
-    at.min(now.after(limits::STAMP_LEAD_MAX).max(own.after(std::time::Duration::from_millis(1))))
 }
 
 impl Node {

@@ -24,6 +24,8 @@ const START: u64 = 1_700_000_000_000_000_000;
 struct Node {
     state: State,
     index: u64,
+    /// Nanoseconds by which the clock that stamps is ahead.
+    skew: u64,
 }
 
 impl Node {
@@ -37,6 +39,7 @@ impl Node {
         Self {
             state: State::found(&Founding { id: FoundingId::default(), nodes, stamp: Stamp(START), main }),
             index: 1,
+            skew: 0,
         }
     }
 
@@ -59,7 +62,7 @@ impl Node {
             session: call.0,
             sequence: call.1,
             answered,
-            stamp: Stamp(START + self.index * 1_000_000),
+            stamp: Stamp(START + self.skew + self.index * 1_000_000),
         };
         self.state.apply(LogIndex(self.index), &Entry { header, command })
     }
@@ -618,8 +621,24 @@ fn times_never_run_backwards_and_explicit_times_are_kept() {
     node.set(file, changes).expect("utimes");
     let times = |node: &Node| node.volume().inode(file).map(|inode| (inode.atime, inode.mtime)).expect("it exists");
     assert_eq!(times(&node), (future, future));
+    node.set(file, AttributeChanges { mode: Some(0o600), ..Default::default() }).expect("chmod");
+    assert_eq!(times(&node), (future, future), "no content has changed");
+    let now = |node: &Node| Timestamp::from(Stamp(START + node.index * 1_000_000));
     node.write(file, 0, 1).expect("write");
-    assert_eq!(times(&node).1, Timestamp { seconds: 4_000_000_001, nanoseconds: 0 }, "one nanosecond later");
+    assert_eq!(times(&node).1, now(&node), "the present counts");
+    node.set(file, AttributeChanges { size: Some(1), ..Default::default() }).expect("truncate");
+    assert_eq!(times(&node).1, now(&node), "to the same size");
+    // Somebody sets just the time at which it changes next.
+    let next = Timestamp::from(Stamp(START + (node.index + 2) * 1_000_000));
+    node.set(file, AttributeChanges { mtime: Some(TimeChange::To(next)), ..Default::default() }).expect("utimes");
+    node.write(file, 0, 1).expect("write");
+    assert_eq!((now(&node), times(&node).1), (next, next.next()), "a change always changes mtime");
+
+    let directory = node.directory("d");
+    node.set(directory, AttributeChanges { mtime: Some(TimeChange::To(future)), ..Default::default() })
+        .expect("utimes");
+    node.make_in(directory, "f", NewNode::File, 0o644);
+    assert_eq!(node.volume().inode(directory).map(|inode| inode.mtime), Some(now(&node)));
     let past = Timestamp { seconds: -5, nanoseconds: 1 };
     node.set(file, AttributeChanges { mtime: Some(TimeChange::To(past)), ..Default::default() }).expect("utimes");
     assert_eq!(times(&node).1, past);
@@ -835,23 +854,28 @@ fn no_time_that_a_mount_stamped_is_far_ahead_of_its_entry() {
     assert!(times(&node).1 <= latest(&node));
 }
 
-/// Each buffered write under a time that utimes had set ahead is a nanosecond later; stat shows the same behind the flush.
+/// Each buffered write under a time that a wrong clock has stamped is a nanosecond later; stat shows the same behind the
+/// flush.
 #[test]
-fn what_stat_showed_of_a_time_that_was_set_ahead_stays() {
+fn what_stat_showed_of_a_time_that_was_stamped_ahead_stays() {
     let mut node = Node::new();
     let session = node.session();
+    node.skew = 4_000_000_000 * 1_000_000_000 - START;
     let ino = node.file("f");
-    let ahead = Timestamp { seconds: 4_000_000_000, nanoseconds: 7 };
-    node.set(ino, AttributeChanges { mtime: Some(TimeChange::To(ahead)), ..Default::default() }).expect("utimes");
+    let ahead = node.volume().inode(ino).expect("just made").mtime;
+    node.skew = 0;
     let delegate = Command::Operation(Operation::Delegate { ino });
     node.apply(MAIN, (session, Sequence(1)), delegate).outcome.expect("free");
     let grant = node.volume().delegation(ino).expect("just given").grant;
-    let shown = Timestamp { nanoseconds: 12, ..ahead };
-    let flush = Flush { pieces: vec![piece(0, 7)], written_at: Some(shown), ..Flush::of(ino, grant) };
+    let shown = ahead.next().next().next();
+    let flush =
+        Flush { pieces: vec![piece(0, 7)], written_at: Some(shown), changed_at: Some(shown), ..Flush::of(ino, grant) };
     node.apply(MAIN, (session, Sequence(2)), Command::Operation(Operation::Flush(Box::new(flush))))
         .outcome
         .expect("ours");
-    assert_eq!(node.volume().inode(ino).map(|inode| inode.mtime), Some(shown));
+    assert_eq!(node.volume().inode(ino).map(|inode| (inode.mtime, inode.ctime)), Some((shown, shown)));
+    node.write(ino, 0, 1).expect("write");
+    assert_eq!(node.volume().inode(ino).map(|inode| inode.mtime), Some(shown.next()), "nobody has set it");
 }
 
 #[test]

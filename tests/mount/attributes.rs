@@ -2,11 +2,14 @@
 
 use std::{
     fs::{self, File, FileTimes},
+    io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     process::Command,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::support::everywhere;
 
@@ -92,6 +95,107 @@ fn ctime_and_mtime_go_forward() {
             let changed = times();
             assert!(changed.0 == after.0 && changed.1 > after.1, "chmod changes ctime only: {after:?}, {changed:?}");
             before = changed;
+        }
+    });
+}
+
+/// Sets mtime.
+fn set_modified(path: &Path, time: SystemTime) {
+    File::open(path).expect("open").set_times(FileTimes::new().set_modified(time)).expect("utimens");
+}
+
+/// mtime is the present, give or take a minute, on both.
+fn is_present(what: &str, paths: [&Path; 2]) {
+    for path in paths {
+        let modified = fs::metadata(path).expect("stat").modified().expect("mtime");
+        let off = modified.duration_since(SystemTime::now()).unwrap_or_else(|error| error.duration());
+        assert!(off < Duration::from_secs(60), "{what}: {} is off by {off:?}", path.display());
+    }
+}
+
+fn open(path: &Path) -> File {
+    File::options().read(true).write(true).open(path).expect("open")
+}
+
+/// Changes of a file's content.
+const CHANGES: [(&str, fn(&Path)); 6] = [
+    ("write", |path| open(path).write_all(b"other").expect("write")),
+    ("append", |path| File::options().append(true).open(path).expect("open").write_all(b"more").expect("append")),
+    ("truncate", |path| open(path).set_len(3).expect("ftruncate")),
+    ("truncate to the same size", |path| {
+        let file = open(path);
+        file.set_len(file.metadata().expect("fstat").len()).expect("ftruncate");
+    }),
+    ("O_TRUNC", |path| drop(File::create(path).expect("open"))),
+    ("fallocate", |path| fallocate(&open(path), FallocateFlags::empty(), 0, 10_000).expect("fallocate")),
+];
+
+/// Whoever looks for what has changed lately would never find it again.
+#[test]
+fn a_time_that_was_set_into_the_future_ends_with_the_next_change() {
+    everywhere(|here, there| {
+        let future = SystemTime::now() + Duration::from_secs(10 * 365 * 24 * 3600);
+        let (mine, theirs) = (here.join("f"), there.join("f"));
+        for (what, change) in CHANGES {
+            touch(&mine);
+            set_modified(&mine, future);
+            assert_eq!(fs::metadata(&theirs).expect("stat").modified().expect("mtime"), future, "as it was set");
+            change(&theirs);
+            is_present(what, [&mine, &theirs]);
+        }
+        // What is buffered shows the time that it has in the end.
+        let mut file = File::create(&mine).expect("open");
+        for round in 0..2 {
+            file.set_times(FileTimes::new().set_modified(future)).expect("utimens");
+            file.write_all(b"more").expect("write");
+            is_present("an open file", [&mine, &theirs]);
+            assert_eq!(file.metadata().expect("fstat").len(), (round + 1) * 4);
+        }
+        file.set_times(FileTimes::new().set_modified(future)).expect("utimens");
+        drop(file);
+        assert_eq!(
+            fs::metadata(&theirs).expect("stat").modified().expect("mtime"),
+            future,
+            "set behind the last write"
+        );
+
+        let (mine, theirs) = (here.join("d"), there.join("d"));
+        fs::create_dir(&mine).expect("mkdir");
+        let names: [(&str, fn(&Path)); 4] = [
+            ("create", |directory| fs::write(directory.join("a"), "").expect("create")),
+            ("rename", |directory| fs::rename(directory.join("a"), directory.join("b")).expect("rename")),
+            ("link", |directory| fs::hard_link(directory.join("b"), directory.join("c")).expect("link")),
+            ("unlink", |directory| fs::remove_file(directory.join("c")).expect("unlink")),
+        ];
+        for (what, change) in names {
+            set_modified(&mine, future);
+            assert_eq!(fs::metadata(&theirs).expect("stat").modified().expect("mtime"), future, "as it was set");
+            assert!(fs::read_dir(&mine).expect("readdir").all(|entry| entry.is_ok()));
+            change(&theirs);
+            is_present(what, [&mine, &theirs]);
+        }
+        assert_eq!(fs::read_dir(&mine).expect("readdir").count(), 1);
+    });
+}
+
+/// Programs write a file anew that has the same size, and tell by mtime that it was written.
+#[test]
+fn what_changes_no_byte_changes_mtime() {
+    everywhere(|here, there| {
+        let (mine, theirs) = (here.join("f"), there.join("f"));
+        for content in ["", "12345"] {
+            for (what, change) in CHANGES {
+                fs::write(&mine, content).expect("write");
+                set_modified(&mine, UNIX_EPOCH);
+                change(&theirs);
+                is_present(what, [&mine, &theirs]);
+                // While it is open, and what was written is on its way.
+                let mut file = File::create(&mine).expect("open");
+                file.write_all(content.as_bytes()).expect("write");
+                file.set_times(FileTimes::new().set_modified(UNIX_EPOCH)).expect("utimens");
+                change(&mine);
+                is_present(what, [&mine, &theirs]);
+            }
         }
     });
 }

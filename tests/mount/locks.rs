@@ -93,6 +93,22 @@ fn ranges_exclude_split_and_are_told() {
     });
 }
 
+/// F_OFD_GETLK right behind the last close of who had the lock.
+#[test]
+fn what_close_gives_back_is_not_told_to_who_asks_next() {
+    let cluster = Cluster::found();
+    let mount = cluster.mount();
+    let other = open(&mount.path);
+    for _ in 0..50 {
+        let one = open(&mount.path);
+        set(&one, libc::F_WRLCK, 0, 100).expect("free");
+        drop(one);
+        let mut found = range(libc::F_WRLCK, 0, 0);
+        fcntl(&other, FcntlArg::F_OFD_GETLK(&mut found)).expect("asked");
+        assert_eq!(i32::from(found.l_type), libc::F_UNLCK);
+    }
+}
+
 #[test]
 fn who_waits_is_woken_and_sees_what_was_written() {
     everywhere(|here, there| {

@@ -1,7 +1,7 @@
 //! mmap(2): reading what others wrote, writing and msync.
 #![allow(unsafe_code)]
 
-use std::{ffi::c_void, fs, ptr::null_mut};
+use std::{ffi::c_void, fs, ptr::null_mut, time::UNIX_EPOCH};
 
 use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
 
@@ -34,12 +34,16 @@ impl Map {
         (0..self.1).map(|at| unsafe { start.add(at).read_volatile() }).collect()
     }
 
-    fn fill(&self, byte: u8) {
+    fn store(&self, byte: u8) {
         let start = self.0.cast::<u8>();
         for at in 0..self.1 {
             // SAFETY: as in `bytes`; the mapping was made writable.
             unsafe { start.add(at).write_volatile(byte) };
         }
+    }
+
+    fn fill(&self, byte: u8) {
+        self.store(byte);
         // SAFETY: the range is the mapping's.
         unsafe { msync(self.0, self.1, MsyncFlags::SYNC) }.expect("msync");
     }
@@ -50,6 +54,40 @@ impl Drop for Map {
         // SAFETY: the mapping is this value's, which nobody can use any more.
         unsafe { munmap(self.0, self.1) }.expect("munmap");
     }
+}
+
+/// On local file systems the store itself changes mtime, and not what writes it back, whenever that may be.
+#[test]
+fn a_store_that_is_written_back_late_does_not_undo_utimes() {
+    everywhere(|here, there| {
+        let (mine, theirs) = (here.join("f"), there.join("f"));
+        fs::write(&mine, [b'a'; 10_000]).expect("create");
+        let modified = || [&mine, &theirs].map(|path| fs::metadata(path).expect("stat").modified().expect("mtime"));
+        let set = |file: &fs::File| {
+            file.set_times(fs::FileTimes::new().set_modified(UNIX_EPOCH)).expect("utimens");
+            modified()
+        };
+        let file = fs::File::options().read(true).write(true).open(&mine).expect("open");
+        let map = Map::new(&file, 10_000, true);
+        map.store(b'b');
+        assert_eq!(set(&file), [UNIX_EPOCH; 2]);
+        file.sync_all().expect("fsync");
+        assert_eq!(modified(), [UNIX_EPOCH; 2]);
+        // A store behind it counts.
+        map.store(b'c');
+        file.sync_all().expect("fsync");
+        assert!(modified().iter().all(|time| *time > UNIX_EPOCH));
+        // The mapping alone keeps the file open, and is gone with what it has not written back.
+        set(&file);
+        map.store(b'd');
+        let by_path = fs::File::open(&mine).expect("open");
+        drop(file);
+        assert_eq!(set(&by_path), [UNIX_EPOCH; 2]);
+        drop(map);
+        assert_eq!(modified(), [UNIX_EPOCH; 2]);
+        assert_eq!(fs::read(&theirs).expect("read"), [b'd'; 10_000]);
+        assert_eq!(modified(), [UNIX_EPOCH; 2]);
+    });
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) fn xattr_name(bytes: &[u8]) -> Result<XattrName, Fault> {
 pub(super) const fn open_flags(flags: u32) -> OpenFlags {
     let flags = flags.cast_signed();
     OpenFlags {
+        read: flags & libc::O_ACCMODE != libc::O_WRONLY,
         write: flags & libc::O_ACCMODE != libc::O_RDONLY,
         append: is_append(flags),
         truncate: flags & libc::O_TRUNC != 0,
@@ -117,8 +118,9 @@ mod tests {
         let flags = |flags: i32| open_flags(flags.cast_unsigned());
         let all = flags(libc::O_WRONLY | libc::O_APPEND | libc::O_TRUNC | libc::O_SYNC);
         assert!(all.write && all.append && all.truncate && all.sync && !all.exclusive);
-        assert_eq!(flags(libc::O_RDONLY), OpenFlags::default());
-        assert!(flags(libc::O_RDWR | libc::O_DSYNC).sync);
+        assert_eq!(flags(libc::O_RDONLY), OpenFlags { read: true, ..OpenFlags::default() });
+        let both = flags(libc::O_RDWR | libc::O_DSYNC);
+        assert!(both.read && both.write && both.sync && !all.read);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     limits::Timing,
     namespace::{NewNode, RenameMode},
-    types::{AttributeChanges, Attributes},
+    types::{AttributeChanges, Attributes, TimeChange},
 };
 
 const LONG: Duration = Timing::DEFAULT.cache;
@@ -73,6 +73,31 @@ fn a_foreign_change_tells_the_name_its_directory_and_its_children_in_this_order(
     }
     assert!(at(&listing_of(Ino::ROOT)) < at(&attributes_of(victim)).min(at(&attributes_of(file))));
     assert_eq!(scene.sides[0].notified, [], "the kernel that asked for it knows");
+}
+
+/// Entries that are on their way fill the listing again that the kernel was told to forget, and it shows them as soon as the
+/// directory has the mtime with which it began to ask.
+#[test]
+fn a_directory_whose_mtime_went_back_is_told_again_behind_entries_that_are_on_their_way() {
+    let mut scene = Scene::new(2);
+    let directory = scene.mkdir(0, Ino::ROOT, "d");
+    scene.lookup(1, Ino::ROOT, "d");
+    let mtime = scene.getattr(1, directory).0.mtime;
+    for (text, lists) in [("a", false), ("b", true)] {
+        scene.pass(TAKEN_OVER);
+        if lists {
+            let list = Request::Readdir { ino: directory, offset: 0, length: 4096 };
+            assert!(scene.call(1, list).is_ok());
+        }
+        scene.mkdir(0, directory, text);
+        scene.forget_notified();
+        let changes = AttributeChanges { mtime: Some(TimeChange::To(mtime)), ..AttributeChanges::default() };
+        let set = scene.send(0, Request::Setattr { ino: directory, changes });
+        let told = |scene: &Scene| scene.sides[1].notified.contains(&listing_of(directory));
+        assert_eq!((scene.answer(0, set).is_some(), told(&scene)), (!lists, false));
+        scene.pass(TAKEN_OVER);
+        assert_eq!((scene.answer(0, set).is_some(), told(&scene)), (true, lists));
+    }
 }
 
 #[test]

@@ -15,8 +15,15 @@ use crate::{
     types::{AttributeChanges, ClearSuid, MountId, TimeChange, Timestamp},
 };
 
-const WRITER: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
+const WRITER: OpenFlags = OpenFlags {
+    read: false,
+    write: true,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    clear_suid: ClearSuid::No,
+};
 
 fn is_written(answer: Option<Result<Response, Errno>>) -> bool {
     matches!(answer, Some(Ok(Response::Written { .. })))

@@ -4,8 +4,15 @@ use crate::{
     types::{ClearSuid, LockClaim, LockFamily, LockKind, LockRange, MountId},
 };
 
-const WRITE: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
+const WRITE: OpenFlags = OpenFlags {
+    read: false,
+    write: true,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    clear_suid: ClearSuid::No,
+};
 
 fn fcntl(fh: u64, owner: u64, kind: LockKind, first: u64, last: u64) -> LockClaim {
     LockClaim { family: LockFamily::Fcntl, owner, kind, range: LockRange { first, last }, pid: 100, fh }
@@ -58,6 +65,31 @@ fn who_opens_a_file_that_has_locks_tells_its_close() {
     scene.call(0, Request::Flush { ino, fh: other.fh, owner: 5 }).expect("closed");
     assert_eq!(scene.call(1, Request::GetLock { ino, claim }), Ok(Response::Lock(None)));
     assert!(scene.open(0, ino, OpenFlags::default()).no_flush, "none is left");
+}
+
+/// The release is on its way to the log: what it gives back, and who gets that next, is asked for behind it.
+#[test]
+fn who_asks_what_is_locked_hears_nothing_of_what_was_closed_before() {
+    let (mut scene, ino, here, there) = opened();
+    let other = scene.open(0, ino, WRITE).fh;
+    let ask = |fh| Request::GetLock { ino, claim: fcntl(fh, fh, LockKind::Shared, 0, 99) };
+    for waits in [false, true] {
+        let fh = if waits { other } else { here };
+        scene.call(0, lock(ino, fcntl(fh, 5, LockKind::Exclusive, 0, 99), true)).expect("free");
+        let waiting = waits.then(|| scene.send(1, lock(ino, fcntl(there, 6, LockKind::Exclusive, 10, 19), true)));
+        scene.leader.delays = true;
+        let closed = scene.send(0, Request::Release { ino, fh });
+        assert_eq!(scene.answer(0, closed), Some(Ok(Response::Done)));
+        let asked = scene.send(0, ask(99));
+        assert_eq!(scene.answer(0, asked), None);
+        scene.leader.propose_delayed();
+        scene.settle();
+        let found = scene.answer(0, asked);
+        match waiting {
+            None => assert_eq!(found, Some(Ok(Response::Lock(None)))),
+            Some(_) => assert!(matches!(found, Some(Ok(Response::Lock(Some(found)))) if found.range.first == 10)),
+        }
+    }
 }
 
 #[test]

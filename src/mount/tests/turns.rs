@@ -10,8 +10,15 @@ use crate::{
 };
 
 const T: Timing = Timing::DEFAULT;
-const WRITE: OpenFlags =
-    OpenFlags { write: true, append: false, truncate: false, exclusive: false, sync: false, clear_suid: ClearSuid::No };
+const WRITE: OpenFlags = OpenFlags {
+    read: false,
+    write: true,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    clear_suid: ClearSuid::No,
+};
 
 /// Two mounts; the first has made shared memory, and has it open.
 fn shared_memory() -> (Scene, Ino, u64) {

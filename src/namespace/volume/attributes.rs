@@ -49,8 +49,8 @@ impl Draft {
                 inode.atime = given(atime);
             }
             match changes.mtime {
-                // With a new size it is the kernel's word for "content changed", which has moved mtime already.
-                Some(TimeChange::Now) if changes.size.is_some() && inode.mtime >= now => {}
+                // With a size it is the kernel's word for "content changed", which has moved mtime already.
+                Some(TimeChange::Now) if changes.size.is_some() => {}
                 Some(mtime) => inode.mtime = given(mtime),
                 None => {}
             }

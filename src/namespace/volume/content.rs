@@ -70,7 +70,8 @@ impl Draft {
         Ok(Reply::Written { offset, size: end })
     }
 
-    /// Part of setattr: shorter cuts, longer ends in a hole, the same changes nothing. `Unfinished` where it is cut in part.
+    /// Part of setattr: shorter cuts, longer ends in a hole. The same size changes no byte, but the times: whoever asks for
+    /// it has rewritten the file. `Unfinished` where it is cut in part.
     pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Result<Reply, Errno> {
         let old = self.file(ino)?;
         if size > limits::FILE_BYTES_MAX {
@@ -78,9 +79,9 @@ impl Draft {
         }
         // From the end: what is left is a file that was cut less.
         let tail = self.inode(ino)?.extents().map_or(size, |extents| extents.tail(size, self.extents_left));
+        self.cut(ino, tail, u64::MAX);
+        self.content_changed(ino, tail, None);
         if tail != old {
-            self.cut(ino, tail, u64::MAX);
-            self.content_changed(ino, tail, None);
             self.tell_content(ino, tail.min(old), u64::MAX);
         }
         Ok(if tail == size { Reply::Done } else { Reply::Unfinished })

@@ -9,7 +9,7 @@ use super::draft::Draft;
 use crate::{
     limits,
     namespace::{Change, Delegation, Flush, Operation, Reply, row::RowKey},
-    types::{AttributeChanges, ClearSuid, Errno, FileKind, Ino, SessionId},
+    types::{AttributeChanges, ClearSuid, Errno, FileKind, Ino, SessionId, XattrName},
 };
 
 impl Draft {
@@ -84,15 +84,18 @@ impl Draft {
         if *size_min > self.inode(ino)?.size {
             self.set_size(ino, *size_min)?;
         }
+        let mut changed_at = *changed_at;
         if let Some(at) = *written_at {
             self.stamp_content(ino, Some(at));
+            self.drop_xattr(ino, &XattrName::capability());
+            changed_at = changed_at.max(Some(self.inode(ino)?.mtime));
         }
         // Cleared above: a mode that was set since stays.
         let set = AttributeChanges { clear_suid: ClearSuid::No, ..*changes };
         if set != AttributeChanges::default() {
             self.set_attributes(ino, &set)?;
         }
-        if let Some(at) = changed_at.or(*written_at) {
+        if let Some(at) = changed_at {
             super::attributes::check_time(at)?;
             self.stamp_attributes_at(ino, at);
         }

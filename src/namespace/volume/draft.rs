@@ -20,11 +20,11 @@ use crate::{
         inode::{Body, Inode},
         row::{DirentRow, RowKey, row_digest},
     },
-    types::{BlockHash, Errno, FileKind, Ino, LogIndex, Name, SessionId, Stamp, Timestamp},
+    types::{BlockHash, Errno, FileKind, Ino, LogIndex, Name, SessionId, Stamp, Timestamp, mtime_behind},
 };
 
-/// More writes, of a nanosecond each, than a mount buffers of one file.
-const BUFFERED_WRITES: Duration = Duration::from_millis(1);
+/// More changes, of a nanosecond each, than a mount buffers of one file.
+const BUFFERED_CHANGES: Duration = Duration::from_millis(1);
 
 pub(super) struct Draft {
     before: Volume,
@@ -155,7 +155,7 @@ impl Draft {
         (self.volume, effects)
     }
 
-    /// Names first, then content, then attributes, then births and deaths of inodes, then delegations.
+    /// Names first, then content, then attributes, then directories whose mtime went back, then births and deaths of inodes, then delegations.
     fn changes(&mut self, attributes: &BTreeSet<Ino>) -> Vec<Change> {
         let mut told: BTreeSet<Ino> = BTreeSet::new();
         for change in &self.names {
@@ -179,6 +179,11 @@ impl Draft {
         };
         let untold = attributes.iter().filter(|ino| !told.contains(ino)).filter(differs);
         changes.extend(untold.map(|ino| Change::Attributes { ino: *ino }));
+        let is_rewound = |ino: &&Ino| match (self.before.inode(**ino), self.volume.inode(**ino)) {
+            (Some(before), Some(now)) => now.is_directory() && now.mtime < before.mtime,
+            _ => false,
+        };
+        changes.extend(attributes.iter().filter(is_rewound).map(|ino| Change::Rewound { ino: *ino }));
         changes.append(&mut self.lives);
         changes.append(&mut self.holders);
         changes
@@ -275,23 +280,27 @@ impl Draft {
         self.stamp_attributes_at(ino, self.now);
     }
 
-    /// The same for a change that was made at another time. A mount's clock that is ahead must not leave a time which that
-    /// of the cluster reaches in years only.
+    /// The same for a change that was made at another time.
     pub(super) fn stamp_attributes_at(&mut self, ino: Ino, at: Timestamp) {
-        let at = at.min(self.now.after(limits::STAMP_LEAD_MAX));
+        let at = self.stamped(ino, at);
         let ctime = self.before.inode(ino).map_or(at, |inode| at.max(inode.ctime.next()));
         self.change(ino, |inode| inode.ctime = ctime);
     }
 
-    /// Marks a change of content or entries: mtime changes, and ctime with it. `at`: when it was made, where that is
-    /// known; it counts where it is later than the inode's own time, which utimes may have set ahead: then each write that
-    /// was buffered is a nanosecond later.
+    /// Marks a change of content or entries: mtime changes, and ctime with it, which is never earlier. `at`: when it was
+    /// made, where that is known.
     pub(super) fn stamp_content(&mut self, ino: Ino, at: Option<Timestamp>) {
-        let own = self.before.inode(ino).map_or(self.now, |inode| inode.mtime.after(BUFFERED_WRITES));
-        let at = at.unwrap_or(self.now).min(own.max(self.now.after(limits::STAMP_LEAD_MAX)));
-        let mtime = self.before.inode(ino).map_or(at, |inode| at.max(inode.mtime.next()));
+        let at = self.stamped(ino, at.unwrap_or(self.now));
+        let mtime = self.before.inode(ino).map_or(at, |inode| mtime_behind(inode.mtime, inode.ctime, at));
         self.change(ino, |inode| inode.mtime = mtime);
-        self.stamp_attributes(ino);
+        self.stamp_attributes_at(ino, mtime.max(self.now));
+    }
+
+    /// What counts of the time that a mount stamped: its clock, if it is ahead, must not leave one which that of the cluster
+    /// reaches in years only. Where the inode has such a time, each change that was buffered was a nanosecond later.
+    fn stamped(&self, ino: Ino, at: Timestamp) -> Timestamp {
+        let own = self.before.inode(ino).map_or(self.now, |inode| inode.ctime.after(BUFFERED_CHANGES));
+        at.min(own.max(self.now.after(limits::STAMP_LEAD_MAX)))
     }
 
     /// Makes the name mean the inode. A name that exists keeps its cookie.

@@ -94,7 +94,7 @@ impl Kernel {
                 if let Some(inode) = self.inodes.get_mut(ino) {
                     inode.pages.retain(|page, _| *page < first || *page > last);
                     inode.listing = None;
-                    inode.listing_version += 1;
+                    inode.listing_drops += 1;
                 }
                 true
             }

@@ -37,7 +37,7 @@ pub(super) fn owner_of(process: usize) -> u64 {
 
 impl Step<'_> {
     pub(super) fn count(&mut self, path: &Path, guard: &Guard) -> Answer<()> {
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
         let (ino, opened) = try_call!(self.open_or_create(path, flags));
         let errors = self.note(|kernel| Some(Note::Number(kernel.inode(ino).write_errors)))?;
         let mut counted = self.count_under_lock(ino, opened, guard)?;

@@ -17,7 +17,7 @@ pub(in crate::sim) const MAPPED_BYTES: u64 = 200;
 impl Step<'_> {
     /// open(O_CREAT), ftruncate, mmap, write, wait, munmap, close.
     pub(super) fn map(&mut self, path: &Path, (offset, data): (u64, &Bytes), pause: Duration) -> Answer<()> {
-        let flags = OpenFlags { write: true, ..OpenFlags::default() };
+        let flags = OpenFlags { read: true, write: true, ..OpenFlags::default() };
         let (ino, opened) = try_call!(self.open_or_create(path, flags));
         let mapped = self.write_mapped(ino, opened, (offset, data), pause)?;
         let closed = self.close(ino, opened)?;

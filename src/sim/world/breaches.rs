@@ -7,7 +7,7 @@ use crate::{
     limits::Timing,
     mount::{Notification, OpenedAs, Request, Response},
     namespace::{Operation, Reply},
-    sim::{host::Link, options::Breach},
+    sim::{host::Link, options::Breach, oracle::Oracle},
     types::{
         Errno, Ino, LockFamily, LockKind, LogIndex, Stamp,
         message::{Space, ToLeader, ToMount},
@@ -128,6 +128,12 @@ impl World {
 /// Whether the ticket drops pages that a READ may have filled from before a WRITE: a part of a file and nothing else.
 pub(super) fn is_of_refills(notifications: &[Notification]) -> bool {
     matches!(notifications, [Notification::Pages { length: 1.., .. }])
+}
+
+/// What tells a kernel of a directory behind the listings that are on their way.
+pub(super) fn is_told_again(notifications: &[Notification], oracle: &Oracle) -> bool {
+    matches!(notifications, [Notification::Attributes { ino }, Notification::Pages { ino: of, offset: 0, length: 0 }]
+        if ino == of && oracle.is_directory(*ino))
 }
 
 /// The answer to a renewal.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Event, World,
-    breaches::is_of_refills,
+    breaches::{is_of_refills, is_told_again},
     node_at,
     stops::{is_told, is_workers, wait_for_all_pages},
 };
@@ -193,7 +193,12 @@ impl World {
                     _ => None,
                 });
                 self.mounts[number].tickets.insert(ticket, names.collect());
-                if self.options.breach == Some(Breach::Refills) && is_of_refills(&notifications) {
+                let is_kept_back = match self.options.breach {
+                    Some(Breach::Refills) => is_of_refills(&notifications),
+                    Some(Breach::Rewinding) => is_told_again(&notifications, &self.oracle),
+                    _ => false,
+                };
+                if is_kept_back {
                     self.mounts[number].tickets.remove(&ticket);
                     return self.after(Duration::ZERO, Event::Notified { mount: number, life, ticket });
                 }

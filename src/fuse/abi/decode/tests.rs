@@ -116,7 +116,8 @@ fn locks_say_whose_they_are_and_of_which_family() {
 fn requests_about_names() {
     let make = |node, mode, umask| Request::Make { parent: INO, name: name("n"), node, mode, umask };
     let target = Bytes::from_static(b"to/there");
-    let open = OpenFlags { write: true, exclusive: true, clear_suid: ClearSuid::ByStranger, ..OpenFlags::default() };
+    let clear_suid = ClearSuid::ByStranger;
+    let open = OpenFlags { read: true, write: true, exclusive: true, clear_suid, ..OpenFlags::default() };
     let flags = (libc::O_RDWR | libc::O_CREAT | libc::O_EXCL).cast_unsigned();
     let create = Request::Create { parent: INO, name: name("n"), mode: 0o644, umask: 0o22, flags: open };
     let rename = |mode| Request::Rename { from: INO, from_name: name("a"), to: Ino(5), to_name: name("b"), mode };

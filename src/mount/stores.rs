@@ -1,0 +1,59 @@
+//! Stores to memory: a process that has mapped a file changes it without asking, and the kernel writes back when it likes.
+//!
+//! On local file systems a store changes mtime when it is made; here it does when it is written back, since only then is it
+//! heard of. So that this does not undo a time that somebody sets in between, the kernel is told to forget the file's pages
+//! first, and writes those back that are dirty (`fuse_launder_folio`, fs/fuse/file.c). What is stored later needs the page
+//! again, and counts.
+
+use super::{
+    Caller, Mount, Notification, Request,
+    apply::part,
+    waiting::{Kind, Waiting},
+};
+use crate::types::{AttributeChanges, Ino, Instant, TimeChange};
+
+impl Mount {
+    /// Whether a store that was made before the change may be written back behind it and undo it.
+    pub(super) fn may_be_undone(&self, ino: Ino, changes: &AttributeChanges) -> bool {
+        let sets_time = matches!(changes.mtime, Some(TimeChange::To(_))) && changes.size.is_none();
+        // Without a lease nothing waits for a notification (PROTOCOL R10).
+        sets_time && self.is_fresh && self.handles.may_be_mapped(ino) && self.lookups.has_pages(ino)
+    }
+
+    /// The change waits until what is dirty has been written back. Pages that a request keeps locked are not up to date,
+    /// so nobody has stored anything there (PROTOCOL R8).
+    pub(super) fn set_behind_stores(
+        &mut self,
+        now: Instant,
+        unique: u64,
+        caller: Caller,
+        ino: Ino,
+        changes: AttributeChanges,
+    ) {
+        let (free, _) = part(&[(0, u64::MAX)], &self.waiting.locked_pages(ino));
+        let pages = free.iter().map(|(begin, end)| Notification::Pages {
+            ino,
+            offset: *begin,
+            length: if *end == u64::MAX { 0 } else { end - begin },
+        });
+        let ticket = self.issue(pages.collect(), Vec::new());
+        if !self.invalidations.is_running(ticket) {
+            return self.setattr(now, unique, caller, ino, changes);
+        }
+        self.writing_back.insert(ticket, unique);
+        let kind = Kind::Parked { request: Request::Setattr { ino, changes } };
+        self.wait(now, unique, Waiting::new(caller, self.deadline(now), kind));
+    }
+
+    /// The kernel has carried the ticket out.
+    pub(super) fn written_back(&mut self, now: Instant, ticket: u64) {
+        let Some(unique) = self.writing_back.remove(&ticket) else { return };
+        // Unless its time was over.
+        if let Some(waiting) = self.waiting.remove(unique) {
+            self.timers.remove(&(waiting.deadline, super::Timer::Request(unique)));
+            if let Kind::Parked { request: Request::Setattr { ino, changes } } = waiting.kind {
+                self.setattr(now, unique, waiting.caller, ino, changes);
+            }
+        }
+    }
+}
