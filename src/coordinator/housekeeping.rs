@@ -8,7 +8,7 @@ use std::{
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
     limits,
-    namespace::{Command, State, Volume},
+    namespace::{Command, Reply, State, Volume},
     types::{
         ConnectionId, Ino, Instant, LogIndex, MountId, SessionId, Term, VolumeId,
         message::{Refusal, ToMount},
@@ -61,7 +61,15 @@ impl Coordinator {
                         self.sweep_at = self.sweep_at.map(|at| at.min(next));
                     }
                 }
-                (Some(Origin::EndHolds { key }), _) => drop(self.ending_holds.remove(&key)),
+                (Some(Origin::EndHolds { key }), outcome) => {
+                    self.ending_holds.remove(&key);
+                    if outcome == Ok(Reply::Unfinished) {
+                        self.sweep_at = Some(now);
+                    }
+                }
+                (Some(Origin::Close), Ok(Reply::Unfinished)) => {
+                    self.proposals.add_own(Origin::Close, key.0, entry.command.clone());
+                }
                 _ => {}
             }
             match entry.command {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Life, Mount, Notification, Output, Purpose, Timer,
+    flush::is_asked_again,
     invalidation::{Gathering, Ranges},
     replica::{Carried, ReplicaError},
     waiting::Kind,
@@ -288,10 +289,12 @@ impl Mount {
                 if let Some(unique) = self.request_of(job) {
                     self.own_request_applied(now, unique, carried);
                 }
-                // Refused because another session has the file: it is proposed again from its place in the queue.
-                if applied.outcome != Err(Errno::EAGAIN) {
-                    self.job_applied(now, job);
+                // Refused because another session has the file, or carried out in part: it is proposed again from its
+                // place in the queue.
+                if is_asked_again(&applied.outcome) {
+                    return;
                 }
+                self.job_applied(now, job);
                 if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
                     self.own_write_applied(now, index, operation, *reply);
                 }

@@ -376,15 +376,15 @@ impl Mount {
         }
     }
 
-    /// Another session had the file when its entry was applied: it goes again from its place in the queue, once the file
-    /// is back.
-    pub(super) fn job_refused(&mut self, now: Instant, id: JobId) {
+    /// Another session had the file when its entry was applied, or it was carried out in part: it goes again from its place
+    /// in the queue, once the file is back.
+    pub(super) fn propose_again(&mut self, now: Instant, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // To a lock it says that another has it.
         if is_coalescing(&job.operation) || job.operation.is_locking() {
             return self.job_answered(now, id, Err(Errno::EAGAIN));
         }
-        // A refused entry lifts no pins.
+        // Such an entry lifts no pins.
         job.stage = Stage::Ready(job.upload);
         let (inodes, request) = (job.inodes.clone(), job.request);
         if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
@@ -673,6 +673,11 @@ fn is_auxiliary(operation: &Operation) -> bool {
         Operation::Flush(flush) => is_bare(flush),
         _ => false,
     }
+}
+
+/// Whether the job goes again: what was refused for the moment, or carried out in part.
+pub(super) fn is_asked_again(outcome: &Result<Reply, Errno>) -> bool {
+    matches!(outcome, Err(Errno::EAGAIN) | Ok(Reply::Unfinished))
 }
 
 const fn is_coalescing(operation: &Operation) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected};
+use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected, flush::is_asked_again};
 use crate::{
     client::Event,
     namespace::Reply,
@@ -126,7 +126,7 @@ impl Mount {
         }
         match self.purposes.remove(&sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
-            Some(Purpose::Job(job)) if outcome == Err(Errno::EAGAIN) => self.job_refused(now, job),
+            Some(Purpose::Job(job)) if is_asked_again(&outcome) => self.propose_again(now, job),
             Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
             None => {}
         }

@@ -57,6 +57,22 @@ impl Extents {
         self.overlapping(0, u64::MAX)
     }
 
+    /// How many there are beyond the first.
+    pub(super) fn further(&self) -> u64 {
+        match self {
+            Self::None | Self::One(_) => 0,
+            Self::Many(map) => (map.len() as u64).saturating_sub(1),
+        }
+    }
+
+    /// Where the tail of so many extents begins, at the earliest at `from`: no more begin behind it.
+    pub(super) fn tail(&self, from: u64, count: usize) -> u64 {
+        match self {
+            Self::None | Self::One(_) => from,
+            Self::Many(map) => map.range(from..).rev().nth(count).map_or(from, |(_, extent)| extent.end()),
+        }
+    }
+
     pub(super) fn get(&self, offset: u64) -> Option<Extent> {
         match self {
             Self::None => None,

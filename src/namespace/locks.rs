@@ -220,15 +220,17 @@ impl LockTable {
         self.serve(outcome, ino, index);
     }
 
-    /// Ends all that the session has and waits for. The open files whose locks it had, with their inodes.
+    /// Ends all that the session has and waits for, in so many files at most. The open files whose locks it had, with their
+    /// inodes.
     pub(super) fn end_session(
         &mut self,
         outcome: &mut Outcome,
         index: LogIndex,
         session: SessionId,
+        files_max: usize,
     ) -> Vec<(Ino, Vec<u64>)> {
         let mut lost = Vec::new();
-        let files: Vec<Ino> = self.files_of(session).collect();
+        let files: Vec<Ino> = self.files_of(session).take(files_max).collect();
         for ino in &files {
             let Some(file) = self.file(*ino) else { continue };
             let held = file.held().iter().filter(|held| held.session == session);

@@ -125,7 +125,8 @@ pub enum Operation {
         ino: Ino,
         name: XattrName,
     },
-    /// copy_file_range: the ranges share blocks afterwards. `length` is cut at the source's end.
+    /// copy_file_range: the ranges share blocks afterwards. `length` is cut at the source's end, and where one entry would
+    /// change too much.
     CopyRange {
         from: Ino,
         from_offset: u64,
@@ -258,6 +259,8 @@ pub enum Reply {
     Locked,
     /// The lock is another's; a later entry grants it (`Change::LockGranted`).
     Queued,
+    /// A part is carried out: as much as one entry may change. Who wants the rest asks again.
+    Unfinished,
 }
 
 impl Operation {

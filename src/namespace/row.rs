@@ -343,6 +343,8 @@ pub(super) struct CountersRow {
     pub(super) bytes_used: u64,
     /// Bytes of all extended attributes, names and values.
     pub(super) xattr_bytes: u64,
+    /// Extents of all files, but the first of each.
+    pub(super) further_extents: u64,
 }
 
 #[derive(Serialize, Deserialize)]

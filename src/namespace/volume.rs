@@ -85,6 +85,7 @@ impl Volume {
                 next_session: 1,
                 bytes_used: 0,
                 xattr_bytes: 0,
+                further_extents: 0,
             },
             inodes: OrdMap::unit(Ino::ROOT, Arc::new(root)),
             dirents: OrdMap::new(),
@@ -178,6 +179,12 @@ impl Volume {
     #[must_use]
     pub const fn bytes_used(&self) -> u64 {
         self.counters.bytes_used + self.counters.xattr_bytes
+    }
+
+    /// Extents of all files, but the first of each: what `limits::EXTENTS_PER_VOLUME_MAX` bounds.
+    #[must_use]
+    pub const fn further_extents(&self) -> u64 {
+        self.counters.further_extents
     }
 
     /// Inodes that the volume may have.

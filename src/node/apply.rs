@@ -8,7 +8,7 @@ use super::{Node, StateBatch, Unpinned};
 use crate::{
     coordinator::{self, AppliedEntry},
     limits,
-    namespace::{Applied, Command, Entry, RowChange},
+    namespace::{Applied, Command, Entry, Reply, RowChange},
     replica::{self, CommittedEntry},
     types::{BlockHash, LogIndex, Term, VolumeId},
 };
@@ -60,7 +60,15 @@ impl Node {
                     }
                     *gathered.references.entry(hash).or_default() += change;
                 }
-                gathered.unpinned.extend(unpinned.into_iter().filter(|_| outcome.is_ok()));
+                let is_due = |unpinned: &Unpinned| match *unpinned {
+                    // The rest of the call needs the same blocks.
+                    Unpinned::Uploads { .. } => outcome.is_ok_and(|reply| reply != Reply::Unfinished),
+                    Unpinned::Session { volume, session } => {
+                        self.state.volume(volume).is_some_and(|volume| volume.session(session).is_none())
+                    }
+                    Unpinned::Volume { .. } => outcome.is_ok(),
+                };
+                gathered.unpinned.extend(unpinned.into_iter().filter(is_due));
                 news.push(AppliedEntry { index, entry, bytes: data, outcome, session });
             }
             self.applied = (index, term);

@@ -67,6 +67,9 @@ impl Disk {
     fn write_state(&mut self, batch: StateBatch) {
         if batch.reset {
             self.rows.clear();
+        } else {
+            let most = limits::STATE_STEP_ROWS + limits::ENTRY_ROWS_MAX;
+            assert!(batch.rows.len() <= most, "{} rows in one batch: an entry changed too many", batch.rows.len());
         }
         for row in batch.rows {
             match row.value {
@@ -556,17 +559,12 @@ impl Client {
 }
 
 fn mkdir(name: &str) -> Operation {
+    make(name, NewNode::Directory)
+}
+
+fn make(name: &str, node: NewNode) -> Operation {
     let name = Name::new(name.as_bytes()).expect("a good name");
-    Operation::Make {
-        parent: Ino::ROOT,
-        name,
-        node: NewNode::Directory,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        delegate: false,
-        umask: 0,
-    }
+    Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0, delegate: false, umask: 0 }
 }
 
 fn set_xattr(name: &str, bytes: usize) -> Operation {

@@ -244,6 +244,7 @@ impl From<Reply> for proto::Reply {
             Reply::Copied { length } => Wire::Copied(proto::Copied { length }),
             Reply::Locked => Wire::Locked(proto::Done {}),
             Reply::Queued => Wire::Queued(proto::Done {}),
+            Reply::Unfinished => Wire::Unfinished(proto::Done {}),
         };
         Self { reply: Some(reply) }
     }
@@ -261,6 +262,7 @@ impl TryFrom<proto::Reply> for Reply {
             Wire::Copied(copied) => Self::Copied { length: copied.length },
             Wire::Locked(proto::Done {}) => Self::Locked,
             Wire::Queued(proto::Done {}) => Self::Queued,
+            Wire::Unfinished(proto::Done {}) => Self::Unfinished,
         })
     }
 }

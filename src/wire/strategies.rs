@@ -227,6 +227,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         any::<u64>().prop_map(|length| Reply::Copied { length }),
         Just(Reply::Locked),
         Just(Reply::Queued),
+        Just(Reply::Unfinished),
     ]
 }
 

@@ -314,6 +314,57 @@ fn space_is_punched_and_ranges_are_copied() {
     assert_eq!(scene.getattr(1, to).0.size, 10);
 }
 
+/// What one entry cannot change at once is asked for again until all of it is done; each caller sees the end only.
+#[test]
+fn a_file_in_many_pieces_is_cut_punched_and_written_over_to_the_end() {
+    const PIECES: u64 = 2300;
+    fn scattered(scene: &mut Scene, name: &str) -> (Ino, u64) {
+        let (file, fh) = scene.create(0, name);
+        (0..PIECES).for_each(|number| scene.write(0, file, fh, 2 * number, b"x"));
+        scene.flush(0, file, fh);
+        assert_eq!(scene.leader.volume.extents(file, 0, u64::MAX).count() as u64, PIECES);
+        scene.lookup(1, Ino::ROOT, name);
+        (file, fh)
+    }
+    let steps = |scene: &Scene, before: usize| scene.leader.operations.len() - before;
+    let mut scene = Scene::new(2);
+
+    let (file, _) = scattered(&mut scene, "cut");
+    let before = scene.leader.operations.len();
+    truncate(&mut scene, 1, file, 3);
+    assert!(steps(&scene, before) >= 3);
+    assert_eq!((scene.read(0, file, 0, 100), scene.read(1, file, 0, 100)), (b"x\0x".to_vec(), b"x\0x".to_vec()));
+
+    let (file, _) = scattered(&mut scene, "punched");
+    let before = scene.leader.operations.len();
+    let punch = Request::Allocate { ino: file, fh: 0, mode: AllocateMode::Punch, offset: 2, length: 1 << 20 };
+    assert_eq!(scene.call(0, punch), Ok(Response::Done));
+    assert!(steps(&scene, before) >= 3);
+    let mut expected = vec![0; 2 * PIECES as usize - 1];
+    expected[0] = b'x';
+    assert_eq!(scene.read(1, file, 0, 1 << 20), expected);
+
+    let (file, fh) = scattered(&mut scene, "written");
+    let before = scene.leader.operations.len();
+    let content = pattern(MIB, 3);
+    scene.write(0, file, fh, 0, &content);
+    scene.flush(0, file, fh);
+    assert!(steps(&scene, before) >= 3);
+    assert_eq!(scene.read(1, file, 0, MIB as u32), content);
+    assert_eq!(scene.leader.volume.extents(file, 0, u64::MAX).count(), 1);
+
+    let (file, fh) = scattered(&mut scene, "replaced");
+    let fh = {
+        scene.close(0, file, fh);
+        scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh
+    };
+    truncate(&mut scene, 0, file, 0);
+    scene.write(0, file, fh, 0, b"new");
+    scene.flush(0, file, fh);
+    assert_eq!((scene.read(1, file, 0, 100), scene.getattr(1, file).0.size), (b"new".to_vec(), 3));
+    assert_eq!(scene.leader.volume.further_extents(), 1, "of the file that was cut");
+}
+
 #[test]
 fn a_copy_goes_behind_what_both_files_have_on_the_way() {
     let mut scene = Scene::new(1);

@@ -82,7 +82,7 @@ impl Bench {
     }
 
     fn end(&mut self, session: SessionId) -> Vec<(Ino, Vec<u64>)> {
-        self.step(|table, outcome, index| table.end_session(outcome, index, session))
+        self.step(|table, outcome, index| table.end_session(outcome, index, session, usize::MAX))
     }
 
     /// Kinds and ranges of what the owner has.

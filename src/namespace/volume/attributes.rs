@@ -16,7 +16,7 @@ use crate::{
 const NANOSECONDS: u32 = 1_000_000_000;
 
 impl Draft {
-    /// All of the changes or none. ctime always changes, as chown(2) with nothing to change asks for.
+    /// All of the changes or none, or `Unfinished` with a part of the cut alone. ctime always changes, as chown(2) with nothing to change asks for.
     pub(super) fn set_attributes(&mut self, ino: Ino, changes: &AttributeChanges) -> Result<Reply, Errno> {
         let kind = self.inode(ino)?.kind;
         for time in [changes.atime, changes.mtime].into_iter().flatten() {
@@ -27,8 +27,10 @@ impl Draft {
         if changes.mode.is_some() && kind == FileKind::Symlink {
             return Err(Errno::EOPNOTSUPP);
         }
-        if let Some(size) = changes.size {
-            self.set_size(ino, size)?;
+        if let Some(size) = changes.size
+            && self.set_size(ino, size)? == Reply::Unfinished
+        {
+            return Ok(Reply::Unfinished);
         }
         if let Some(mode) = changes.mode {
             self.change(ino, |inode| inode.mode = mode & 0o7777);

@@ -168,20 +168,32 @@ impl Draft {
         Verdict { session: Some(session), ..Verdict::of(Ok(Reply::Done)) }
     }
 
-    /// Ends the sessions that there are among these, with their replies.
+    /// Ends the sessions that there are among these, with their replies and all they hold. `Unfinished` where some of it
+    /// has to wait for the next entry.
     pub(super) fn close_sessions(&mut self, sessions: &[SessionId]) -> Reply {
         for session in sessions {
-            let Some(row) = self.volume.sessions.remove(session) else { continue };
-            self.volume.mounts.remove(&row.mount);
-            self.end_holds(*session);
-            self.touch(RowKey::Session(*session));
-            let replies = (*session, Sequence(0))..=(*session, Sequence(u64::MAX));
-            let replies: Vec<_> = self.volume.replies.range(replies).map(|(key, _)| *key).collect();
-            for key in replies {
-                self.volume.replies.remove(&key);
-                self.touch(RowKey::Reply(key.0, key.1));
+            if !self.volume.sessions.contains_key(session) {
+                continue;
+            }
+            if self.end_holds(*session) == Reply::Unfinished || !self.drop_replies(*session) {
+                return Reply::Unfinished;
+            }
+            if let Some(row) = self.volume.sessions.remove(session) {
+                self.volume.mounts.remove(&row.mount);
+                self.touch(RowKey::Session(*session));
             }
         }
         Reply::Done
+    }
+
+    /// The session's answers, as many of them as one entry may take away; whether that was all.
+    fn drop_replies(&mut self, session: SessionId) -> bool {
+        let of_session = (session, Sequence(0))..=(session, Sequence(u64::MAX));
+        let replies: Vec<_> =
+            self.volume.replies.range(of_session.clone()).map(|((_, sequence), _)| *sequence).collect();
+        for sequence in replies.into_iter().take(self.room()) {
+            self.drop_reply(session, sequence);
+        }
+        self.room() > 0 && self.volume.replies.range(of_session).next().is_none()
     }
 }

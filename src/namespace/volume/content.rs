@@ -1,4 +1,8 @@
 //! Content: which bytes of a file lie in which block. Bytes themselves are not part of the state.
+//!
+//! However many pieces a file is in, one entry changes a bounded number of them (`EXTENTS_PER_CALL_MAX`): a copy is shorter
+//! then, and of anything else a first part is carried out that is a legal state of the file, `Unfinished`. Asked again it
+//! goes on from there.
 
 use super::{attributes::check_time, draft::Draft};
 use crate::{
@@ -6,6 +10,11 @@ use crate::{
     namespace::{AllocateMode, Reply, extent::Extent},
     types::{Errno, FileKind, Ino, Piece, Timestamp, XattrName},
 };
+
+/// A piece over more extents than this is carried out in parts where it has to; any other is whole or waits.
+const EXTENTS_PER_PIECE_MAX: usize = limits::EXTENTS_PER_CALL_MAX / 2;
+/// Extents that COLLAPSE_RANGE and INSERT_RANGE move, and that a copy brings or replaces: each is two rows then.
+const EXTENTS_MOVED_MAX: usize = limits::EXTENTS_PER_CALL_MAX / 2;
 
 /// What fallocate's COLLAPSE_RANGE and INSERT_RANGE must be aligned to, in bytes.
 const ALIGNMENT: u64 = 4096;
@@ -35,32 +44,46 @@ impl Draft {
             self.clear_suid(ino);
             self.stamp_attributes(ino);
         }
+        let mut done = Vec::with_capacity(ranges.len());
         for (piece, (from, to)) in pieces.iter().zip(&ranges) {
-            self.put_piece(ino, piece, *from, *to);
+            let end = self.end_of_piece(ino, *from, *to);
+            if end > *from {
+                self.put_piece(ino, piece, *from, end);
+                done.push((*from, end));
+            }
+            if end < *to {
+                break;
+            }
         }
-        let end = ranges.iter().map(|(_, to)| *to).max().unwrap_or(0).max(size);
-        if !pieces.is_empty() {
+        let is_whole = done == ranges;
+        let end = done.iter().map(|(_, to)| *to).max().unwrap_or(0).max(size);
+        if !done.is_empty() {
             self.content_changed(ino, end, mtime);
-            for (from, to) in merged(ranges.clone()) {
+            for (from, to) in merged(done) {
                 self.tell_content(ino, from, to - from);
             }
+        }
+        if !is_whole {
+            return Ok(Reply::Unfinished);
         }
         let offset = ranges.first().map_or(size, |(from, _)| *from);
         Ok(Reply::Written { offset, size: end })
     }
 
-    /// Part of setattr: shorter cuts, longer ends in a hole, the same changes nothing.
-    pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Result<(), Errno> {
+    /// Part of setattr: shorter cuts, longer ends in a hole, the same changes nothing. `Unfinished` where it is cut in part.
+    pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Result<Reply, Errno> {
         let old = self.file(ino)?;
         if size > limits::FILE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
-        if size != old {
-            self.cut(ino, size, u64::MAX);
-            self.content_changed(ino, size, None);
-            self.tell_content(ino, size.min(old), u64::MAX);
+        // From the end: what is left is a file that was cut less.
+        let tail = self.inode(ino)?.extents().map_or(size, |extents| extents.tail(size, self.extents_left));
+        if tail != old {
+            self.cut(ino, tail, u64::MAX);
+            self.content_changed(ino, tail, None);
+            self.tell_content(ino, tail.min(old), u64::MAX);
         }
-        Ok(())
+        Ok(if tail == size { Reply::Done } else { Reply::Unfinished })
     }
 
     pub(super) fn allocate(&mut self, ino: Ino, mode: AllocateMode, offset: u64, length: u64) -> Result<Reply, Errno> {
@@ -79,6 +102,15 @@ impl Draft {
                 self.tell_content(ino, size, u64::MAX);
             }
             AllocateMode::Extend => self.stamp_attributes(ino),
+            AllocateMode::Punch | AllocateMode::Zero { .. }
+                if self.reach(ino, offset, end, self.extents_left) < end =>
+            {
+                let reach = self.reach(ino, offset, end, self.extents_left);
+                self.cut(ino, offset, reach);
+                self.content_changed(ino, size, None);
+                self.tell_content(ino, offset, reach - offset);
+                return Ok(Reply::Unfinished);
+            }
             AllocateMode::Punch | AllocateMode::Zero { keep_size: true } => {
                 self.cut(ino, offset, end);
                 self.content_changed(ino, size, None);
@@ -90,6 +122,12 @@ impl Draft {
                 self.tell_content(ino, offset.min(size), if end > size { u64::MAX } else { length });
             }
             AllocateMode::Collapse if !aligned || end >= size => return Err(Errno::EINVAL),
+            // They cannot be moved in parts.
+            AllocateMode::Collapse | AllocateMode::Insert
+                if self.reach(ino, offset, u64::MAX, EXTENTS_MOVED_MAX) < u64::MAX =>
+            {
+                return Err(Errno::EOPNOTSUPP);
+            }
             AllocateMode::Collapse => {
                 self.cut(ino, offset, end);
                 self.shift(ino, end, length, true);
@@ -125,6 +163,12 @@ impl Draft {
         if from == to && from_offset < to_end && to_offset < from_end {
             return Err(Errno::EINVAL);
         }
+        let (from_reach, to_reach) = (
+            self.reach(from, from_offset, from_end, EXTENTS_MOVED_MAX),
+            self.reach(to, to_offset, to_end, EXTENTS_MOVED_MAX),
+        );
+        let length = (from_reach - from_offset).min(to_reach - to_offset);
+        let (from_end, to_end) = (from_offset + length, to_offset + length);
         let extents = self.inode(from)?.extents().into_iter();
         let parts: Vec<Extent> = extents.flat_map(|extents| extents.parts(from_offset, from_end)).collect();
         self.cut(to, to_offset, to_end);
@@ -146,8 +190,22 @@ impl Draft {
         if piece.block.is_none() || to > size {
             return Err(Errno::EINVAL);
         }
-        self.put_piece(ino, piece, from, to);
+        let end = self.end_of_piece(ino, from, to);
+        self.put_piece(ino, piece, from, end);
         Ok(Reply::Done)
+    }
+
+    /// How far a change of the range comes that concerns so many of its extents.
+    fn reach(&self, ino: Ino, from: u64, to: u64, extents: usize) -> u64 {
+        self.volume.extents(ino, from, to - from).nth(extents).map_or(to, |extent| extent.offset.max(from))
+    }
+
+    /// How far this entry comes with a piece: to its end, or not at all where the next will. Only what is too much for any
+    /// entry is carried out in parts.
+    fn end_of_piece(&self, ino: Ino, from: u64, to: u64) -> u64 {
+        let end = self.reach(ino, from, to, self.extents_left);
+        let may_wait = || self.reach(ino, from, to, EXTENTS_PER_PIECE_MAX) == to;
+        if end < to && may_wait() { from } else { end }
     }
 
     /// The size of a regular file.
@@ -160,6 +218,7 @@ impl Draft {
         }
     }
 
+    /// The piece, or its first part: up to `to`.
     fn put_piece(&mut self, ino: Ino, piece: &Piece, from: u64, to: u64) {
         self.cut(ino, from, to);
         if let Some(block) = piece.block {
@@ -207,4 +266,98 @@ fn merged(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        namespace::{
+            Command, Entry, EntryHeader, NewNode, Operation, Volume, VolumeOptions, extent::Extents, inode::Body,
+        },
+        types::{AttributeChanges, BlockHash, LogIndex, Name, Sequence, SessionId, Stamp, VolumeId},
+    };
+
+    const BLOCK: BlockHash = BlockHash([7; 32]);
+
+    struct Bench {
+        volume: Volume,
+        index: u64,
+    }
+
+    impl Bench {
+        fn ask(&mut self, operation: Operation) -> Result<Reply, Errno> {
+            self.index += 1;
+            let header = EntryHeader {
+                feature_level: 1,
+                volume: VolumeId(1),
+                session: SessionId(0),
+                sequence: Sequence(0),
+                answered: Vec::new(),
+                stamp: Stamp(self.index),
+            };
+            let entry = Entry { header, command: Command::Operation(operation) };
+            self.volume.apply(LogIndex(self.index), &entry).outcome
+        }
+
+        /// A file with a byte at every second place.
+        fn file(&mut self, name: &str, extents: u64) -> Ino {
+            let made = Operation::Make {
+                parent: Ino::ROOT,
+                name: Name::new(name.as_bytes()).expect("a good name"),
+                node: NewNode::File,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                delegate: false,
+                umask: 0,
+            };
+            let Ok(Reply::Made { ino }) = self.ask(made) else { panic!("not made") };
+            let extent = |number| Extent { offset: 2 * number, length: 1, block: BLOCK, block_offset: 0 };
+            let all = Extents::Many((0..extents).map(|number| (2 * number, extent(number))).collect());
+            self.volume.counters.further_extents += all.further();
+            self.volume.counters.bytes_used += extents;
+            let inode = self.volume.inodes.get_mut(&ino).map(Arc::make_mut).expect("just made");
+            (inode.size, inode.body) = (2 * extents, Body::File { extents: all, bytes: extents });
+            ino
+        }
+
+        fn write(&mut self, ino: Ino, offset: u64) -> Result<Reply, Errno> {
+            let pieces = vec![Piece { offset, length: 1, block: Some(BLOCK), content: None }];
+            let uploads = Vec::new();
+            self.ask(Operation::Write {
+                ino,
+                pieces,
+                append: false,
+                mtime: None,
+                clear_suid: false,
+                uploads,
+                fence: None,
+            })
+        }
+    }
+
+    /// Nodes and mounts keep every extent in memory; what takes some away is never refused.
+    #[test]
+    fn extents_are_bounded_by_file_and_by_volume() {
+        let volume = Volume::new(VolumeId(1), "main".to_owned(), VolumeOptions::default(), Stamp(1));
+        let mut bench = Bench { volume, index: 1 };
+        let (most, end) = (limits::EXTENTS_PER_FILE_MAX, 2 * limits::EXTENTS_PER_FILE_MAX);
+        let full = bench.file("full", most + 1);
+        assert_eq!(bench.write(full, end + 9), Err(Errno::EFBIG));
+        let punch = Operation::Allocate { ino: full, mode: AllocateMode::Punch, offset: 0, length: 1 };
+        assert_eq!(bench.ask(punch), Ok(Reply::Done));
+        bench.write(full, end + 9).expect("there is a place");
+        let other = bench.file("other", limits::EXTENTS_PER_VOLUME_MAX - most + 1);
+        assert_eq!(bench.volume.further_extents(), limits::EXTENTS_PER_VOLUME_MAX);
+        let small = bench.file("small", 2);
+        assert_eq!(bench.write(small, 9), Err(Errno::ENOSPC));
+        let plain = bench.file("plain", 0);
+        bench.write(plain, 0).expect("a file in one piece needs no place");
+        let changes = AttributeChanges { size: Some(1), ..AttributeChanges::default() };
+        while bench.ask(Operation::SetAttributes { ino: other, changes }).expect("cut") == Reply::Unfinished {}
+        bench.write(small, 9).expect("there is a place");
+    }
 }

@@ -72,11 +72,15 @@ impl Draft {
         if uploads.len() > limits::PIECES_MAX || changes.size.is_some() {
             return Err(Errno::EINVAL);
         }
-        if let Some(size) = cut.filter(|size| self.inode(ino).is_ok_and(|inode| *size < inode.size)) {
-            self.set_size(ino, size)?;
+        if let Some(size) = cut.filter(|size| self.inode(ino).is_ok_and(|inode| *size < inode.size))
+            && self.set_size(ino, size)? == Reply::Unfinished
+        {
+            return Ok(Reply::Unfinished);
         }
         // Also without pieces: it looks at the times.
-        self.write(ino, pieces, false, *written_at, changes.clear_suid)?;
+        if self.write(ino, pieces, false, *written_at, changes.clear_suid)? == Reply::Unfinished {
+            return Ok(Reply::Unfinished);
+        }
         if *size_min > self.inode(ino)?.size {
             self.set_size(ino, *size_min)?;
         }
@@ -98,15 +102,10 @@ impl Draft {
         Ok(Reply::Done)
     }
 
-    /// The session loses all delegations.
+    /// The session loses its delegations, so many of them as one entry may end.
     pub(super) fn end_delegations(&mut self, session: SessionId) {
-        let held: Vec<Ino> = self
-            .volume
-            .delegations
-            .iter()
-            .filter(|(_, delegation)| delegation.session == session)
-            .map(|(ino, _)| *ino)
-            .collect();
+        let held = self.volume.delegations.iter().filter(|(_, delegation)| delegation.session == session);
+        let held: Vec<Ino> = held.map(|(ino, _)| *ino).take(self.room()).collect();
         held.into_iter().for_each(|ino| self.end_delegation(ino));
     }
 

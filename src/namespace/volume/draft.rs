@@ -16,7 +16,7 @@ use crate::{
     limits,
     namespace::{
         Change, Command, Effects, Entry, Reply, RowChange,
-        extent::Extent,
+        extent::{Extent, Extents},
         inode::{Body, Inode},
         row::{DirentRow, RowKey, row_digest},
     },
@@ -33,6 +33,8 @@ pub(super) struct Draft {
     pub(super) stamp: Stamp,
     pub(super) now: Timestamp,
     touched: BTreeSet<RowKey>,
+    /// Extents that may still be taken away, cut or moved.
+    pub(super) extents_left: usize,
     /// Inline content of the entry.
     pub(super) content: Vec<(BlockHash, Bytes)>,
     names: Vec<Change>,
@@ -63,6 +65,7 @@ impl Draft {
             stamp,
             now: stamp.into(),
             touched: BTreeSet::new(),
+            extents_left: limits::EXTENTS_PER_CALL_MAX,
             content: Vec::new(),
             names: Vec::new(),
             contents: Vec::new(),
@@ -203,10 +206,17 @@ impl Draft {
         let xattr_bytes = |volume: &Volume| volume.counters.xattr_bytes;
         if grows_beyond(Volume::inode_count, limits::INODES_MAX)
             || grows_beyond(xattr_bytes, limits::XATTR_VOLUME_BYTES_MAX)
+            || grows_beyond(Volume::further_extents, limits::EXTENTS_PER_VOLUME_MAX)
         {
             return Err(Errno::ENOSPC);
         }
-        Ok(())
+        let extents = |volume: &Volume, ino| volume.inode(ino).and_then(Inode::extents).map_or(0, Extents::further);
+        let inodes = self.touched.range(RowKey::Inode(Ino(0))..=RowKey::Inode(Ino(u64::MAX)));
+        let is_too_many = |key: &RowKey| {
+            let RowKey::Inode(ino) = *key else { return false };
+            extents(now, ino) > limits::EXTENTS_PER_FILE_MAX && extents(now, ino) > extents(before, ino)
+        };
+        if inodes.into_iter().any(is_too_many) { Err(Errno::EFBIG) } else { Ok(()) }
     }
 
     // Looking things up.
@@ -320,54 +330,46 @@ impl Draft {
 
     /// Makes a range of a file a hole.
     pub(super) fn cut(&mut self, ino: Ino, from: u64, to: u64) {
-        let mut offsets = BTreeSet::new();
-        let mut cut = 0;
-        self.change(ino, |inode| {
-            if let Body::File { extents, bytes } = &mut inode.body {
-                cut = extents.cut(from, to, &mut offsets);
-                *bytes -= cut;
-            }
+        let mut taken = 0;
+        self.change_extents(ino, |extents, bytes, offsets| {
+            *bytes -= extents.cut(from, to, offsets);
+            taken = offsets.len();
         });
-        self.volume.counters.bytes_used -= cut;
-        self.touch_extents(ino, offsets);
+        self.extents_left = self.extents_left.saturating_sub(taken);
     }
 
     /// Gives a range of a file, which must be a hole, content.
     pub(super) fn fill(&mut self, ino: Ino, extent: Extent) {
-        let mut offsets = BTreeSet::new();
-        self.change(ino, |inode| {
-            if let Body::File { extents, bytes } = &mut inode.body {
-                extents.join(extent, &mut offsets);
-                *bytes += extent.length;
-            }
+        self.change_extents(ino, |extents, bytes, offsets| {
+            extents.join(extent, offsets);
+            *bytes += extent.length;
         });
-        self.volume.counters.bytes_used += extent.length;
-        self.touch_extents(ino, offsets);
     }
 
     /// Moves what lies behind `from` (nothing straddles it) to the front or to the end.
     pub(super) fn shift(&mut self, ino: Ino, from: u64, distance: u64, to_front: bool) {
-        let mut offsets = BTreeSet::new();
-        self.change(ino, |inode| {
-            if let Body::File { extents, .. } = &mut inode.body {
-                extents.shift(from, distance, to_front, &mut offsets);
-            }
-        });
-        self.touch_extents(ino, offsets);
+        self.change_extents(ino, |extents, _, offsets| extents.shift(from, distance, to_front, offsets));
     }
 
     /// Makes an extent end at `at` and another begin there, where one straddles it.
     pub(super) fn split(&mut self, ino: Ino, at: u64) {
-        let mut offsets = BTreeSet::new();
-        self.change(ino, |inode| {
-            if let Body::File { extents, .. } = &mut inode.body {
-                extents.split(at, &mut offsets);
-            }
-        });
-        self.touch_extents(ino, offsets);
+        self.change_extents(ino, |extents, _, offsets| extents.split(at, offsets));
     }
 
-    fn touch_extents(&mut self, ino: Ino, offsets: BTreeSet<u64>) {
+    /// Changes a file's extents and how many bytes they have; `change` lists the offsets of those that may differ.
+    fn change_extents(&mut self, ino: Ino, change: impl FnOnce(&mut Extents, &mut u64, &mut BTreeSet<u64>)) {
+        let mut offsets = BTreeSet::new();
+        let (mut before, mut after) = ((0, 0), (0, 0));
+        self.change(ino, |inode| {
+            if let Body::File { extents, bytes } = &mut inode.body {
+                before = (*bytes, extents.further());
+                change(extents, bytes, &mut offsets);
+                after = (*bytes, extents.further());
+            }
+        });
+        let counters = &mut self.volume.counters;
+        counters.bytes_used = counters.bytes_used - before.0 + after.0;
+        counters.further_extents = counters.further_extents - before.1 + after.1;
         self.touched.extend(offsets.into_iter().map(|offset| RowKey::Extent(ino, offset)));
     }
 

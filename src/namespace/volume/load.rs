@@ -12,7 +12,7 @@ use crate::{
     namespace::{
         Delegation,
         companion::Companions,
-        extent::Extent,
+        extent::{Extent, Extents},
         inode::{Body, FIRST_COOKIE, Inode},
         locks::{FileLocks, LockTable},
         row::{
@@ -112,6 +112,11 @@ impl Loader {
         if xattr_bytes != volume.counters.xattr_bytes {
             let counted = volume.counters.xattr_bytes;
             return Err(contradiction(format!("{xattr_bytes} bytes of attributes, {counted} counted")));
+        }
+        let further = volume.inodes.values().filter_map(|inode| inode.extents()).map(Extents::further).sum::<u64>();
+        if further != volume.counters.further_extents {
+            let counted = volume.counters.further_extents;
+            return Err(contradiction(format!("{further} extents beyond the first of each file, {counted} counted")));
         }
         // Of a deleted volume only a part may be left.
         if volume.is_deleted() {

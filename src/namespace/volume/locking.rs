@@ -63,22 +63,23 @@ impl Draft {
         Reply::Done
     }
 
-    /// Takes everything from the session that it holds; what it did under that and comes late is refused.
+    /// Takes everything from the session that it holds; what it did under that and comes late is refused. `Unfinished`
+    /// where that is too much for one entry: from the first on all is refused.
     pub(super) fn end_holds(&mut self, session: SessionId) -> Reply {
-        self.end_delegations(session);
-        self.end_locks(session);
         let index = self.index;
         self.touch(RowKey::Session(session));
         if let Some(session) = self.volume.sessions.get_mut(&session) {
             Arc::make_mut(session).holds_since = index;
         }
-        Reply::Done
+        self.end_delegations(session);
+        self.end_locks(session);
+        if self.room() == 0 { Reply::Unfinished } else { Reply::Done }
     }
 
     fn end_locks(&mut self, session: SessionId) {
         let mut outcome = Outcome::default();
         let index = self.index;
-        for (ino, handles) in self.volume.locks.end_session(&mut outcome, index, session) {
+        for (ino, handles) in self.volume.locks.end_session(&mut outcome, index, session, self.room()) {
             self.tell_life(Change::LocksLost { ino, session, handles });
         }
         self.locks_changed(outcome);

@@ -1,4 +1,4 @@
-//! What goes step by step, however much it is: unlinked files and deleted volumes. One entry takes away so many rows that
+//! What goes step by step, however much it is: unlinked files, deleted volumes, ended sessions and what they hold. One entry takes away so many rows that
 //! applying it is short and the store writes it in one step; the state itself says what is left, so that any leader goes on.
 
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Draft {
     }
 
     /// Rows that may still be taken away.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         limits::REAPED_ROWS_MAX.saturating_sub(self.touched())
     }
 

@@ -8,9 +8,13 @@ use proptest::{prelude::*, sample::Index};
 use prost::Message as _;
 
 use super::*;
-use crate::wire::{
-    proto,
-    strategies::{self, Damage},
+use crate::{
+    namespace::Inode,
+    types::{BlockHash, FileKind, Piece},
+    wire::{
+        proto,
+        strategies::{self, Damage},
+    },
 };
 
 /// Sequences that are tried, where `PROPTEST_CASES` does not say how many.
@@ -30,6 +34,16 @@ enum Step {
         slot: usize,
         draft: messages::Draft,
         count: usize,
+    },
+    /// A file gets so many times 256 extents more.
+    Scatter {
+        slot: usize,
+        times: u64,
+    },
+    /// It is copied behind its own end so many times, each time all of it.
+    Double {
+        slot: usize,
+        times: u64,
     },
     Say {
         slot: usize,
@@ -96,6 +110,8 @@ fn step() -> BoxedStrategy<Step> {
         60 => (slot(), messages::draft()).prop_map(|(slot, draft)| Step::Call { slot, draft }),
         2 => (slot(), messages::draft(), 1..300_usize)
             .prop_map(|(slot, draft, count)| Step::Calls { slot, draft, count }),
+        2 => (slot(), 1..10_u64).prop_map(|(slot, times)| Step::Scatter { slot, times }),
+        2 => (slot(), 1..8_u64).prop_map(|(slot, times)| Step::Double { slot, times }),
         10 => (slot(), messages::word()).prop_map(|(slot, message)| Step::Say { slot, message }),
         2 => (slot(), strategies::to_leader().boxed(), strategies::damage())
             .prop_map(|(slot, message, damage)| Step::Damaged { slot, message, damage }),
@@ -148,6 +164,8 @@ impl Scene {
                 let bare = draft.bare();
                 (1..*count).for_each(|_| self.call(*slot, &bare));
             }
+            Step::Scatter { slot, times } => (0..*times).for_each(|_| self.scatter(*slot)),
+            Step::Double { slot, times } => (0..*times).for_each(|_| self.double(*slot)),
             Step::Say { slot, message } => self.send(*slot, message.clone()),
             Step::Damaged { slot, message, damage } => {
                 let bytes = proto::ToLeader::from(message.clone()).encode_to_vec();
@@ -211,6 +229,46 @@ impl Scene {
         };
         let answered = answered.into_iter().map(Sequence).collect();
         self.send(slot, ToLeader::Operation { sequence: Sequence(sequence), answered, operation });
+    }
+
+    fn operate(&mut self, slot: usize, operation: Operation) {
+        let sequence = self.slots[slot].next.max(1);
+        self.slots[slot].next = sequence.saturating_add(1);
+        self.send(slot, ToLeader::Operation { sequence: Sequence(sequence), answered: Vec::new(), operation });
+    }
+
+    /// The first file, and its size. Where there is none, one is asked for.
+    fn some_file(&mut self, slot: usize) -> Option<(Ino, u64)> {
+        let volume = self.volume();
+        let is_file = |inode: &&Inode| inode.kind == FileKind::File;
+        let size = |ino: Ino| volume.inode(ino).filter(is_file).map(|inode| (ino, inode.size));
+        let file = (2..40).map(Ino).find_map(size);
+        if file.is_none() {
+            self.operate(slot, make("pieces", NewNode::File));
+        }
+        file
+    }
+
+    fn scatter(&mut self, slot: usize) {
+        let Some((ino, size)) = self.some_file(slot) else { return };
+        let content = Bytes::from_static(b"x");
+        let piece = |number| Piece {
+            offset: size + 2 * number + 1,
+            length: 1,
+            block: Some(BlockHash::of(&content)),
+            content: Some(content.clone()),
+        };
+        let pieces = (0..limits::PIECES_MAX as u64).map(piece).collect();
+        let uploads = Vec::new();
+        let write =
+            Operation::Write { ino, pieces, append: false, mtime: None, clear_suid: false, uploads, fence: None };
+        self.operate(slot, write);
+    }
+
+    fn double(&mut self, slot: usize) {
+        let Some((ino, size)) = self.some_file(slot) else { return };
+        let (from, to) = (ino, ino);
+        self.operate(slot, Operation::CopyRange { from, from_offset: 0, to, to_offset: size, length: size });
     }
 
     fn send(&mut self, slot: usize, message: ToLeader) {
