@@ -94,6 +94,11 @@ pub const CALL_STREAMS_MAX: usize = 2;
 /// Requests for blocks that a store reads and carries out at a time, and of one credential: each has a block in memory.
 pub const TRANSFERS_MAX: usize = 64;
 pub const TRANSFERS_PER_CREDENTIAL_MAX: usize = TRANSFERS_MAX / 2;
+/// Blocks that one session may have pinned by uploads which no entry has named yet: a mount has 64 MiB on its way at most,
+/// in blocks of 16 KiB and more, and what it gave up stays pinned until its session ends.
+pub const PINS_PER_SESSION_MAX: usize = 16 * 1024;
+/// The same of all sessions: stores keep each pin in memory.
+pub const PINS_MAX: usize = 16 * PINS_PER_SESSION_MAX;
 /// Bytes of a request or an answer around the block in it.
 pub const BLOCK_MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 4096;
 /// Files and sockets that a storage node opens at most; where the system allows fewer, connections are fewer.
@@ -303,6 +308,8 @@ const _: () = {
     // What is reaped is written in one step of the store.
     assert!(REAPED_ROWS_MAX <= STATE_STEP_ROWS);
     assert!(EXTENTS_PER_FILE_MAX <= EXTENTS_PER_VOLUME_MAX);
+    // Runs of a quarter of the inline limit and more are blocks; and twice as many after a retry under another upload.
+    assert!(2 * DIRTY_BYTES_MAX / (INLINE_BYTES_MAX / 4) <= PINS_PER_SESSION_MAX);
     // A write that is carried out in parts has all parts but the last in its way, and still gets on.
     assert!(2 * PIECES_MAX + 2 < EXTENTS_PER_CALL_MAX);
     assert!(FUSE_WRITE_BYTES_MAX as usize <= BLOCK_BYTES_MAX);

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{listener::Caller, running::Running, stage::Stage};
 use crate::{
+    limits,
     namespace::State,
     storage::StorageError,
     types::{Access, Grant, Principal, VolumeId},
@@ -126,10 +127,27 @@ async fn admit_pin(Upload { volume, session, .. }: Upload, running: &Running) ->
             "this node knows no session {session} of volume {volume}, or not yet; ask again"
         )));
     }
-    match running.state().volume(volume).and_then(|volume| volume.session(session)) {
-        Some(_) => Ok(()),
-        None => Err(Status::failed_precondition(format!("session {session} of volume {volume} has ended"))),
+    if running.state().volume(volume).is_none_or(|volume| volume.session(session).is_none()) {
+        return Err(Status::failed_precondition(format!("session {session} of volume {volume} has ended")));
     }
+    bound_pins(running.packs().pin_counts(volume, session))
+}
+
+/// That there is a place for one more pin, of the session's own and of all. Uploads that are under way at this moment may go
+/// beyond it by as many as there are.
+fn bound_pins((own, all): (usize, usize)) -> Result<(), Status> {
+    let (own_max, all_max) = (limits::PINS_PER_SESSION_MAX, limits::PINS_MAX);
+    if own >= own_max {
+        return Err(Status::resource_exhausted(format!(
+            "this session has uploaded {own} blocks that no file names, {own_max} is the most: mount anew"
+        )));
+    }
+    if all >= all_max {
+        return Err(Status::unavailable(format!(
+            "{all} uploaded blocks wait until a file names them, {all_max} is the most; ask again"
+        )));
+    }
+    Ok(())
 }
 
 fn may_read(principal: &Principal, running: &Running) -> Result<(), Status> {
@@ -153,4 +171,18 @@ fn stranger(grant: &Grant, running: &Running) -> Status {
 
 fn invalid(error: WireError) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_bounded_by_session_and_over_all() {
+        let code = |own, all| bound_pins((own, all)).map_err(|status| status.code());
+        let (own, all) = (limits::PINS_PER_SESSION_MAX, limits::PINS_MAX);
+        assert_eq!(code(own - 1, all - 1), Ok(()));
+        assert_eq!(code(own, own), Err(tonic::Code::ResourceExhausted));
+        assert_eq!(code(0, all), Err(tonic::Code::Unavailable));
+    }
 }

@@ -218,6 +218,12 @@ impl Packs {
         self.shared.index().is_named(volume, hash)
     }
 
+    /// How many blocks the session has pinned, and all sessions.
+    #[must_use]
+    pub fn pin_counts(&self, volume: VolumeId, session: SessionId) -> (usize, usize) {
+        self.shared.index().pin_counts(volume, session)
+    }
+
     /// From now on these volumes may read these blocks, as far as the packs know of them.
     pub(crate) fn name(&self, named: impl Iterator<Item = (VolumeId, BlockHash)>) {
         let mut index = self.shared.index();

@@ -3,7 +3,7 @@
 //! A block is live while an extent names it, a pin or a hold keeps it, or its bytes wait to be written. What is not
 //! live may go with its pack at any time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map::Entry};
 
 use bytes::Bytes;
 
@@ -63,6 +63,9 @@ pub(crate) struct Index {
     /// Named by extents and in no pack.
     missing: BTreeSet<BlockHash>,
     pins: BTreeMap<Pin, BTreeSet<BlockHash>>,
+    /// How many of them each session has.
+    pins_by_session: BTreeMap<(VolumeId, SessionId), usize>,
+    pin_count: usize,
     /// Bytes that came with entries and are not in a pack yet, and how many batches bring them.
     waiting: HashMap<BlockHash, (Bytes, u32)>,
     pub(crate) packs: BTreeMap<u32, PackUse>,
@@ -144,6 +147,8 @@ impl Index {
     pub(crate) fn add_pin(&mut self, pin: Pin, hash: &BlockHash) -> bool {
         let new = self.pins.entry(pin).or_default().insert(*hash);
         if new {
+            self.pin_count += 1;
+            *self.pins_by_session.entry((pin.volume, pin.session)).or_default() += 1;
             self.change(hash, |block| block.pins += 1);
             self.name(pin.volume, hash);
         }
@@ -172,8 +177,20 @@ impl Index {
             self.pins.remove(pin);
         }
         if removed {
+            self.pin_count -= 1;
+            if let btree_map::Entry::Occupied(mut of_session) = self.pins_by_session.entry((pin.volume, pin.session)) {
+                *of_session.get_mut() -= 1;
+                if *of_session.get() == 0 {
+                    of_session.remove();
+                }
+            }
             self.change(hash, |block| block.pins -= 1);
         }
+    }
+
+    /// How many pins the session has, and all sessions.
+    pub(crate) fn pin_counts(&self, volume: VolumeId, session: SessionId) -> (usize, usize) {
+        (self.pins_by_session.get(&(volume, session)).copied().unwrap_or(0), self.pin_count)
     }
 
     /// Keeps the block until `release`, without a pin.
@@ -380,11 +397,16 @@ mod tests {
             index.add_pin(pin(session, upload), &hash);
         }
         let (volume, session) = (VolumeId(1), SessionId(1));
+        assert_eq!(index.pin_counts(volume, session), (2, 3));
         let uploads = vec![UploadId(2)];
         assert_eq!(index.ending(&Unpinned::Uploads { volume, session, uploads }), [(pin(1, 2), hash)]);
         assert_eq!(index.ending(&Unpinned::Session { volume, session }).len(), 2);
         assert_eq!(index.ending(&Unpinned::Volume { volume }).len(), 3);
         assert_eq!(index.ending(&Unpinned::Volume { volume: VolumeId(2) }), []);
+        for (pin, hash) in index.ending(&Unpinned::Session { volume, session }) {
+            index.remove_pin(&pin, &hash);
+        }
+        assert_eq!((index.pin_counts(volume, session), index.pins_by_session.len()), ((0, 1), 1));
     }
 
     #[test]

@@ -196,7 +196,8 @@ impl Database {
         Ok((row, whole.into()))
     }
 
-    /// Sets (or with `None` removes) rows, moves the state to `meta` and lifts pins, all or nothing.
+    /// Sets (or with `None` removes) rows and moves the state to `meta`, all or nothing. Pins are lifted with that where they
+    /// are few, else behind it in steps: what a crash leaves of them goes with the next start, or with their session.
     pub(crate) fn write(
         &self,
         rows: &BTreeMap<Bytes, Option<Bytes>>,
@@ -205,7 +206,9 @@ impl Database {
     ) -> Result<(), StorageError> {
         let mut current = self.current();
         let mut batch = Batch::default();
-        for &(pin, hash) in lifted {
+        let (with_rows, behind) =
+            lifted.split_at(if lifted.len() > limits::STATE_STEP_ROWS { 0 } else { lifted.len() });
+        for &(pin, hash) in with_rows {
             batch.change(&CatalogChange::Pin(pin, hash, false));
         }
         self.counters.state_rows.add(rows.len() as u64);
@@ -214,12 +217,24 @@ impl Database {
                 batch.set_row(&mut current, row, value.as_ref());
             }
             batch.insert(vec![META], &encode_meta(current.generation, 0, meta));
-            return self.apply_batch(batch);
+            self.apply_batch(batch)?;
+        } else {
+            let pieces = self.write_ahead(rows)?;
+            batch.insert(vec![META], &encode_meta(current.generation, pieces, meta));
+            self.apply_batch(batch)?;
+            self.write_in_steps(&mut current, rows, meta)?;
         }
-        let pieces = self.write_ahead(rows)?;
-        batch.insert(vec![META], &encode_meta(current.generation, pieces, meta));
-        self.apply_batch(batch)?;
-        self.write_in_steps(&mut current, rows, meta)
+        self.lift(behind)
+    }
+
+    /// Lifts pins step by step.
+    fn lift(&self, pins: &[(Pin, BlockHash)]) -> Result<(), StorageError> {
+        let mut batch = Batch::default();
+        for &(pin, hash) in pins {
+            batch.change(&CatalogChange::Pin(pin, hash, false));
+            self.apply_if_full(&mut batch)?;
+        }
+        self.apply_batch(batch)
     }
 
     /// Writes the rows down where nothing reads them yet; in how many pieces.
@@ -273,7 +288,8 @@ impl Database {
         self.write_in_steps(&mut current, &rows, meta)
     }
 
-    /// Puts these rows in the place of all others, all or nothing, and flushes them.
+    /// Puts these rows in the place of all others, all or nothing, and flushes them. Pins are lifted behind that, as in
+    /// `write`.
     pub(crate) fn replace(
         &self,
         rows: impl IntoIterator<Item = (Bytes, Bytes)>,
@@ -288,14 +304,12 @@ impl Database {
             count += 1;
             self.apply_if_full(&mut batch)?;
         }
-        for &(pin, hash) in lifted {
-            batch.change(&CatalogChange::Pin(pin, hash, false));
-        }
         batch.insert(vec![META], &encode_meta(next.generation, 0, meta));
         self.apply_batch(batch)?;
         self.counters.state_rows.add(count);
         self.flush()?;
         *self.current() = next;
+        self.lift(lifted)?;
         self.remove_other_generations()
     }
 
