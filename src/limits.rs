@@ -14,9 +14,14 @@ pub const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
 pub const XATTR_INODE_BYTES_MAX: u64 = 64 * (XATTR_VALUE_BYTES_MAX + NAME_BYTES_MAX) as u64;
 /// The same of all inodes of a volume: nodes and mounts keep attributes in memory.
 pub const XATTR_VOLUME_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Inodes of a volume, those without a name that are still open included; beyond it ENOSPC. Nodes and mounts keep each
-/// in memory, in about 800 bytes.
+/// Inodes that a volume may be given, those without a name that are still open included.
 pub const INODES_MAX: u64 = 2 * 1024 * 1024;
+/// Inodes of a volume for which nothing else was said; beyond it ENOSPC. It fits the memory of the pods in
+/// `deploy/kubernetes`, which a test compares.
+pub const INODES_DEFAULT: u64 = 256 * 1024;
+/// Memory of an inode with its name at a node and at a mount, in bytes, about.
+pub const NODE_BYTES_PER_INODE: u64 = 800;
+pub const MOUNT_BYTES_PER_INODE: u64 = 600;
 /// Space of the stores that a new file takes at least, in bytes: statfs shows so many free inodes.
 pub const INODE_BYTES: u64 = 1024;
 /// Bytes of a file: 16 TiB.
@@ -25,9 +30,11 @@ pub const FILE_BYTES_MAX: u64 = 16 << 40;
 pub const LINKS_MAX: u32 = 65_000;
 /// Extents of a file beyond its first; beyond it EFBIG. 1 GiB written at random in pages of 4 KiB has half as many.
 pub const EXTENTS_PER_FILE_MAX: u64 = 512 * 1024;
-/// The same of all files of a volume; beyond it ENOSPC. Nodes keep each in memory with the block that it names, in about
-/// 400 bytes, mounts without, in about 100.
+/// The same of all files of a volume; beyond it ENOSPC.
 pub const EXTENTS_PER_VOLUME_MAX: u64 = 1024 * 1024;
+/// Memory of such an extent at a node, with the block that it names, and at a mount, in bytes, about.
+pub const NODE_BYTES_PER_EXTENT: u64 = 400;
+pub const MOUNT_BYTES_PER_EXTENT: u64 = 100;
 
 /// Bytes of content that travel in a log entry; more goes as blocks to the stores first.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -98,7 +105,7 @@ pub const TRANSFERS_PER_CREDENTIAL_MAX: usize = TRANSFERS_MAX / 2;
 /// in blocks of 16 KiB and more, and what it gave up stays pinned until its session ends.
 pub const PINS_PER_SESSION_MAX: usize = 16 * 1024;
 /// The same of all sessions: stores keep each pin in memory.
-pub const PINS_MAX: usize = 16 * PINS_PER_SESSION_MAX;
+pub const PINS_MAX: usize = 8 * PINS_PER_SESSION_MAX;
 /// Bytes of a request or an answer around the block in it.
 pub const BLOCK_MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 4096;
 /// Files and sockets that a storage node opens at most; where the system allows fewer, connections are fewer.
@@ -308,6 +315,7 @@ const _: () = {
     // What is reaped is written in one step of the store.
     assert!(REAPED_ROWS_MAX <= STATE_STEP_ROWS);
     assert!(EXTENTS_PER_FILE_MAX <= EXTENTS_PER_VOLUME_MAX);
+    assert!(INODES_DEFAULT <= INODES_MAX);
     // Runs of a quarter of the inline limit and more are blocks; and twice as many after a retry under another upload.
     assert!(2 * DIRTY_BYTES_MAX / (INLINE_BYTES_MAX / 4) <= PINS_PER_SESSION_MAX);
     // A write that is carried out in parts has all parts but the last in its way, and still gets on.

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use manyfs::limits;
+
 /// Lines of a source file, its unit tests included.
 const LINES_MAX: usize = 800;
 
@@ -278,6 +280,42 @@ fn unsafe_code_is_in_files_of_its_own() {
         }
     }
     report("unsafe code among other things", &faults);
+}
+
+/// What a volume may have for which nothing else was said ended the pods of the manifests: its default was two million
+/// inodes, and a store of 1 GiB or a mount of 384 MiB that reached its limit reached it again at each start.
+#[test]
+fn what_a_volume_may_have_by_default_fits_the_pods_of_the_manifests() {
+    let limit = |file: &str, behind: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes").join(file);
+        let text = fs::read_to_string(&path).expect("a manifest");
+        let container = text.split_once(behind).unwrap_or_else(|| panic!("{file} has no {behind}")).1;
+        let limit = container.split_once("limits: {memory: ").expect("it has a limit").1;
+        let (number, unit) = limit.split_at(limit.find(|found: char| !found.is_ascii_digit()).expect("a unit"));
+        let shift = if unit.starts_with("Gi") { 30 } else { 20 };
+        number.parse::<u64>().expect("a number") << shift
+    };
+    // The log, queues on their way to the disk, sled; a mount's threads and tables.
+    let (node, mount) = (160 << 20, 16 << 20);
+    let node = node
+        + limits::XATTR_VOLUME_BYTES_MAX
+        + limits::INODES_DEFAULT * limits::NODE_BYTES_PER_INODE
+        + limits::EXTENTS_PER_VOLUME_MAX * limits::NODE_BYTES_PER_EXTENT;
+    let mount = mount
+        + (limits::CONTENT_CACHE_BYTES + limits::DIRTY_BYTES_MAX) as u64
+        + limits::XATTR_VOLUME_BYTES_MAX
+        + limits::INODES_DEFAULT * limits::MOUNT_BYTES_PER_INODE
+        + limits::EXTENTS_PER_VOLUME_MAX * limits::MOUNT_BYTES_PER_EXTENT;
+    let mut faults = Vec::new();
+    for (what, needed, given) in [
+        ("storage.yaml", node, limit("storage.yaml", "- serve")),
+        ("wordpress.yaml", mount, limit("wordpress.yaml", "--holder=")),
+    ] {
+        if needed > given {
+            faults.push(format!("{what} gives {} MiB, a full volume needs {}", given >> 20, needed >> 20));
+        }
+    }
+    report("pods with too little memory", &faults);
 }
 
 #[test]

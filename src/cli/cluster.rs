@@ -11,6 +11,7 @@ use super::{
     report::Format,
     runtime,
     status::{self, ClusterView},
+    volume::Quotas,
 };
 use crate::{
     limits::VOTERS_MAX,
@@ -63,6 +64,9 @@ pub(super) struct Init {
     #[arg(long, env = "MANYFS_NODES", value_name = "HOSTS", value_delimiter = ',', required = true,
           value_parser = address::with_port)]
     nodes: Vec<String>,
+    /// Of the volume `main`.
+    #[command(flatten)]
+    quotas: Quotas,
     #[command(flatten)]
     format: Format,
 }
@@ -131,7 +135,7 @@ impl Init {
     fn run(self) -> Result<(), Failure> {
         let authority = Authority::load(&self.authority)?;
         let nodes = self.nodes.clone();
-        let leader = runtime()?.block_on(found(&authority, nodes))?;
+        let leader = runtime()?.block_on(found(&authority, nodes, self.quotas))?;
         let founded = Founded {
             cluster: authority.cluster().to_string(),
             leader: leader.to_string(),
@@ -177,13 +181,14 @@ impl TransferLeader {
 ///
 /// # Errors
 /// A sentence; nothing was changed unless it says so.
-pub(super) async fn found(authority: &Authority, addresses: Vec<String>) -> Result<NodeId, Failure> {
+pub(super) async fn found(authority: &Authority, addresses: Vec<String>, quotas: Quotas) -> Result<NodeId, Failure> {
     check_count(&addresses)?;
     let administrator = Administrator::new(authority, addresses.clone())?;
     let answers = administrator.ask(addresses.clone()).await;
     let reports = reports_of(&answers)?;
     let number = number_of(&reports).map_or_else(|| pki::random().map(FoundingNumber), Ok)?;
-    let founding = founding(authority, number, &addresses, &reports);
+    let mut founding = founding(authority, number, &addresses, &reports);
+    (founding.main.quota_bytes, founding.main.quota_inodes) = (quotas.quota, quotas.quota_inodes);
     let plan = plan(&founding, &addresses, &reports)?;
     let blank: Vec<_> =
         (1..).map(NodeId).zip(&addresses).zip(&plan).filter(|(_, step)| **step == Step::Prepare).collect();
@@ -309,8 +314,8 @@ fn plan(founding: &Founding, addresses: &[String], reports: &[&Report]) -> Resul
             Phase::Prepared { node, founding: other } if *node == meant && other == founding => Step::Begin,
             Phase::Prepared { node, .. } => {
                 return Err(format!(
-                    "{address} was prepared as node {node} of another founding; give the same --nodes as then, or wipe \
-                     {} there and start it again; nothing was changed",
+                    "{address} was prepared as node {node} of another founding; give the same --nodes and quotas as then, or \
+                     wipe {} there and start it again; nothing was changed",
                     report.process.data
                 )
                 .into());

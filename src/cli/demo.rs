@@ -31,6 +31,7 @@ use super::{
     report::{Format, print},
     runtime,
     status::{ClusterView, MountView, NodeView},
+    volume::Quotas,
 };
 use crate::{holder, pki::Authority, types::Access};
 
@@ -151,7 +152,7 @@ impl Demo {
         }
         let administrator = Administrator::new(&authority, layout.addresses())?;
         self.wait_for_nodes(layout, &administrator, processes).await?;
-        cluster::found(&authority, layout.addresses()).await?;
+        cluster::found(&authority, layout.addresses(), Quotas::default()).await?;
         if !layout.credential().exists() {
             let credential = credential::issue(&authority, "main", Access::ReadWrite, layout.addresses()).await?;
             credential.save(&layout.credential())?;

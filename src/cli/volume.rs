@@ -33,16 +33,25 @@ pub(super) struct Create {
     /// Permission bits of its root directory, octal.
     #[arg(long, value_name = "MODE", default_value = "755", value_parser = mode)]
     mode: u16,
-    /// Bytes of content and extended attributes it may hold, with K, M, G or T for powers of 1024 [default: no limit]
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    quota: Option<u64>,
-    /// Files, directories and other inodes it may have [default: 2097152, which is also the most]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=limits::INODES_MAX))]
-    quota_inodes: Option<u64>,
+    #[command(flatten)]
+    quotas: Quotas,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
     format: Format,
+}
+
+/// What a volume may hold.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(super) struct Quotas {
+    /// Bytes of content and extended attributes the volume may hold, with K, M, G or T for powers of 1024 [default: no
+    /// limit]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(super) quota: Option<u64>,
+    /// Files, directories and other inodes the volume may have, 2097152 at most; nodes keep each in about 800 bytes of
+    /// memory, mounts in about 600 [default: 262144]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=limits::INODES_MAX))]
+    pub(super) quota_inodes: Option<u64>,
 }
 
 /// List the volumes of a cluster.
@@ -94,8 +103,8 @@ impl Volume {
 
 impl Create {
     fn run(self) -> Result<(), Failure> {
-        let ((uid, gid), mode, quota_bytes, quota_inodes) = (self.owner, self.mode, self.quota, self.quota_inodes);
-        let options = VolumeOptions { uid, gid, mode, quota_bytes, quota_inodes };
+        let ((uid, gid), mode, Quotas { quota, quota_inodes }) = (self.owner, self.mode, self.quotas);
+        let options = VolumeOptions { uid, gid, mode, quota_bytes: quota, quota_inodes };
         let change = Change::CreateVolume { name: self.name.clone(), options };
         runtime()?.block_on(async { self.target.administrator()?.change(&change).await })?;
         self.format.print(&Changed { volume: self.name }, |made| {

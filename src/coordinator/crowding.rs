@@ -1,6 +1,7 @@
 //! Room for sessions. Every start of a mount takes a new one that is kept for minutes, so something that starts again and
 //! again, or a credential in bad hands, would fill the table for everybody. So sessions are bounded by credential, too, and
-//! where there is no room one that nobody will miss gives its place up: who asks is told to try again.
+//! where there is no room one that nobody will miss gives its place up: who asks is told to try again. Where the whole table
+//! is full of sessions in use, the credential with most of them has one less for the sake of one that has fewer.
 
 use std::collections::BTreeMap;
 
@@ -51,12 +52,16 @@ impl Coordinator {
             (credential, format!("this credential has {own} sessions, as many as one may have"))
         } else if census.total >= bounds.total {
             let largest = census.largest().unwrap_or(credential);
+            // Connected sessions, too, may be there for nothing but to take all places.
+            if !self.give_up_one(now, state, largest) && census.of(largest) > own + 1 {
+                self.give_up_newest(now, state, largest);
+            }
             (largest, format!("the cluster has {} sessions, as many as it takes", census.total))
         } else {
             return Ok(());
         };
         let next = match self.give_up_one(now, state, crowded) {
-            true => "one that nobody uses makes room",
+            true => "one of them makes room",
             false => "it waits until one of them ends, or was not heard of for a while",
         };
         Err(format!("{reason}: {next}"))
@@ -69,6 +74,26 @@ impl Coordinator {
         }
         self.opening.values().for_each(|credential| census.add(*credential));
         census
+    }
+
+    /// Ends the newest session of the credential that is not about to end.
+    fn give_up_newest(&mut self, now: Instant, state: &State, credential: CredentialId) {
+        let sessions = state.volumes().flat_map(|volume| volume.sessions().map(|(id, row)| (volume.id(), id, row)));
+        let newest = sessions
+            .filter(|(_, _, session)| session.credential == credential)
+            .filter(|(volume, session, _)| self.members.contains_key(&(*volume, *session)))
+            .max_by_key(|(_, _, session)| session.opened);
+        if let Some((volume, session, _)) = newest {
+            self.give_up(now, (volume, session));
+        }
+    }
+
+    fn give_up(&mut self, now: Instant, key: Key) {
+        if let Some(member) = self.members.get_mut(&key) {
+            member.release();
+        }
+        self.proposals.add_own(Origin::Close, key.0, Command::CloseSessions { sessions: vec![key.1] });
+        self.reconsider(now, key);
     }
 
     /// Ends the session of the credential that was silent for longest, if it is one that nobody will miss. One at a time.
@@ -94,11 +119,7 @@ impl Coordinator {
             }
         }
         let Some((_, key)) = silent else { return false };
-        if let Some(member) = self.members.get_mut(&key) {
-            member.release();
-        }
-        self.proposals.add_own(Origin::Close, key.0, Command::CloseSessions { sessions: vec![key.1] });
-        self.reconsider(now, key);
+        self.give_up(now, key);
         true
     }
 }

@@ -139,7 +139,7 @@ impl Coordinator {
             if member.left {
                 self.close(connection);
             } else {
-                let reason = format!("session {} was not heard of for too long", key.1);
+                let reason = format!("session {} was not heard of, or not caught up, for too long", key.1);
                 self.refuse(connection, Refusal::SessionExpired, reason);
             }
         }
@@ -233,13 +233,16 @@ impl Coordinator {
         10 * self.config.timing.heartbeat
     }
 
-    /// About once a second: ends sessions that are silent for too long and what they hold, reaps orphans that nobody has
+    /// About once a second: ends sessions that are silent or not caught up for too long and what they hold, reaps orphans that nobody has
     /// open.
     pub(super) fn sweep(&mut self, now: Instant, state: &State) {
         let mut next = self.sweep_interval();
         let mut silent: BTreeMap<VolumeId, Vec<SessionId>> = BTreeMap::new();
+        let patience = self.config.timing.session;
         for (&(volume, session), member) in &mut self.members {
-            if !member.closing && now.since(member.heard) >= self.config.timing.session {
+            // What it has not seen cannot go. One that was away for as long as it may be has as long again to catch up.
+            let is_behind = member.behind_for(now) >= 2 * patience;
+            if !member.closing && (is_behind || now.since(member.heard) >= patience) {
                 member.release();
                 silent.entry(volume).or_default().push(session);
             }

@@ -43,6 +43,8 @@ pub(super) struct Member {
     lapsed_at: Instant,
     /// When it said anything last.
     pub(super) heard: Instant,
+    /// Up to when it is known to have acknowledged all that had been applied by then.
+    caught_up: Instant,
     /// Orphans that this mount has in use.
     pub(super) held: BTreeSet<Ino>,
     pub(super) calls: BTreeMap<Sequence, Call>,
@@ -85,6 +87,7 @@ impl Member {
             lapses: 0,
             lapsed_at: Instant(0),
             heard: now,
+            caught_up: now,
             held: BTreeSet::new(),
             calls: BTreeMap::new(),
             closing: false,
@@ -117,6 +120,15 @@ impl Member {
 
     fn forget_renewals(&mut self) {
         (self.waiting, self.confirming, self.confirmed) = (None, None, None);
+    }
+
+    /// For how long it has not been caught up. Who attaches again and never acknowledges is not caught up by that.
+    pub(super) fn behind_for(&mut self, now: Instant) -> Duration {
+        if self.progress == Progress::Current {
+            let oldest = self.unacknowledged.first_key_value().map_or(now, |(_, at)| *at);
+            self.caught_up = self.caught_up.max(oldest);
+        }
+        now.since(self.caught_up)
     }
 
     /// The mount has these orphans in use. What it names beside orphans is nothing that it can keep: one that was freed, or

@@ -52,7 +52,7 @@ pub struct VolumeOptions {
     pub mode: u16,
     /// Bytes of content and of extended attributes, names included; `None` is no limit.
     pub quota_bytes: Option<u64>,
-    /// Inodes, the root included; `None` is `limits::INODES_MAX`.
+    /// Inodes, the root included; `None` is `limits::INODES_DEFAULT`.
     pub quota_inodes: Option<u64>,
 }
 

@@ -446,7 +446,7 @@ fn statfs_shows_what_the_quota_leaves() {
     assert_eq!(node.volume().space(full), VolumeSpace { bytes, inodes: 6, inodes_free: 4 }, "stores have less");
     let node = Node::new();
     assert_eq!(node.volume().space(stores).bytes, stores, "no quota");
-    assert_eq!(node.volume().space(stores).inodes, limits::INODES_MAX);
+    assert_eq!(node.volume().space(stores).inodes, limits::INODES_DEFAULT);
 }
 
 #[test]

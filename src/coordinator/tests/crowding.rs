@@ -92,3 +92,29 @@ fn a_table_that_is_full_takes_from_whoever_has_most() {
     assert_eq!(of_first, SESSIONS.per_credential - 1);
     assert!(bench.asks(99, 5000).is_ok());
 }
+
+/// Four credentials with all the sessions they may have, connected and in use, locked out all others for good.
+#[test]
+fn credentials_with_many_connected_sessions_lock_nobody_out() {
+    let mut bench = Bench::leading();
+    let mut opened = Vec::new();
+    for credential in 1.. {
+        for _ in 0..SESSIONS.per_credential {
+            if opened.len() < SESSIONS.total {
+                opened.push(bench.asks(credential, opened.len() as u128).expect("there is room"));
+            }
+        }
+        if opened.len() == SESSIONS.total {
+            break;
+        }
+    }
+    let refused = bench.asks(99, 5000).expect_err("full");
+    assert!(refused.contains("makes room"), "{refused}");
+    assert!(bench.asks(99, 5000).is_ok());
+    let ended: Vec<usize> = (0..opened.len()).filter(|at| bench.closed.contains(&opened[*at].connection)).collect();
+    assert_eq!(ended.len(), 1, "no more than needed were ended");
+    assert_eq!(ended[0] % SESSIONS.per_credential, SESSIONS.per_credential - 1, "the newest of one that has most");
+    // It does not get its place back from one that has no more than itself.
+    let refused = bench.asks(1 + (ended[0] / SESSIONS.per_credential) as u128, 6000).expect_err("full");
+    assert!(refused.contains("waits until one of them ends"), "{refused}");
+}

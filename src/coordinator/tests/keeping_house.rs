@@ -44,6 +44,37 @@ fn an_orphan_lives_until_every_mount_has_said_that_it_is_not_open() {
     assert_eq!(bench.orphans(), 0);
 }
 
+/// One session of a read-only credential that renewed and acknowledged nothing kept the space of all that was unlinked.
+#[test]
+fn a_session_that_acknowledges_nothing_ends_however_often_it_attaches() {
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    let reader = bench.connect_as("main", Access::ReadOnly);
+    let mut b = bench.attach_on(reader, Bench::hello(2));
+    bench.orphan(a, 1);
+    let mut seconds: u32 = 0;
+    while bench.sessions() == 2 {
+        assert!(!bench.closed.contains(&a.connection) && bench.orphans() == 1);
+        assert!(T.session * 21 / 10 > Duration::from_secs(1) * seconds, "it keeps the space for good");
+        seconds += 1;
+        bench.renewed(a, 100 + u64::from(seconds));
+        if seconds % 100 == 0 {
+            let connection = bench.connect_as("main", Access::ReadOnly);
+            let generation = Generation(1 + u64::from(seconds));
+            let hello = Hello { session: Some(b.session), generation, ..Bench::hello(2) };
+            b = bench.attach_on(connection, hello);
+        }
+        bench.say(b.connection, ToLeader::Renew { number: seconds.into() });
+        bench.wait(Duration::from_secs(1));
+        bench.commit();
+    }
+    assert!(Duration::from_secs(1) * seconds >= 2 * T.session);
+    assert_eq!(bench.refusal(b.connection), Refusal::SessionExpired);
+    bench.sweep();
+    assert_eq!(bench.orphans(), 0);
+    assert!(!bench.closed.contains(&a.connection), "whoever acknowledges goes on");
+}
+
 #[test]
 fn an_orphan_that_is_open_lives_until_it_is_released() {
     let mut bench = Bench::leading();

@@ -209,7 +209,7 @@ impl Draft {
             return Err(Errno::EDQUOT);
         }
         let xattr_bytes = |volume: &Volume| volume.counters.xattr_bytes;
-        if grows_beyond(Volume::inode_count, limits::INODES_MAX)
+        if grows_beyond(Volume::inode_count, now.inodes_max())
             || grows_beyond(xattr_bytes, limits::XATTR_VOLUME_BYTES_MAX)
             || grows_beyond(Volume::further_extents, limits::EXTENTS_PER_VOLUME_MAX)
         {
