@@ -615,6 +615,9 @@ fn orphans_live_while_they_are_open_and_go_afterwards() {
     world.pass(Duration::from_secs(8));
     assert_eq!(world.read(1, file, 0, 100), b"still here");
     assert_eq!(world.call(1, Request::Release { ino: file, fh: opened.fh }), Ok(Response::Done));
+    for side in [0, 1] {
+        world.send(side, Request::Forget { inodes: vec![(file, u64::MAX)] });
+    }
     world.pass(Duration::from_secs(5));
     assert_eq!(world.call(1, Request::Getattr { ino: file, for_read: false }), Err(Errno::ENOENT));
     let kept: BTreeSet<Ino> = {
