@@ -117,8 +117,11 @@ fn open(path: &Path) -> File {
     File::options().read(true).write(true).open(path).expect("open")
 }
 
+/// What is done to a file, and its name.
+type Change = (&'static str, fn(&Path));
+
 /// Changes of a file's content.
-const CHANGES: [(&str, fn(&Path)); 6] = [
+const CHANGES: [Change; 6] = [
     ("write", |path| open(path).write_all(b"other").expect("write")),
     ("append", |path| File::options().append(true).open(path).expect("open").write_all(b"more").expect("append")),
     ("truncate", |path| open(path).set_len(3).expect("ftruncate")),
@@ -127,7 +130,7 @@ const CHANGES: [(&str, fn(&Path)); 6] = [
         file.set_len(file.metadata().expect("fstat").len()).expect("ftruncate");
     }),
     ("O_TRUNC", |path| drop(File::create(path).expect("open"))),
-    ("fallocate", |path| fallocate(&open(path), FallocateFlags::empty(), 0, 10_000).expect("fallocate")),
+    ("fallocate", |path| fallocate(open(path), FallocateFlags::empty(), 0, 10_000).expect("fallocate")),
 ];
 
 /// Whoever looks for what has changed lately would never find it again.
@@ -161,7 +164,7 @@ fn a_time_that_was_set_into_the_future_ends_with_the_next_change() {
 
         let (mine, theirs) = (here.join("d"), there.join("d"));
         fs::create_dir(&mine).expect("mkdir");
-        let names: [(&str, fn(&Path)); 4] = [
+        let names: [Change; 4] = [
             ("create", |directory| fs::write(directory.join("a"), "").expect("create")),
             ("rename", |directory| fs::rename(directory.join("a"), directory.join("b")).expect("rename")),
             ("link", |directory| fs::hard_link(directory.join("b"), directory.join("c")).expect("link")),

@@ -58,7 +58,7 @@ fn a_session_that_acknowledges_nothing_ends_however_often_it_attaches() {
         assert!(T.session * 21 / 10 > Duration::from_secs(1) * seconds, "it keeps the space for good");
         seconds += 1;
         bench.renewed(a, 100 + u64::from(seconds));
-        if seconds % 100 == 0 {
+        if seconds.is_multiple_of(100) {
             let connection = bench.connect_as("main", Access::ReadOnly);
             let generation = Generation(1 + u64::from(seconds));
             let hello = Hello { session: Some(b.session), generation, ..Bench::hello(2) };
