@@ -1,6 +1,9 @@
 //! What follows from applied entries and from the passing of time: pushing, completing, leases, ended sessions, orphans.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
@@ -295,8 +298,9 @@ impl Coordinator {
             .map(|member| member.map_or(LogIndex(0), Member::acknowledged_through))
             .min()
             .unwrap_or(LogIndex(u64::MAX));
-        let is_held = |ino: &Ino| members().flatten().any(|member| member.held.contains(ino));
-        let unused = |(ino, since): &(Ino, LogIndex)| *since <= seen_by_all && !is_held(ino);
+        // Once for all of them: sessions may be many, and what they hold as well.
+        let held: BTreeSet<Ino> = members().flatten().flat_map(|member| member.held.iter().copied()).collect();
+        let unused = |(ino, since): &(Ino, LogIndex)| *since <= seen_by_all && !held.contains(ino);
         volume.orphans().filter(unused).map(|(ino, _)| ino).take(REAPED_MAX).collect()
     }
 }
