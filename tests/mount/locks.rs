@@ -103,7 +103,7 @@ fn what_close_gives_back_is_not_told_to_who_asks_next() {
     let mut shown = 0;
     for _ in 0..50 {
         let one = open(&mount.path);
-        set(&one, libc::F_WRLCK, 0, 100).expect("free");
+        fcntl(&one, FcntlArg::F_OFD_SETLKW(&range(libc::F_WRLCK, 0, 100))).expect("free in the end");
         drop(one);
         let mut found = range(libc::F_WRLCK, 0, 0);
         fcntl(&other, FcntlArg::F_OFD_GETLK(&mut found)).expect("asked");
