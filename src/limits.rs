@@ -14,7 +14,7 @@ pub const XATTR_LIST_BYTES_MAX: usize = 64 * 1024;
 pub const XATTR_INODE_BYTES_MAX: u64 = 64 * (XATTR_VALUE_BYTES_MAX + NAME_BYTES_MAX) as u64;
 /// The same of all inodes of a volume: nodes and mounts keep attributes in memory.
 pub const XATTR_VOLUME_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Inodes that a volume may be given, those without a name that are still open included.
+/// Inodes that a volume may be given, those without a name that are still in use included.
 pub const INODES_MAX: u64 = 2 * 1024 * 1024;
 /// Inodes of a volume for which nothing else was said; beyond it ENOSPC. It fits the memory of the pods in
 /// `deploy/kubernetes`, which a test compares.

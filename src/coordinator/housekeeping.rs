@@ -236,8 +236,8 @@ impl Coordinator {
         10 * self.config.timing.heartbeat
     }
 
-    /// About once a second: ends sessions that are silent or not caught up for too long and what they hold, reaps orphans that nobody has
-    /// open.
+    /// About once a second: ends sessions that are silent or not caught up for too long and what they hold, reaps orphans
+    /// that nobody has in use.
     pub(super) fn sweep(&mut self, now: Instant, state: &State) {
         let mut next = self.sweep_interval();
         let mut silent: BTreeMap<VolumeId, Vec<SessionId>> = BTreeMap::new();

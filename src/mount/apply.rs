@@ -180,11 +180,7 @@ impl Mount {
         entries.sort_unstable();
         entries.dedup();
         let (free, locked) = part(&spanned(ranges), &self.waiting.locked_pages(ino));
-        let pages = |(begin, end): &(u64, u64)| Notification::Pages {
-            ino,
-            offset: *begin,
-            length: if *end == u64::MAX { 0 } else { end - begin },
-        };
+        let pages = |range: &(u64, u64)| Notification::of_pages(ino, *range);
         let attributes = Notification::Attributes { ino };
         self.issue([attributes].into_iter().chain(free.iter().map(pages)).collect(), entries);
         if !locked.is_empty() {
@@ -192,7 +188,7 @@ impl Mount {
         }
     }
 
-    /// Tells the leader what is invalidated, and what of it is still open here.
+    /// Tells the leader what is invalidated, and what of it is still in use here.
     pub(super) fn acknowledge(&mut self) {
         let mut entries = self.invalidations.take_done();
         // The entry up to which this mount catches up would stand for all before it.
@@ -525,7 +521,7 @@ impl Mount {
             }
             let is_directory = old.or(new).is_some_and(|inode| inode.kind == FileKind::Directory);
             let is_rewritten = old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version);
-            let is_rewound = is_directory && old.zip(new).is_some_and(|(old, new)| new.mtime < old.mtime);
+            let is_rewound = old.zip(new).is_some_and(|(old, new)| new.is_rewound_from(old));
             changed.insert(ino);
             self.inode_changed(now, ino, index);
             if is_directory {

@@ -335,10 +335,26 @@ impl Mount {
         }
     }
 
+    fn is_parked(&self, unique: u64) -> bool {
+        self.waiting.get(unique).is_some_and(|waiting| matches!(waiting.kind, Kind::Parked { .. }))
+    }
+
+    /// A request that was set aside waits no longer.
+    pub(super) fn unpark(&mut self, unique: u64) -> Option<(Caller, Request)> {
+        if !self.is_parked(unique) {
+            return None;
+        }
+        let waiting = self.waiting.remove(unique)?;
+        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+        match waiting.kind {
+            Kind::Parked { request } => Some((waiting.caller, request)),
+            _ => None,
+        }
+    }
+
     pub(super) fn resume_parked(&mut self, now: Instant, ino: Ino) {
         for unique in self.parked.remove(&ino).unwrap_or_default() {
-            let is_parked = |waiting: &Waiting| matches!(waiting.kind, Kind::Parked { .. });
-            if !self.waiting.get(unique).is_some_and(is_parked) {
+            if !self.is_parked(unique) {
                 continue;
             }
             // It ends soon, and stays where its end is known.
@@ -346,11 +362,9 @@ impl Mount {
                 self.parked.entry(ino).or_default().push(unique);
                 continue;
             }
-            let Some(waiting) = self.waiting.remove(unique) else { continue };
-            self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
             // Without a lease it waits for a read index first, like any other read (PROTOCOL R16).
-            if let Kind::Parked { request } = waiting.kind
-                && let Some((caller, request)) = self.keep_read(now, unique, waiting.caller, request)
+            if let Some((caller, request)) = self.unpark(unique)
+                && let Some((caller, request)) = self.keep_read(now, unique, caller, request)
             {
                 self.dispatch(now, unique, caller, request);
             }

@@ -36,6 +36,13 @@ pub enum Notification {
     LastByte { ino: Ino, offset: u64, byte: u8 },
 }
 
+impl Notification {
+    /// Of the pages from `begin` to `end`, which may be `u64::MAX`.
+    pub(crate) fn of_pages(ino: Ino, (begin, end): (u64, u64)) -> Self {
+        Self::Pages { ino, offset: begin, length: if end == u64::MAX { 0 } else { end - begin } }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
     /// `unique` names the request until its answer; never two at a time with the same.

@@ -31,12 +31,8 @@ impl Mount {
         changes: AttributeChanges,
     ) {
         let (free, _) = part(&[(0, u64::MAX)], &self.waiting.locked_pages(ino));
-        let pages = free.iter().map(|(begin, end)| Notification::Pages {
-            ino,
-            offset: *begin,
-            length: if *end == u64::MAX { 0 } else { end - begin },
-        });
-        let ticket = self.issue(pages.collect(), Vec::new());
+        let pages = free.into_iter().map(|range| Notification::of_pages(ino, range)).collect();
+        let ticket = self.issue(pages, Vec::new());
         if !self.invalidations.is_running(ticket) {
             return self.setattr(now, unique, caller, ino, changes);
         }
@@ -49,11 +45,8 @@ impl Mount {
     pub(super) fn written_back(&mut self, now: Instant, ticket: u64) {
         let Some(unique) = self.writing_back.remove(&ticket) else { return };
         // Unless its time was over.
-        if let Some(waiting) = self.waiting.remove(unique) {
-            self.timers.remove(&(waiting.deadline, super::Timer::Request(unique)));
-            if let Kind::Parked { request: Request::Setattr { ino, changes } } = waiting.kind {
-                self.setattr(now, unique, waiting.caller, ino, changes);
-            }
+        if let Some((caller, Request::Setattr { ino, changes })) = self.unpark(unique) {
+            self.setattr(now, unique, caller, ino, changes);
         }
     }
 }

@@ -94,4 +94,9 @@ impl Inode {
     pub(super) fn is_directory(&self) -> bool {
         self.kind == FileKind::Directory
     }
+
+    /// A directory whose mtime was later before (`Change::Rewound`).
+    pub(crate) fn is_rewound_from(&self, before: &Self) -> bool {
+        self.is_directory() && self.mtime < before.mtime
+    }
 }

@@ -16,8 +16,8 @@ use super::*;
 use crate::{
     namespace::{Founding, NewNode, Operation, Reply, Volume, VolumeOptions},
     types::{
-        Access, ClusterId, ConnectionId, CredentialId, Errno, FoundingNumber, Generation, Grant, Ino, MountId, Name,
-        Sequence, SessionId, Stamp,
+        Access, ClearSuid, ClusterId, ConnectionId, CredentialId, Errno, FoundingNumber, Generation, Grant, Ino,
+        MountId, Name, Piece, Sequence, SessionId, Stamp,
         message::{Hello, ProtocolRange, Refusal, Space, ToLeader, ToMount},
     },
 };
@@ -565,6 +565,11 @@ fn mkdir(name: &str) -> Operation {
 fn make(name: &str, node: NewNode) -> Operation {
     let name = Name::new(name.as_bytes()).expect("a good name");
     Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0, delegate: false, umask: 0 }
+}
+
+fn write(ino: Ino, pieces: Vec<Piece>) -> Operation {
+    let (clear_suid, uploads) = (ClearSuid::No, Vec::new());
+    Operation::Write { ino, pieces, append: false, mtime: None, clear_suid, uploads, fence: None }
 }
 
 fn set_xattr(name: &str, bytes: usize) -> Operation {

@@ -378,13 +378,19 @@ impl Step<'_> {
         }))
     }
 
-    fn stat(&mut self, path: &Path) -> Answer<()> {
+    /// The directory that the path names, and what the path leads to, which must be there.
+    fn find(&mut self, path: &Path) -> Answer<(Ino, Ino)> {
         let parent = try_call!(self.directory(&path.directory));
         let found = try_call!(self.look_up(parent, &path.name, false, false));
         let Some(ino) = found else {
             self.see_name(parent, &path.name, None);
             return Ok(Err(Errno::ENOENT));
         };
+        Ok(Ok((parent, ino)))
+    }
+
+    fn stat(&mut self, path: &Path) -> Answer<()> {
+        let (parent, ino) = try_call!(self.find(path));
         let attributes = try_call!(self.attributes(ino));
         self.see_name(parent, &path.name, Some(ino));
         self.running.sights.push(Sight::Attributes(attributes));
@@ -397,12 +403,7 @@ impl Step<'_> {
 
     /// A descriptor that the mount is not told of.
     fn pin(&mut self, path: &Path, pause: Duration) -> Answer<()> {
-        let parent = try_call!(self.directory(&path.directory));
-        let found = try_call!(self.look_up(parent, &path.name, false, false));
-        let Some(ino) = found else {
-            self.see_name(parent, &path.name, None);
-            return Ok(Err(Errno::ENOENT));
-        };
+        let (_, ino) = try_call!(self.find(path));
         self.opened(ino, false)?;
         self.sleep(pause)?;
         let used = self.use_pinned(ino)?;
@@ -694,12 +695,7 @@ impl Step<'_> {
     }
 
     fn setattr(&mut self, path: &Path, changes: AttributeChanges) -> Answer<()> {
-        let parent = try_call!(self.directory(&path.directory));
-        let found = try_call!(self.look_up(parent, &path.name, false, false));
-        let Some(ino) = found else {
-            self.see_name(parent, &path.name, None);
-            return Ok(Err(Errno::ENOENT));
-        };
+        let (_, ino) = try_call!(self.find(path));
         self.lock(ino, Hold::Exclusive)?;
         let answer = self.request(|_| (Request::Setattr { ino, changes }, Context::Setattr { ino }))?;
         Ok(answer.map(|_| ()))

@@ -43,7 +43,7 @@ use crate::{
 pub(super) const EPOCH: u64 = 1_750_000_000_000_000_000;
 /// When the faults are over, every call returns within this: the hold time of what a lost mount had, and as much again.
 const LIVENESS: Duration = Duration::from_secs(20);
-/// A run has some 100,000: one that has this many goes round and round.
+/// A run has some 7,000 on average: one that has this many goes round and round.
 const EVENTS_MAX: u64 = 5_000_000;
 
 #[derive(Debug)]

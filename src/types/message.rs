@@ -26,7 +26,7 @@ pub struct Hello {
     pub generation: Generation,
     /// The last entry the mount has applied; 0 when it has nothing and wants a snapshot.
     pub applied: LogIndex,
-    /// Unlinked inodes that are still open at this mount.
+    /// Unlinked inodes that this mount still has in use.
     pub orphans: Vec<Ino>,
 }
 

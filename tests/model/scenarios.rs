@@ -155,6 +155,11 @@ fn piece(offset: u64, length: u64) -> Piece {
     Piece { offset, length, block: Some(BlockHash::of(&length.to_be_bytes())), content: None }
 }
 
+fn make_file(name_: &str, delegate: bool) -> Operation {
+    let (parent, name) = (Ino::ROOT, name(name_));
+    Operation::Make { parent, name, node: NewNode::File, mode: 0o644, uid: 0, gid: 0, delegate, umask: 0 }
+}
+
 fn write(ino: Ino, pieces: Vec<Piece>) -> Operation {
     Operation::Write {
         ino,
@@ -685,16 +690,7 @@ fn volumes_come_and_go() {
     let shop = node.state.volume_named("shop").map(Volume::id).expect("created");
     assert_eq!(shop, VolumeId(2));
 
-    let make = Operation::Make {
-        parent: Ino::ROOT,
-        name: name("f"),
-        node: NewNode::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        delegate: false,
-        umask: 0,
-    };
+    let make = make_file("f", false);
     assert_eq!(both(&mut node, shop, Command::Operation(make.clone())).outcome, Ok(Reply::Made { ino: Ino(2) }));
     let pieces = vec![piece(0, 7), piece(20, 7), piece(40, 9)];
     both(&mut node, shop, Command::Operation(write(Ino(2), pieces)));
@@ -977,16 +973,7 @@ fn large_files_and_volumes_go_in_steps_and_any_node_goes_on() {
         applied.outcome.expect("nothing stands against it")
     };
     for number in 0..600 {
-        let made = Operation::Make {
-            parent: Ino::ROOT,
-            name: name(&format!("f{number}")),
-            node: NewNode::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            delegate: true,
-            umask: 0,
-        };
+        let made = make_file(&format!("f{number}"), true);
         let Reply::Made { ino } = call(&mut node, made, 3 * number + 1) else { panic!("not made") };
         call(&mut node, write(ino, vec![piece(0, 7), piece(20, 9)]), 3 * number + 2);
     }

@@ -7,22 +7,12 @@ use bytes::Bytes;
 
 use super::{
     super::*,
-    scene::{Scene, name},
+    scene::{Scene, WRITER, name},
 };
 use crate::{
     limits::Timing,
     namespace::Operation,
-    types::{AttributeChanges, ClearSuid, MountId, TimeChange, Timestamp},
-};
-
-const WRITER: OpenFlags = OpenFlags {
-    read: false,
-    write: true,
-    append: false,
-    truncate: false,
-    exclusive: false,
-    sync: false,
-    clear_suid: ClearSuid::No,
+    types::{AttributeChanges, MountId, TimeChange, Timestamp},
 };
 
 fn is_written(answer: Option<Result<Response, Errno>>) -> bool {

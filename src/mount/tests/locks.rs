@@ -1,17 +1,7 @@
 use super::{super::*, scene::*};
 use crate::{
     limits::Timing,
-    types::{ClearSuid, LockClaim, LockFamily, LockKind, LockRange, MountId},
-};
-
-const WRITE: OpenFlags = OpenFlags {
-    read: false,
-    write: true,
-    append: false,
-    truncate: false,
-    exclusive: false,
-    sync: false,
-    clear_suid: ClearSuid::No,
+    types::{LockClaim, LockFamily, LockKind, LockRange, MountId},
 };
 
 fn fcntl(fh: u64, owner: u64, kind: LockKind, first: u64, last: u64) -> LockClaim {
@@ -31,7 +21,7 @@ fn opened() -> (Scene, Ino, u64, u64) {
     let mut scene = Scene::new(2);
     let ino = scene.file(0, "f", b"before");
     scene.lookup(1, Ino::ROOT, "f").expect("made before");
-    let (here, there) = (scene.open(0, ino, WRITE).fh, scene.open(1, ino, WRITE).fh);
+    let (here, there) = (scene.open(0, ino, WRITER).fh, scene.open(1, ino, WRITER).fh);
     (scene, ino, here, there)
 }
 
@@ -71,7 +61,7 @@ fn who_opens_a_file_that_has_locks_tells_its_close() {
 #[test]
 fn who_asks_what_is_locked_hears_nothing_of_what_was_closed_before() {
     let (mut scene, ino, here, there) = opened();
-    let other = scene.open(0, ino, WRITE).fh;
+    let other = scene.open(0, ino, WRITER).fh;
     let ask = |fh| Request::GetLock { ino, claim: fcntl(fh, fh, LockKind::Shared, 0, 99) };
     for waits in [false, true] {
         let fh = if waits { other } else { here };
@@ -163,7 +153,7 @@ fn who_lost_his_lock_writes_nothing_until_he_closes() {
     }
     assert_eq!(scene.call(0, Request::Flush { ino, fh: here, owner: 0 }), Err(Errno::EIO), "bytes were dropped");
     scene.call(0, Request::Release { ino, fh: here }).expect("released");
-    let fresh = scene.open(0, ino, WRITE).fh;
+    let fresh = scene.open(0, ino, WRITER).fh;
     scene.write(0, ino, fresh, 0, b"new");
     scene.close(0, ino, fresh);
     assert_eq!(scene.read(1, ino, 0, 99), b"newere");

@@ -14,9 +14,18 @@ use super::{
 use crate::{
     limits::Timing,
     namespace::NewNode,
-    types::{BlockHash, ConnectionId, MountId, message::ToLeader},
+    types::{BlockHash, ClearSuid, ConnectionId, MountId, message::ToLeader},
 };
 
+pub(super) const WRITER: OpenFlags = OpenFlags {
+    read: false,
+    write: true,
+    append: false,
+    truncate: false,
+    exclusive: false,
+    sync: false,
+    clear_suid: ClearSuid::No,
+};
 pub(super) const CALLER: Caller = Caller { uid: 33, gid: 33, pid: 100 };
 
 /// One mount and its kernel.

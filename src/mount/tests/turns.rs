@@ -6,20 +6,10 @@ use super::{super::*, scene::*};
 use crate::{
     limits::Timing,
     namespace::Companion,
-    types::{ClearSuid, LockClaim, LockFamily, LockKind, LockRange, MountId},
+    types::{LockClaim, LockFamily, LockKind, LockRange, MountId},
 };
 
 const T: Timing = Timing::DEFAULT;
-const WRITE: OpenFlags = OpenFlags {
-    read: false,
-    write: true,
-    append: false,
-    truncate: false,
-    exclusive: false,
-    sync: false,
-    clear_suid: ClearSuid::No,
-};
-
 /// Two mounts; the first has made shared memory, and has it open.
 fn shared_memory() -> (Scene, Ino, u64) {
     let mut scene = Scene::new(2);
@@ -35,7 +25,7 @@ fn write_back(ino: Ino, fh: u64, data: &'static [u8]) -> Request {
 
 impl Scene {
     fn ask(&mut self, side: usize, ino: Ino) -> u64 {
-        self.send(side, Request::Open { ino, flags: WRITE })
+        self.send(side, Request::Open { ino, flags: WRITER })
     }
 
     fn opened(&self, side: usize, unique: u64) -> Option<u64> {

@@ -16,7 +16,8 @@ use crate::{
 const NANOSECONDS: u32 = 1_000_000_000;
 
 impl Draft {
-    /// All of the changes or none, or `Unfinished` with a part of the cut alone. ctime always changes, as chown(2) with nothing to change asks for.
+    /// All of the changes or none, or `Unfinished` with a part of the cut alone. ctime always changes, as chown(2) with
+    /// nothing to change asks for.
     pub(super) fn set_attributes(&mut self, ino: Ino, changes: &AttributeChanges) -> Result<Reply, Errno> {
         let kind = self.inode(ino)?.kind;
         for time in [changes.atime, changes.mtime].into_iter().flatten() {

@@ -189,9 +189,9 @@ impl Draft {
     /// The session's answers, as many of them as one entry may take away; whether that was all.
     fn drop_replies(&mut self, session: SessionId) -> bool {
         let of_session = (session, Sequence(0))..=(session, Sequence(u64::MAX));
-        let replies: Vec<_> =
-            self.volume.replies.range(of_session.clone()).map(|((_, sequence), _)| *sequence).collect();
-        for sequence in replies.into_iter().take(self.room()) {
+        let replies = self.volume.replies.range(of_session.clone()).map(|((_, sequence), _)| *sequence);
+        let replies: Vec<_> = replies.take(self.room()).collect();
+        for sequence in replies {
             self.drop_reply(session, sequence);
         }
         self.room() > 0 && self.volume.replies.range(of_session).next().is_none()

@@ -95,6 +95,15 @@ impl Draft {
             _ => return Err(Errno::ENODEV),
         };
         let end = range_end(offset, length)?;
+        if let AllocateMode::Punch | AllocateMode::Zero { .. } = mode {
+            let reach = self.reach(ino, offset, end, self.extents_left);
+            if reach < end {
+                self.cut(ino, offset, reach);
+                self.content_changed(ino, size, None);
+                self.tell_content(ino, offset, reach - offset);
+                return Ok(Reply::Unfinished);
+            }
+        }
         let aligned = offset.is_multiple_of(ALIGNMENT) && length.is_multiple_of(ALIGNMENT);
         match mode {
             AllocateMode::KeepSize => self.stamp_attributes(ino),
@@ -103,15 +112,6 @@ impl Draft {
                 self.tell_content(ino, size, u64::MAX);
             }
             AllocateMode::Extend => self.stamp_attributes(ino),
-            AllocateMode::Punch | AllocateMode::Zero { .. }
-                if self.reach(ino, offset, end, self.extents_left) < end =>
-            {
-                let reach = self.reach(ino, offset, end, self.extents_left);
-                self.cut(ino, offset, reach);
-                self.content_changed(ino, size, None);
-                self.tell_content(ino, offset, reach - offset);
-                return Ok(Reply::Unfinished);
-            }
             AllocateMode::Punch | AllocateMode::Zero { keep_size: true } => {
                 self.cut(ino, offset, end);
                 self.content_changed(ino, size, None);

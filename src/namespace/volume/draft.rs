@@ -155,7 +155,8 @@ impl Draft {
         (self.volume, effects)
     }
 
-    /// Names first, then content, then attributes, then directories whose mtime went back, then births and deaths of inodes, then delegations.
+    /// Names first, then content, then attributes, then directories whose mtime went back, then births and deaths of
+    /// inodes, then delegations.
     fn changes(&mut self, attributes: &BTreeSet<Ino>) -> Vec<Change> {
         let mut told: BTreeSet<Ino> = BTreeSet::new();
         for change in &self.names {
@@ -180,7 +181,7 @@ impl Draft {
         let untold = attributes.iter().filter(|ino| !told.contains(ino)).filter(differs);
         changes.extend(untold.map(|ino| Change::Attributes { ino: *ino }));
         let is_rewound = |ino: &&Ino| match (self.before.inode(**ino), self.volume.inode(**ino)) {
-            (Some(before), Some(now)) => now.is_directory() && now.mtime < before.mtime,
+            (Some(before), Some(now)) => now.is_rewound_from(before),
             _ => false,
         };
         changes.extend(attributes.iter().filter(is_rewound).map(|ino| Change::Rewound { ino: *ino }));

@@ -1,5 +1,6 @@
-//! What goes step by step, however much it is: unlinked files, deleted volumes, ended sessions and what they hold. One entry takes away so many rows that
-//! applying it is short and the store writes it in one step; the state itself says what is left, so that any leader goes on.
+//! What goes step by step, however much it is: unlinked files, deleted volumes, ended sessions and what they hold. One entry
+//! takes away so many rows that applying it is short and the store writes it in one step; the state itself says what is
+//! left, so that any leader goes on.
 
 use std::sync::Arc;
 

@@ -348,17 +348,7 @@ fn a_full_follower_takes_entries_when_what_it_lacks_makes_room() {
     };
     let pieces = (0..4).map(piece).collect();
     let ino = ino.expect("made");
-    let uploads = Vec::new();
-    let write = Operation::Write {
-        ino,
-        pieces,
-        append: false,
-        mtime: None,
-        clear_suid: crate::types::ClearSuid::No,
-        uploads,
-        fence: None,
-    };
-    world.change(a, 2, write);
+    world.change(a, 2, write(ino, pieces));
     world.agree();
     let follower = world.nodes.keys().copied().find(|id| Some(*id) != world.leader()).expect("two of them");
     fill(&mut world, follower, true);

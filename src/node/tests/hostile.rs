@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::*;
 use crate::{
     namespace::Inode,
-    types::{BlockHash, ClearSuid, FileKind, Piece},
+    types::{BlockHash, FileKind, Piece},
     wire::{
         proto,
         strategies::{self, Damage},
@@ -259,17 +259,7 @@ impl Scene {
             content: Some(content.clone()),
         };
         let pieces = (0..limits::PIECES_MAX as u64).map(piece).collect();
-        let uploads = Vec::new();
-        let write = Operation::Write {
-            ino,
-            pieces,
-            append: false,
-            mtime: None,
-            clear_suid: ClearSuid::No,
-            uploads,
-            fence: None,
-        };
-        self.operate(slot, write);
+        self.operate(slot, write(ino, pieces));
     }
 
     fn double(&mut self, slot: usize) {

@@ -167,16 +167,7 @@ fn sessions_and_what_they_hold_end_in_steps() {
         })
         .collect();
     for number in 0..limits::SESSION_REPLIES_MAX as u64 {
-        let made = Operation::Make {
-            parent: Ino::ROOT,
-            name: name(&format!("f{number}")),
-            node: NewNode::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            delegate: false,
-            umask: 0,
-        };
+        let made = make_file(&format!("f{number}"), false);
         for (at, session) in sessions.iter().enumerate() {
             let operation = match at {
                 0 => made.clone(),
