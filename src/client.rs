@@ -24,7 +24,7 @@ use crate::{
     limits::{self, Timing},
     namespace::{Operation, Reply},
     types::{
-        ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp,
+        ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp, UploadId,
         message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
@@ -272,6 +272,11 @@ impl Client {
         let sequence = self.calls.submit(operation);
         self.send_calls();
         sequence
+    }
+
+    /// No call will need the blocks of this upload.
+    pub fn abandon_upload(&mut self, upload: UploadId) {
+        self.calls.abandon_upload(upload);
     }
 
     /// Nobody waits for the call any more. True when it was never sent and so will never take effect.

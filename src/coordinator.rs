@@ -24,6 +24,7 @@ mod reads;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod validate;
 
 use std::{
@@ -39,6 +40,7 @@ use self::{
     history::History,
     proposals::Proposals,
     stream::Stream,
+    uses::Uses,
 };
 use crate::{
     namespace::State,
@@ -59,6 +61,7 @@ pub struct Coordinator {
     history: History,
     connections: BTreeMap<ConnectionId, Connection>,
     members: Members,
+    uses: Uses,
     completion: Completion,
     proposals: Proposals,
     /// Mounts whose `OpenSession` is on its way, and their credentials.
@@ -154,6 +157,7 @@ impl Coordinator {
             history,
             connections: BTreeMap::new(),
             members: BTreeMap::new(),
+            uses: Uses::default(),
             completion: Completion::default(),
             proposals: Proposals::default(),
             opening: BTreeMap::new(),

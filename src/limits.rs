@@ -102,10 +102,12 @@ pub const CALL_STREAMS_MAX: usize = 2;
 pub const TRANSFERS_MAX: usize = 64;
 pub const TRANSFERS_PER_CREDENTIAL_MAX: usize = TRANSFERS_MAX / 2;
 /// Blocks that one session may have pinned by uploads which no entry has named yet: a mount has 64 MiB on its way at most,
-/// in blocks of 16 KiB and more, and what it gave up stays pinned until its session ends.
+/// in blocks of 16 KiB and more.
 pub const PINS_PER_SESSION_MAX: usize = 16 * 1024;
-/// The same of all sessions: stores keep each pin in memory.
-pub const PINS_MAX: usize = 8 * PINS_PER_SESSION_MAX;
+/// The same of all sessions: stores keep each pin in memory. A session that has fewer than the second number may always have
+/// more: those of the operation that comes next, and those of one behind it.
+pub const PINS_MAX: usize = 4 * PINS_PER_SESSION_MAX;
+pub const PINS_PER_SESSION_KEPT: usize = 2 * PIECES_MAX;
 /// Bytes of a request or an answer around the block in it.
 pub const BLOCK_MESSAGE_BYTES_MAX: usize = BLOCK_BYTES_MAX + 4096;
 /// Files and sockets that a storage node opens at most; where the system allows fewer, connections are fewer.
@@ -117,6 +119,10 @@ pub const DESCRIPTORS_KEPT: usize = 256;
 pub const SESSIONS_PER_CREDENTIAL_MAX: usize = SESSIONS_MAX / 4;
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_BYTES_MAX: usize = 63;
+/// Files without a name that all sessions together may have in use, each counted for each session: a leader keeps them in
+/// memory. A session that uses fewer than the second number may always use more.
+pub const USES_MAX: usize = INODES_MAX as usize;
+pub const USES_PER_SESSION_KEPT: usize = 1024;
 /// Volumes of a cluster.
 pub const VOLUMES_MAX: usize = 1024;
 /// Voters of a cluster.

@@ -131,7 +131,7 @@ pub(super) struct VolumeView {
     pub(super) inodes: u64,
     pub(super) bytes: u64,
     pub(super) quota_bytes: Option<u64>,
-    pub(super) quota_inodes: Option<u64>,
+    pub(super) quota_inodes: u64,
     pub(super) digest: String,
 }
 

@@ -42,16 +42,22 @@ pub(super) struct Create {
 }
 
 /// What a volume may hold.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Quotas {
     /// Bytes of content and extended attributes the volume may hold, with K, M, G or T for powers of 1024 [default: no
     /// limit]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) quota: Option<u64>,
     /// Files, directories and other inodes the volume may have, 2097152 at most; nodes keep each in about 800 bytes of
-    /// memory, mounts in about 600 [default: 262144]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=limits::INODES_MAX))]
-    pub(super) quota_inodes: Option<u64>,
+    /// memory, mounts in about 600
+    #[arg(long, value_name = "NUMBER", default_value_t = limits::INODES_DEFAULT, value_parser = clap::value_parser!(u64).range(1..=limits::INODES_MAX))]
+    pub(super) quota_inodes: u64,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { quota: None, quota_inodes: limits::INODES_DEFAULT }
+    }
 }
 
 /// List the volumes of a cluster.
@@ -151,7 +157,7 @@ pub(super) fn volumes(volumes: &[VolumeView]) -> String {
                 volume.name.clone(),
                 volume.id.to_string(),
                 volume.inodes.to_string(),
-                volume.quota_inodes.map_or_else(|| "-".to_owned(), |quota| quota.to_string()),
+                volume.quota_inodes.to_string(),
                 size(volume.bytes),
                 volume.quota_bytes.map_or_else(|| "-".to_owned(), size),
             ]

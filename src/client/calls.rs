@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     limits,
     namespace::Operation,
-    types::{LogIndex, Sequence, message::ToLeader},
+    types::{LogIndex, Sequence, UploadId, message::ToLeader},
 };
 
 /// Answered calls named in one message.
@@ -20,6 +20,8 @@ struct Call {
     carried: Vec<Sequence>,
     /// Some connection has carried it: it may take effect.
     sent: bool,
+    /// Abandoned uploads that its operation names, beside its own.
+    lifts: Vec<UploadId>,
 }
 
 /// Calls in the order in which they were made. Each keeps its sequence until it is answered or given up, however often
@@ -34,12 +36,14 @@ pub(crate) struct Calls {
     answered: BTreeSet<Sequence>,
     /// Calls that were given up and that this connection's leader still has: they count as under way.
     ghosts: BTreeSet<Sequence>,
+    /// Uploads whose pins no entry has lifted, and whose blocks no call will need.
+    abandoned: BTreeSet<UploadId>,
 }
 
 impl Calls {
     pub(crate) fn submit(&mut self, operation: Operation) -> Sequence {
         self.last = Sequence(self.last.0 + 1);
-        self.calls.insert(self.last, Call { operation, carried: Vec::new(), sent: false });
+        self.calls.insert(self.last, Call { operation, carried: Vec::new(), sent: false, lifts: Vec::new() });
         self.waiting.insert(self.last);
         self.last
     }
@@ -57,6 +61,17 @@ impl Calls {
                 && let Some(answered) = self.answered.pop_first()
             {
                 call.carried.push(answered);
+            }
+            // Not before the calls are barred that were given up: one of them may need the blocks still.
+            if self.answered.is_empty()
+                && let Some(uploads) = call.operation.uploads_mut()
+            {
+                while uploads.len() < limits::PIECES_MAX
+                    && let Some(abandoned) = self.abandoned.pop_first()
+                {
+                    call.lifts.push(abandoned);
+                    uploads.push(abandoned);
+                }
             }
         }
         Some(ToLeader::Operation { sequence, answered: call.carried.clone(), operation: call.operation.clone() })
@@ -77,7 +92,10 @@ impl Calls {
         let is_awaited = call.is_some();
         if index == LogIndex(0) {
             // What the call told of has not reached the log either.
-            self.answered.extend(call.map(|call| call.carried).unwrap_or_default());
+            if let Some(call) = call {
+                self.answered.extend(call.carried);
+                self.abandoned.extend(call.lifts);
+            }
             self.leave_no_gap(sequence);
         } else {
             self.answered.insert(sequence);
@@ -111,6 +129,7 @@ impl Calls {
                     self.ghosts.insert(sequence);
                 }
                 self.answered.extend(call.carried);
+                self.abandoned.extend(call.lifts);
                 if call.sent {
                     self.answered.insert(sequence);
                 } else {
@@ -122,10 +141,17 @@ impl Calls {
         }
     }
 
+    /// No call will need the blocks of this upload: the next operation that can say so has their pins lifted.
+    pub(crate) fn abandon_upload(&mut self, upload: UploadId) {
+        self.abandoned.insert(upload);
+    }
+
     /// The session is gone. Calls that were sent may have taken effect and are never tried under another session: they
     /// are returned. The others stay for the next session.
     pub(crate) fn expire(&mut self) -> Vec<Sequence> {
         self.answered.clear();
+        // Pins end with their session.
+        self.abandoned.clear();
         let sent: Vec<Sequence> = self.calls.iter().filter(|(_, call)| call.sent).map(|(s, _)| *s).collect();
         self.calls.retain(|_, call| !call.sent);
         self.reconnected();
@@ -140,7 +166,7 @@ impl Calls {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Ino, Name};
+    use crate::types::{ClearSuid, Ino, Name};
 
     fn operation(name: &str) -> Operation {
         Operation::Unlink { parent: Ino::ROOT, name: Name::new(name.as_bytes()).expect("a name") }
@@ -202,6 +228,62 @@ mod tests {
             calls.answered(refused, LogIndex(0));
         }
         assert_eq!(calls.answered.len(), CARRIED_MAX, "refused ones are told as far as there is room");
+    }
+
+    fn write(upload: u64) -> Operation {
+        Operation::Write {
+            ino: Ino(2),
+            pieces: Vec::new(),
+            append: false,
+            mtime: None,
+            clear_suid: ClearSuid::No,
+            uploads: vec![UploadId(upload)],
+            fence: None,
+        }
+    }
+
+    /// What the next call has lifted.
+    fn lifted(calls: &mut Calls) -> Vec<u64> {
+        let Some(ToLeader::Operation { operation, .. }) = calls.next_message() else { panic!("nothing to send") };
+        operation.uploads().iter().map(|upload| upload.0).collect()
+    }
+
+    #[test]
+    fn abandoned_uploads_are_named_by_the_next_write_that_reaches_the_log() {
+        let mut calls = Calls::default();
+        calls.abandon_upload(UploadId(1));
+        calls.submit(operation("a"));
+        assert!(lifted(&mut calls).is_empty(), "it has no place for them");
+        let refused = calls.submit(write(2));
+        assert_eq!(lifted(&mut calls), [2, 1]);
+        calls.reconnected();
+        calls.next_message();
+        assert_eq!(lifted(&mut calls), [2, 1], "the same at every repetition");
+        calls.answered(refused, LogIndex(0));
+        let given_up = calls.submit(write(3));
+        assert_eq!(lifted(&mut calls), [3, 1]);
+        calls.give_up(given_up);
+        calls.submit(write(4));
+        assert_eq!(lifted(&mut calls), [4, 1]);
+        calls.submit(write(5));
+        assert_eq!(lifted(&mut calls), [5], "once is enough");
+    }
+
+    #[test]
+    fn uploads_are_not_lifted_while_a_call_that_was_given_up_may_take_effect() {
+        let mut calls = Calls::default();
+        calls.answered = (1..=CARRIED_MAX as u64).map(Sequence).collect();
+        calls.last = Sequence(CARRIED_MAX as u64);
+        let given_up = calls.submit(write(1));
+        calls.answered.clear();
+        calls.next_message();
+        calls.answered = (1..=CARRIED_MAX as u64).map(Sequence).collect();
+        calls.give_up(given_up);
+        calls.abandon_upload(UploadId(1));
+        calls.submit(write(1000));
+        assert_eq!(lifted(&mut calls), [1000], "it does not bar the one that was given up");
+        calls.submit(write(1001));
+        assert_eq!(lifted(&mut calls), [1001, 1]);
     }
 
     #[test]

@@ -141,8 +141,10 @@ impl Coordinator {
         }
         let Some(member) = self.members.get_mut(&key) else { return };
         member.attach(now, connection, hello.generation, at);
-        member.held.clear();
-        member.hold(volume, hello.orphans);
+        self.uses.forget(key);
+        if let Err(reason) = self.uses.add(key, volume, hello.orphans) {
+            return self.refuse(connection, Refusal::Busy, reason);
+        }
         let follows = hello.applied > LogIndex(0) && self.history.reaches(volume.id(), hello.applied);
         let stream = if follows || hello.applied == at {
             Stream::behind(key, hello.applied)

@@ -111,7 +111,7 @@ impl Coordinator {
                 let is_missed = member.connection.is_some()
                     || member.is_bound(now)
                     || now.since(member.heard) < self.config.timing.hold
-                    || !member.held.is_empty()
+                    || self.uses.has_any(key)
                     || holders.contains(&session);
                 if !is_missed && silent.is_none_or(|(heard, _)| member.heard < heard) {
                     silent = Some((member.heard, key));

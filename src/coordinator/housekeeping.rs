@@ -1,14 +1,11 @@
 //! What follows from applied entries and from the passing of time: pushing, completing, leases, ended sessions, orphans.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
     limits,
-    namespace::{Command, Reply, State, Volume},
+    namespace::{Command, Reply, Session, State, Volume},
     types::{
         ConnectionId, Ino, Instant, LogIndex, MountId, SessionId, Term, VolumeId,
         message::{Refusal, ToMount},
@@ -61,14 +58,12 @@ impl Coordinator {
                         self.sweep_at = self.sweep_at.map(|at| at.min(next));
                     }
                 }
-                (Some(Origin::EndHolds { key }), outcome) => {
-                    self.ending_holds.remove(&key);
-                    if outcome == Ok(Reply::Unfinished) {
-                        self.sweep_at = Some(now);
-                    }
+                // The rest as well, also if the session is heard again: its fence stands for all that it held.
+                (Some(origin @ (Origin::EndHolds { .. } | Origin::Close)), Ok(Reply::Unfinished)) => {
+                    self.proposals.add_own(origin, key.0, entry.command.clone());
                 }
-                (Some(Origin::Close), Ok(Reply::Unfinished)) => {
-                    self.proposals.add_own(Origin::Close, key.0, entry.command.clone());
+                (Some(Origin::EndHolds { key }), _) => {
+                    self.ending_holds.remove(&key);
                 }
                 _ => {}
             }
@@ -137,6 +132,7 @@ impl Coordinator {
             return;
         }
         let Some(member) = self.members.remove(&key) else { return };
+        self.uses.forget(key);
         self.completion.forget(key);
         if let Some(connection) = member.connection {
             if member.left {
@@ -161,6 +157,7 @@ impl Coordinator {
         deleted.into_iter().for_each(|volume| self.history.forget(volume));
         let ended: Vec<Key> = self.members.keys().copied().filter(|key| gone(key.0)).collect();
         for key in ended {
+            self.uses.forget(key);
             self.completion.forget(key);
             if let Some(connection) = self.members.remove(&key).and_then(|member| member.connection) {
                 self.refuse(connection, Refusal::Permanent, "the volume was deleted".to_owned());
@@ -293,14 +290,12 @@ impl Coordinator {
         if self.reaping.contains(&volume.id()) {
             return Vec::new();
         }
-        let members = || volume.sessions().map(|(session, _)| self.members.get(&(volume.id(), session)));
-        let seen_by_all = members()
-            .map(|member| member.map_or(LogIndex(0), Member::acknowledged_through))
-            .min()
-            .unwrap_or(LogIndex(u64::MAX));
-        // Once for all of them: sessions may be many, and what they hold as well.
-        let held: BTreeSet<Ino> = members().flatten().flat_map(|member| member.held.iter().copied()).collect();
-        let unused = |(ino, since): &(Ino, LogIndex)| *since <= seen_by_all && !held.contains(ino);
+        let known_through = |(session, row): (SessionId, &Session)| {
+            let member = self.members.get(&(volume.id(), session));
+            member.map_or(LogIndex(0), |member| member.uses_known_through(row.opened))
+        };
+        let known_of_all = volume.sessions().map(known_through).min().unwrap_or(LogIndex(u64::MAX));
+        let unused = |(ino, since): &(Ino, LogIndex)| *since <= known_of_all && !self.uses.is_used(volume.id(), *ino);
         volume.orphans().filter(unused).map(|(ino, _)| ino).take(REAPED_MAX).collect()
     }
 }

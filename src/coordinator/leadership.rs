@@ -77,6 +77,7 @@ impl Coordinator {
             }
         }
         self.members.clear();
+        self.uses.clear();
         self.completion.clear();
         self.opening.clear();
         self.reaping.clear();

@@ -6,16 +6,12 @@
 //! bound sessions: no change completes before each of them has acknowledged it. The leader counts a lease from the
 //! arrival of its `Renew` and adds a margin for drift; the mount counts from sending, so its end comes first.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use super::calls::Call;
 use crate::{
     limits::Timing,
-    namespace::Volume,
-    types::{ConnectionId, Generation, Ino, Instant, LogIndex, Sequence},
+    types::{ConnectionId, Generation, Instant, LogIndex, Sequence},
 };
 
 /// Sessions that lapse again and again within this many session times (an hour by default) wait longer each time.
@@ -45,8 +41,6 @@ pub(super) struct Member {
     pub(super) heard: Instant,
     /// Up to when it is known to have acknowledged all that had been applied by then.
     caught_up: Instant,
-    /// Orphans that this mount has in use.
-    pub(super) held: BTreeSet<Ino>,
     pub(super) calls: BTreeMap<Sequence, Call>,
     /// An entry that ends the session is on its way.
     pub(super) closing: bool,
@@ -88,7 +82,6 @@ impl Member {
             lapsed_at: Instant(0),
             heard: now,
             caught_up: now,
-            held: BTreeSet::new(),
             calls: BTreeMap::new(),
             closing: false,
             left: false,
@@ -131,19 +124,6 @@ impl Member {
         now.since(self.caught_up)
     }
 
-    /// The mount has these orphans in use. What it names beside orphans is nothing that it can keep: one that was freed, or
-    /// has a name again, and then its next unlink is acknowledged anew.
-    pub(super) fn hold(&mut self, volume: &Volume, orphans: Vec<Ino>) {
-        self.held.extend(orphans.into_iter().filter(|ino| volume.is_orphan(*ino)));
-    }
-
-    /// The mount has these no longer in use.
-    pub(super) fn let_go(&mut self, orphans: &[Ino]) {
-        for ino in orphans {
-            self.held.remove(ino);
-        }
-    }
-
     /// An entry of the volume was applied here.
     pub(super) fn record(&mut self, now: Instant, index: LogIndex) {
         if self.connection.is_some() || self.is_bound(now) {
@@ -173,13 +153,15 @@ impl Member {
         }
     }
 
-    /// Everything up to this entry is acknowledged; perhaps more.
-    pub(super) fn acknowledged_through(&self) -> LogIndex {
-        match (self.progress, self.oldest_unacknowledged()) {
+    /// What it has in use of the files that this entry and earlier ones left without a name is known; perhaps of more.
+    /// `opened`: the entry that began its session, of whose mount `Hello` says what it had in use before.
+    pub(super) fn uses_known_through(&self, opened: LogIndex) -> LogIndex {
+        let through = match (self.progress, self.oldest_unacknowledged()) {
             (Progress::Current, None) => LogIndex(u64::MAX),
             (Progress::Current, Some(oldest)) => LogIndex(oldest.0.saturating_sub(1)),
             _ => LogIndex(0),
-        }
+        };
+        if self.generation.is_some() { through.max(opened) } else { through }
     }
 
     /// The oldest entry that waits for the mount's acknowledgement, of those applied since it attached.

@@ -51,11 +51,7 @@ impl Coordinator {
             ToLeader::Acknowledge { entries, referenced } => {
                 self.acknowledge(now, state, speaker, &entries, referenced);
             }
-            ToLeader::Released { orphans } => {
-                if let Some(member) = self.members.get_mut(&speaker.key) {
-                    member.let_go(&orphans);
-                }
-            }
+            ToLeader::Released { orphans } => self.uses.remove(speaker.key, &orphans),
             ToLeader::PieceReceived => self.piece_received(speaker.connection),
             ToLeader::Renew { number } => self.renew(now, state, speaker, number),
             ToLeader::ReadIndex { number } => self.read_index(state, speaker.connection, speaker.key, number),
@@ -138,9 +134,11 @@ impl Coordinator {
         referenced: Vec<Ino>,
     ) {
         let Some(volume) = state.volume(speaker.key.0) else { return };
-        let Some(member) = self.members.get_mut(&speaker.key) else { return };
         // Holders are recorded before anything completes (PROTOCOL R15).
-        member.hold(volume, referenced);
+        if let Err(reason) = self.uses.add(speaker.key, volume, referenced) {
+            return self.refuse(speaker.connection, Refusal::Busy, reason);
+        }
+        let Some(member) = self.members.get_mut(&speaker.key) else { return };
         member.acknowledge(entries);
         self.reconsider(now, speaker.key);
         self.grant(now, state, speaker.key);

@@ -315,10 +315,8 @@ impl Mount {
             None => {}
         }
         let mut operation = job.operation.clone();
-        match &mut operation {
-            Operation::Write { uploads, .. } => uploads.extend(upload),
-            Operation::Flush(flush) => flush.uploads.extend(upload),
-            _ => {}
+        if let Some(uploads) = operation.uploads_mut() {
+            uploads.extend(upload);
         }
         self.counters.operations_proposed += 1;
         let request = job.request;
@@ -406,8 +404,18 @@ impl Mount {
 
     /// The job is over: complete, refused, or without hope.
     pub(super) fn job_answered(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
+        let uploading = match self.jobs.get(&id).map(|job| job.stage) {
+            Some(Stage::Uploading(upload) | Stage::Ready(Some(upload))) => Some(upload),
+            _ => None,
+        };
         self.job_applied(now, id);
         let Some(job) = self.jobs.remove(&id) else { return };
+        // Of a job that was carried out its own entry has lifted the pins.
+        if outcome.is_err()
+            && let Some(upload) = uploading.or(job.upload)
+        {
+            self.client.abandon_upload(upload);
+        }
         self.timers.remove(&(job.deadline, Timer::Job(id)));
         for ino in &job.inodes {
             if let Some(file) = self.files.get_mut(ino) {

@@ -52,14 +52,14 @@ pub struct VolumeOptions {
     pub mode: u16,
     /// Bytes of content and of extended attributes, names included; `None` is no limit.
     pub quota_bytes: Option<u64>,
-    /// Inodes, the root included; `None` is `limits::INODES_DEFAULT`.
-    pub quota_inodes: Option<u64>,
+    /// Inodes, the root included; `limits::INODES_MAX` at most. In the entry, so that nodes of any version agree on it.
+    pub quota_inodes: u64,
 }
 
 impl Default for VolumeOptions {
     /// Root of the tree owned by Debian's www-data.
     fn default() -> Self {
-        Self { uid: 33, gid: 33, mode: 0o755, quota_bytes: None, quota_inodes: None }
+        Self { uid: 33, gid: 33, mode: 0o755, quota_bytes: None, quota_inodes: limits::INODES_DEFAULT }
     }
 }
 

@@ -288,13 +288,22 @@ impl Operation {
             }
     }
 
-    /// Uploads that it completes.
+    /// Uploads whose pins it lifts: those that it completes, and abandoned ones.
     #[must_use]
     pub fn uploads(&self) -> &[UploadId] {
         match self {
             Self::Write { uploads, .. } => uploads,
             Self::Flush(flush) => &flush.uploads,
             _ => &[],
+        }
+    }
+
+    /// The same, where it can have any.
+    pub(crate) const fn uploads_mut(&mut self) -> Option<&mut Vec<UploadId>> {
+        match self {
+            Self::Write { uploads, .. } => Some(uploads),
+            Self::Flush(flush) => Some(&mut flush.uploads),
+            _ => None,
         }
     }
 

@@ -29,7 +29,7 @@ use crate::types::{
 };
 
 /// The version of every value that this program writes.
-pub(super) const ROW_VERSION: u8 = 2;
+pub(super) const ROW_VERSION: u8 = 3;
 
 const CLUSTER: u8 = 1;
 const VOLUME: u8 = 2;

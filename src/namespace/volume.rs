@@ -190,7 +190,7 @@ impl Volume {
     /// Inodes that the volume may have.
     #[must_use]
     pub fn inodes_max(&self) -> u64 {
-        self.options().quota_inodes.unwrap_or(limits::INODES_DEFAULT).min(limits::INODES_MAX)
+        self.options().quota_inodes.min(limits::INODES_MAX)
     }
 
     /// Inodes and bytes as statfs(2) shows them of a volume on stores with this space: what its quota leaves of it.

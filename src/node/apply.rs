@@ -10,7 +10,7 @@ use crate::{
     limits,
     namespace::{Applied, Command, Entry, Reply, RowChange},
     replica::{self, CommittedEntry},
-    types::{BlockHash, LogIndex, Term, VolumeId},
+    types::{BlockHash, Errno, LogIndex, Term, VolumeId},
 };
 
 /// What a run of entries leaves for the store: of a row its last value, of a block the sum of its changes.
@@ -61,8 +61,8 @@ impl Node {
                     *gathered.references.entry(hash).or_default() += change;
                 }
                 let is_due = |unpinned: &Unpinned| match *unpinned {
-                    // The rest of the call needs the same blocks.
-                    Unpinned::Uploads { .. } => outcome.is_ok_and(|reply| reply != Reply::Unfinished),
+                    // The call comes again, with the same blocks.
+                    Unpinned::Uploads { .. } => !matches!(outcome, Err(Errno::EAGAIN) | Ok(Reply::Unfinished)),
                     Unpinned::Session { volume, session } => {
                         self.state.volume(volume).is_some_and(|volume| volume.session(session).is_none())
                     }
@@ -100,7 +100,7 @@ impl Node {
         self.persist_state(gathered.into_batch(index, term, self.state.digest()), bytes);
     }
 
-    /// What the entry unpins if it succeeds.
+    /// What the entry unpins unless it comes again.
     fn unpinned_by(&self, entry: &Entry) -> Vec<Unpinned> {
         let (volume, session) = (entry.header.volume, entry.header.session);
         match &entry.command {

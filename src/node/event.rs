@@ -218,7 +218,7 @@ pub struct VolumeStatus {
     pub inodes: u64,
     pub bytes: u64,
     pub quota_bytes: Option<u64>,
-    pub quota_inodes: Option<u64>,
+    pub quota_inodes: u64,
     pub digest: u128,
 }
 

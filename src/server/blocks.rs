@@ -137,12 +137,13 @@ async fn admit_pin(Upload { volume, session, .. }: Upload, running: &Running) ->
 /// beyond it by as many as there are.
 fn bound_pins((own, all): (usize, usize)) -> Result<(), Status> {
     let (own_max, all_max) = (limits::PINS_PER_SESSION_MAX, limits::PINS_MAX);
+    // Not as a full disk is told: the session's next operations lift them.
     if own >= own_max {
-        return Err(Status::resource_exhausted(format!(
-            "this session has uploaded {own} blocks that no file names, {own_max} is the most: mount anew"
+        return Err(Status::unavailable(format!(
+            "this session has uploaded {own} blocks that no file names, {own_max} is the most; ask again"
         )));
     }
-    if all >= all_max {
+    if all >= all_max && own >= limits::PINS_PER_SESSION_KEPT {
         return Err(Status::unavailable(format!(
             "{all} uploaded blocks wait until a file names them, {all_max} is the most; ask again"
         )));
@@ -181,8 +182,10 @@ mod tests {
     fn pins_are_bounded_by_session_and_over_all() {
         let code = |own, all| bound_pins((own, all)).map_err(|status| status.code());
         let (own, all) = (limits::PINS_PER_SESSION_MAX, limits::PINS_MAX);
+        let kept = limits::PINS_PER_SESSION_KEPT;
         assert_eq!(code(own - 1, all - 1), Ok(()));
-        assert_eq!(code(own, own), Err(tonic::Code::ResourceExhausted));
-        assert_eq!(code(0, all), Err(tonic::Code::Unavailable));
+        assert_eq!(code(own, own), Err(tonic::Code::Unavailable));
+        assert_eq!(code(kept, all), Err(tonic::Code::Unavailable));
+        assert_eq!(code(kept - 1, 2 * all), Ok(()), "others' pins stop nobody");
     }
 }

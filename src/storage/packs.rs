@@ -6,6 +6,7 @@
 
 pub(crate) mod catalog;
 mod compaction;
+mod ended;
 pub(crate) mod index;
 pub(crate) mod pack;
 pub(crate) mod record;
@@ -299,10 +300,10 @@ impl Packs {
         }
     }
 
-    /// What these ends of uploads remove from the catalog.
-    pub(crate) fn ending(&self, unpinned: &[Unpinned]) -> Vec<(Pin, BlockHash)> {
-        let index = self.shared.index();
-        unpinned.iter().flat_map(|unpinned| index.ending(unpinned)).collect()
+    /// Ends these uploads: what that removes from the catalog.
+    pub(crate) fn end(&self, unpinned: &[Unpinned]) -> Vec<(Pin, BlockHash)> {
+        let mut index = self.shared.index();
+        unpinned.iter().flat_map(|unpinned| index.end(unpinned)).collect()
     }
 
     /// Pins of sessions of which `is_over` is true.
@@ -315,7 +316,8 @@ impl Packs {
     /// # Errors
     /// Of the catalog.
     pub(crate) fn lift_ended(&self, is_over: impl Fn(VolumeId, SessionId) -> bool) -> Result<usize, StorageError> {
-        let ended = self.pins_of_ended(is_over);
+        let ended = self.pins_of_ended(&is_over);
+        self.shared.index().forget_sessions(is_over);
         if ended.is_empty() {
             return Ok(0);
         }

@@ -283,7 +283,7 @@ impl Store {
         let membership = membership.unwrap_or_else(|| meta.membership.clone());
         // An entry is applied only when the log has it, behind what it began anew with.
         *meta = Meta { membership, is_installed: reset, ..last };
-        let mut lifted = packs.ending(&unpinned);
+        let mut lifted = packs.end(&unpinned);
         if !reset {
             self.database.write(&rows, meta, &lifted)?;
             packs.apply_references(&references, &lifted, &content)?;

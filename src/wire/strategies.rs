@@ -403,7 +403,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
     let peer = (node_info(), any::<bool>(), option::of(index()), option::of(any::<bool>()))
         .prop_map(|(node, voter, matched, reachable)| PeerStatus { node, voter, matched, reachable });
     let quota = || option::of(any::<u64>());
-    let volume = (any::<u32>(), ".{0,12}", any::<u64>(), any::<u64>(), quota(), quota(), any::<u128>()).prop_map(
+    let volume = (any::<u32>(), ".{0,12}", any::<u64>(), any::<u64>(), quota(), any::<u64>(), any::<u128>()).prop_map(
         |(id, name, inodes, bytes, quota_bytes, quota_inodes, digest)| VolumeStatus {
             id: VolumeId(id),
             name,
@@ -474,7 +474,7 @@ fn founding_id() -> impl Strategy<Value = FoundingId> {
 
 fn founding() -> impl Strategy<Value = Founding> {
     let quota = || option::of(any::<u64>());
-    let options = (any::<u32>(), any::<u32>(), 0u16..=0o7777, quota(), quota()).prop_map(
+    let options = (any::<u32>(), any::<u32>(), 0u16..=0o7777, quota(), any::<u64>()).prop_map(
         |(uid, gid, mode, quota_bytes, quota_inodes)| VolumeOptions { uid, gid, mode, quota_bytes, quota_inodes },
     );
     (founding_id(), vec(node_info(), 0..4), stamp(), options).prop_map(|(id, nodes, stamp, main)| Founding {

@@ -48,7 +48,11 @@ impl Cluster {
     /// `quotas`: bytes and inodes.
     pub(crate) fn new(quotas: (Option<u64>, Option<u64>)) -> Self {
         let stamp = Stamp(1_000_000_000_000);
-        let main = VolumeOptions { quota_bytes: quotas.0, quota_inodes: quotas.1, ..VolumeOptions::default() };
+        let main = VolumeOptions {
+            quota_bytes: quotas.0,
+            quota_inodes: quotas.1.unwrap_or(manyfs::limits::INODES_DEFAULT),
+            ..VolumeOptions::default()
+        };
         let founding = Founding { id: FoundingId::default(), nodes: Vec::new(), stamp, main };
         let state = State::found(&founding);
         let mount = state.volume(MAIN).expect("founded with it").clone();

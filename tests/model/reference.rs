@@ -529,10 +529,12 @@ impl Model {
             AllocateMode::Insert if !aligned || start >= size => return Err(Errno::EINVAL),
             AllocateMode::Insert => drop(content.splice(start..start, vec![None; length])),
         }
+        // With content mtime changes, and ctime is never earlier.
         if changed {
             self.content_written(ino, None);
+        } else {
+            self.mark_attributes(ino);
         }
-        self.mark_attributes(ino);
         Ok(Reply::Done)
     }
 

@@ -75,6 +75,24 @@ fn a_session_that_acknowledges_nothing_ends_however_often_it_attaches() {
     assert!(!bench.closed.contains(&a.connection), "whoever acknowledges goes on");
 }
 
+/// A new session of a read-only credential every few minutes, none of which acknowledges, kept all space as one did.
+#[test]
+fn sessions_that_acknowledge_nothing_keep_what_was_unlinked_since_they_began() {
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    bench.orphan(a, 1);
+    for mount in 2..9 {
+        let connection = bench.connect_as("main", Access::ReadOnly);
+        bench.attach_on(connection, Bench::hello(mount));
+    }
+    bench.acknowledge_all(a, Vec::new());
+    bench.sweep();
+    assert_eq!(bench.orphans(), 0, "no kernel of theirs has heard of the file");
+    bench.orphan(a, 3);
+    bench.sweep();
+    assert_eq!(bench.orphans(), 1, "it may be in use at one of them");
+}
+
 #[test]
 fn an_orphan_that_is_open_lives_until_it_is_released() {
     let mut bench = Bench::leading();
@@ -97,11 +115,10 @@ fn what_is_no_orphan_is_not_kept_for_anybody() {
     let again = Hello { orphans: (0..100_000).map(Ino).collect(), generation: Generation(2), ..Bench::hello(1) };
     let connection = bench.connect();
     bench.attach_on(connection, again);
-    let held: Vec<Vec<Ino>> =
-        bench.coordinator.members.values().map(|member| member.held.iter().copied().collect()).collect();
-    assert_eq!(held, [[ino], [ino]]);
+    let uses = |bench: &Bench| bench.coordinator.uses.all().into_iter().map(|(_, own)| own).collect::<Vec<_>>();
+    assert_eq!(uses(&bench), [[ino], [ino]]);
     bench.say(b.connection, ToLeader::Released { orphans: (0..100_000).map(Ino).collect() });
-    assert_eq!(bench.coordinator.members.values().map(|member| member.held.len()).sum::<usize>(), 1);
+    assert_eq!(uses(&bench), [[ino]]);
 }
 
 #[test]

@@ -175,9 +175,11 @@ impl Draft {
             if !self.volume.sessions.contains_key(session) {
                 continue;
             }
-            if self.end_holds(*session) == Reply::Unfinished || !self.drop_replies(*session) {
+            if self.end_holds(*session) == Reply::Unfinished {
                 return Reply::Unfinished;
             }
+            // With the row: as long as the session is there, a call of its that comes again finds its answer (PROTOCOL R17).
+            self.drop_replies(*session);
             if let Some(row) = self.volume.sessions.remove(session) {
                 self.volume.mounts.remove(&row.mount);
                 self.touch(RowKey::Session(*session));
@@ -186,14 +188,12 @@ impl Draft {
         Reply::Done
     }
 
-    /// The session's answers, as many of them as one entry may take away; whether that was all.
-    fn drop_replies(&mut self, session: SessionId) -> bool {
+    /// The session's answers, of which there are `limits::SESSION_REPLIES_MAX` at most.
+    fn drop_replies(&mut self, session: SessionId) {
         let of_session = (session, Sequence(0))..=(session, Sequence(u64::MAX));
-        let replies = self.volume.replies.range(of_session.clone()).map(|((_, sequence), _)| *sequence);
-        let replies: Vec<_> = replies.take(self.room()).collect();
+        let replies: Vec<_> = self.volume.replies.range(of_session).map(|((_, sequence), _)| *sequence).collect();
         for sequence in replies {
             self.drop_reply(session, sequence);
         }
-        self.room() > 0 && self.volume.replies.range(of_session).next().is_none()
     }
 }

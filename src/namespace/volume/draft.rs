@@ -203,9 +203,8 @@ impl Draft {
     fn check_quota(&self, before: &Volume) -> Result<(), Errno> {
         let (now, options) = (&self.volume, self.volume.options());
         let grows_beyond = |what: fn(&Volume) -> u64, most: u64| what(now) > what(before) && what(now) > most;
-        let quota = |quota: Option<u64>| quota.unwrap_or(u64::MAX);
-        if grows_beyond(Volume::bytes_used, quota(options.quota_bytes))
-            || grows_beyond(Volume::inode_count, quota(options.quota_inodes))
+        if grows_beyond(Volume::bytes_used, options.quota_bytes.unwrap_or(u64::MAX))
+            || grows_beyond(Volume::inode_count, options.quota_inodes)
         {
             return Err(Errno::EDQUOT);
         }

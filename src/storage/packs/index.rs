@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map::Entry};
 use bytes::Bytes;
 
 use super::{
+    ended::EndedUploads,
     pack::Pack,
     record::{Pin, block_record_bytes},
 };
@@ -66,6 +67,7 @@ pub(crate) struct Index {
     /// How many of them each session has.
     pins_by_session: BTreeMap<(VolumeId, SessionId), usize>,
     pin_count: usize,
+    ended: BTreeMap<(VolumeId, SessionId), EndedUploads>,
     /// Bytes that came with entries and are not in a pack yet, and how many batches bring them.
     waiting: HashMap<BlockHash, (Bytes, u32)>,
     pub(crate) packs: BTreeMap<u32, PackUse>,
@@ -188,6 +190,16 @@ impl Index {
         }
     }
 
+    /// Whether the upload has ended, as far as is known.
+    pub(crate) fn has_ended(&self, pin: &Pin) -> bool {
+        self.ended.get(&(pin.volume, pin.session)).is_some_and(|ended| ended.contains(pin.upload))
+    }
+
+    /// Forgets which uploads of ended sessions have ended.
+    pub(crate) fn forget_sessions(&mut self, is_over: impl Fn(VolumeId, SessionId) -> bool) {
+        self.ended.retain(|(volume, session), _| !is_over(*volume, *session));
+    }
+
     /// How many pins the session has, and all sessions.
     pub(crate) fn pin_counts(&self, volume: VolumeId, session: SessionId) -> (usize, usize) {
         (self.pins_by_session.get(&(volume, session)).copied().unwrap_or(0), self.pin_count)
@@ -219,18 +231,22 @@ impl Index {
         }
     }
 
-    /// The pins that end with these uploads.
-    pub(crate) fn ending(&self, unpinned: &Unpinned) -> Vec<(Pin, BlockHash)> {
+    /// The pins that end with these uploads, which can have no further ones.
+    pub(crate) fn end(&mut self, unpinned: &Unpinned) -> Vec<(Pin, BlockHash)> {
         let pin = |volume, session, upload| Pin { volume, session, upload };
         let (least, most) = (UploadId(0), UploadId(u64::MAX));
         let (from, to, only) = match unpinned {
             Unpinned::Uploads { volume, session, uploads } => {
+                let ended = self.ended.entry((*volume, *session)).or_default();
+                uploads.iter().for_each(|upload| ended.insert(*upload));
                 (pin(*volume, *session, least), pin(*volume, *session, most), Some(uploads))
             }
             Unpinned::Session { volume, session } => {
+                self.ended.remove(&(*volume, *session));
                 (pin(*volume, *session, least), pin(*volume, *session, most), None)
             }
             Unpinned::Volume { volume } => {
+                self.ended.retain(|(of, _), _| of != volume);
                 (pin(*volume, SessionId(0), least), pin(*volume, SessionId(u64::MAX), most), None)
             }
         };
@@ -334,7 +350,7 @@ mod tests {
         assert!(!index.add_pin(pin(1, 1), &hash), "a repeated upload pins once");
         assert_eq!(live(&index), block_record_bytes(100));
         index.add_references(&hash, 2).expect("adds");
-        for (ended, block) in index.ending(&Unpinned::Session { volume: VolumeId(1), session: SessionId(1) }) {
+        for (ended, block) in index.end(&Unpinned::Session { volume: VolumeId(1), session: SessionId(1) }) {
             index.remove_pin(&ended, &block);
         }
         assert_eq!(live(&index), block_record_bytes(100), "extents name it");
@@ -399,11 +415,11 @@ mod tests {
         let (volume, session) = (VolumeId(1), SessionId(1));
         assert_eq!(index.pin_counts(volume, session), (2, 3));
         let uploads = vec![UploadId(2)];
-        assert_eq!(index.ending(&Unpinned::Uploads { volume, session, uploads }), [(pin(1, 2), hash)]);
-        assert_eq!(index.ending(&Unpinned::Session { volume, session }).len(), 2);
-        assert_eq!(index.ending(&Unpinned::Volume { volume }).len(), 3);
-        assert_eq!(index.ending(&Unpinned::Volume { volume: VolumeId(2) }), []);
-        for (pin, hash) in index.ending(&Unpinned::Session { volume, session }) {
+        assert_eq!(index.end(&Unpinned::Uploads { volume, session, uploads }), [(pin(1, 2), hash)]);
+        assert_eq!(index.end(&Unpinned::Session { volume, session }).len(), 2);
+        assert_eq!(index.end(&Unpinned::Volume { volume }).len(), 3);
+        assert_eq!(index.end(&Unpinned::Volume { volume: VolumeId(2) }), []);
+        for (pin, hash) in index.end(&Unpinned::Session { volume, session }) {
             index.remove_pin(&pin, &hash);
         }
         assert_eq!((index.pin_counts(volume, session), index.pins_by_session.len()), ((0, 1), 1));

@@ -161,7 +161,8 @@ impl Writer {
             match request {
                 Request::Put { blocks, pin, .. } => {
                     for (hash, bytes) in blocks {
-                        let pin = pin.filter(|pin| !index.has_pin(pin, hash) && pinned.insert((*pin, *hash)));
+                        let is_new = |pin: &Pin| !index.has_ended(pin) && !index.has_pin(pin, hash);
+                        let pin = pin.filter(|pin| is_new(pin) && pinned.insert((*pin, *hash)));
                         if index.location(hash).is_none() && fresh.insert(*hash) {
                             let length = Some(block_length(bytes));
                             plan.records.push((RecordHead { hash: *hash, length, pin }, bytes.clone()));
@@ -235,16 +236,22 @@ impl Writer {
                 shared.counters.block_bytes_stored.add(bytes.len() as u64);
             }
         }
+        let mut late = Vec::new();
         for change in changes {
             match change {
                 CatalogChange::Block(hash, location) => index.set_location(&hash, location),
+                // Its upload has ended while it was written.
+                CatalogChange::Pin(pin, hash, _) if index.has_ended(&pin) => {
+                    late.push(CatalogChange::Pin(pin, hash, false));
+                }
                 CatalogChange::Pin(pin, hash, _) => {
                     index.add_pin(pin, &hash);
                 }
                 CatalogChange::Scanned(..) => {}
             }
         }
-        Ok(())
+        drop(index);
+        if late.is_empty() { Ok(()) } else { shared.catalog.apply(&late) }
     }
 
     /// The current pack, with space reserved behind its last record; a new one where that would get too long.
