@@ -25,6 +25,7 @@ mod kernel;
 mod network;
 pub mod options;
 mod oracle;
+mod packs;
 mod stamps;
 mod syscalls;
 mod workload;

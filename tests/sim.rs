@@ -551,6 +551,11 @@ fn a_store_that_does_not_keep_what_it_says_is_seen() {
 }
 
 #[test]
+fn a_block_that_goes_before_an_entry_names_it_is_seen() {
+    is_seen_under(Breach::Pins, &["availability", "liveness"], |seed| Options { large: 300, ..among_friends(seed) });
+}
+
+#[test]
 fn bytes_that_nobody_is_asked_for_are_seen() {
     is_seen(Breach::Recalls, &["between write and close"]);
 }

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::dice::Dice;
+use super::{
+    dice::Dice,
+    packs::{Packs, Pin},
+};
 use crate::{
     namespace::{Founding, RowError, State},
     node::{Ends, LogBatch, LogEntry, Recovered, StateBatch},
@@ -37,7 +40,7 @@ pub(super) struct Disk {
     /// Written and not synced, in order.
     log_queue: VecDeque<LogBatch>,
     state_queue: VecDeque<StateBatch>,
-    packs: BTreeMap<BlockHash, Bytes>,
+    packs: Packs,
     /// What a snapshot installed is marked, as a store does.
     marks: bool,
 }
@@ -57,7 +60,7 @@ impl Disk {
             },
             log_queue: VecDeque::new(),
             state_queue: VecDeque::new(),
-            packs: BTreeMap::new(),
+            packs: Packs::default(),
             marks,
         }
     }
@@ -86,11 +89,19 @@ impl Disk {
         reached
     }
 
+    fn take_state(&mut self, batch: StateBatch) {
+        self.packs.take(&batch);
+        let is_another = batch.reset;
+        self.state.take(batch);
+        if is_another {
+            self.packs.name(self.state.references());
+        }
+    }
+
     /// Syncs all of the state that was written; says up to which entry it is synced.
     pub(super) fn sync_state(&mut self) -> LogIndex {
         while let Some(batch) = self.state_queue.pop_front() {
-            self.packs.extend(batch.content.iter().cloned());
-            self.state.take(batch);
+            self.take_state(batch);
         }
         self.state.index
     }
@@ -112,8 +123,7 @@ impl Disk {
         let kept = dice.index(self.state_queue.len() + 1);
         for _ in 0..kept {
             if let Some(batch) = self.state_queue.pop_front() {
-                self.packs.extend(batch.content.iter().cloned());
-                self.state.take(batch);
+                self.take_state(batch);
             }
         }
         self.state_queue.clear();
@@ -139,6 +149,7 @@ impl Disk {
     /// The disk goes back to a copy of it. Blocks stay: a node fetches from others what its packs lack.
     pub(super) fn restore(&mut self, copy: Self) {
         (self.log, self.state) = (copy.log, copy.state);
+        self.packs.name(self.state.references());
         self.log_queue.clear();
         self.state_queue.clear();
     }
@@ -180,8 +191,8 @@ impl Disk {
         self.log.entries.iter()
     }
 
-    pub(super) fn put_block(&mut self, hash: BlockHash, bytes: Bytes) {
-        self.packs.insert(hash, bytes);
+    pub(super) fn put_block(&mut self, hash: BlockHash, bytes: Bytes, pin: Option<Pin>) {
+        self.packs.put(hash, bytes, pin);
     }
 
     /// Blocks are readable before the state that names them is synced: packs are written first.
@@ -210,6 +221,12 @@ impl LogImage {
 }
 
 impl StateImage {
+    /// How many extents name each block; none where the rows are no state.
+    fn references(&self) -> BTreeMap<BlockHash, u64> {
+        let rows = self.rows.iter().map(|(key, value)| (key.clone(), value.clone()));
+        State::from_rows(rows).map(|state| state.references()).unwrap_or_default()
+    }
+
     fn take(&mut self, batch: StateBatch) {
         if batch.reset {
             self.rows.clear();

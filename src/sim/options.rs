@@ -121,6 +121,8 @@ pub enum Breach {
     ReadIndexes,
     /// R18: stores say that they have a block, and do not.
     Stores,
+    /// R18: stores drop a block that no extent names, whatever upload it belongs to.
+    Pins,
     /// R22, R23: kernels know no epochs, and their mounts believe that they do.
     Epochs,
     /// R27: a leader that gives leadership away says that no mount has a lease.

@@ -27,6 +27,7 @@ use super::{
     network::Network,
     options::{Breach, DRIFT_MAX, Options},
     oracle::Oracle,
+    packs::Upload,
     workload::Workload,
 };
 use crate::{
@@ -62,7 +63,7 @@ enum Event {
     ToMount { link: u64, message: Box<ToMount> },
     ClosedAtNode { link: u64 },
     ClosedAtMount { mount: usize, life: u64, connection: ConnectionId },
-    Store { mount: usize, life: u64, ticket: u64, node: NodeId, hash: BlockHash, bytes: Bytes },
+    Store { mount: usize, life: u64, node: NodeId, upload: Box<Upload> },
     Stored { mount: usize, life: u64, ticket: u64, node: NodeId, result: Result<(), StoreError> },
     Fetch { mount: usize, life: u64, ticket: u64, node: NodeId, hash: BlockHash },
     Fetched { mount: usize, life: u64, ticket: u64, node: NodeId, result: Result<Bytes, StoreError> },
@@ -279,9 +280,7 @@ impl World {
             Event::ToMount { link, message } => self.reach_mount(link, *message),
             Event::ClosedAtNode { link } => self.closed_at_node(link),
             Event::ClosedAtMount { mount, life, connection } => self.closed_at_mount(mount, life, connection),
-            Event::Store { mount, life, ticket, node, hash, bytes } => {
-                self.store(mount, life, ticket, node, hash, bytes);
-            }
+            Event::Store { mount, life, node, upload } => self.store(mount, life, node, *upload),
             Event::Stored { mount, life, ticket, node, result } => self.stored(mount, life, ticket, node, result),
             Event::Fetch { mount, life, ticket, node, hash } => self.fetch(mount, life, ticket, node, hash),
             Event::Fetched { mount, life, ticket, node, result } => self.fetched(mount, life, ticket, node, result),

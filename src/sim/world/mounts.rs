@@ -26,6 +26,7 @@ use crate::{
         network::{Place, Stream},
         options::Breach,
         oracle::{Glance, Written},
+        packs::Upload,
         syscalls::{Call, Running},
     },
     types::{
@@ -230,10 +231,13 @@ impl World {
                     self.at(at, Event::ToNode { link, message: Box::new(message) });
                 }
             }
-            Output::StoreBlock { ticket, store, hash, bytes, .. } => {
+            Output::StoreBlock { ticket, store, hash, bytes, upload, .. } => {
                 self.oracle.stored(hash, bytes.clone());
                 let at = self.network.arrival(self.now, Stream::Block);
-                self.at(at, Event::Store { mount: number, life, ticket, node: store, hash, bytes });
+                let session = self.mounts[number].core.status().session;
+                let pin = session.map(|session| (session, upload));
+                let upload = Box::new(Upload { ticket, hash, bytes, pin });
+                self.at(at, Event::Store { mount: number, life, node: store, upload });
             }
             Output::FetchBlock { ticket, store, hash, .. } => {
                 let at = self.network.arrival(self.now, Stream::Block);
@@ -365,12 +369,15 @@ impl World {
         }
     }
 
-    pub(super) fn store(&mut self, number: usize, life: u64, ticket: u64, id: NodeId, hash: BlockHash, bytes: Bytes) {
+    pub(super) fn store(&mut self, number: usize, life: u64, id: NodeId, upload: Upload) {
+        let Upload { ticket, hash, bytes, pin } = upload;
         let reaches = self.network.reaches(Place::Mount(number), Place::Node(id));
         let result = match self.nodes.get_mut(&id).filter(|host| host.core.is_some() && reaches) {
             Some(host) => {
-                if self.options.breach != Some(Breach::Stores) {
-                    host.disk.put_block(hash, bytes);
+                match self.options.breach {
+                    Some(Breach::Stores) => {}
+                    Some(Breach::Pins) => host.disk.put_block(hash, bytes, None),
+                    _ => host.disk.put_block(hash, bytes, pin),
                 }
                 Ok(())
             }
