@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     client::transport::Transport,
-    fuse::{self, WorkerConfig},
+    fuse::{self, WorkerConfig, WorkerError},
     holder::{self, Link, Place, Report, Workers},
     limits::Timing,
     mount::Config,
@@ -90,7 +90,11 @@ impl Mount {
         if self.worker {
             let link = Link::inherited(io::stdin().as_fd().try_clone_to_owned()?);
             restore_oom_score(self.oom_score)?;
-            return self.work(credential, link);
+            return match self.work(credential, link) {
+                // The holder has been told, and says it to whoever started both.
+                Err(failure) if is_told(&failure) => std::process::exit(1),
+                ended => ended,
+            };
         }
         match (&self.holder, &self.directory) {
             (Some(socket), _) => {
@@ -176,6 +180,10 @@ impl Mount {
     fn control(&self) -> Option<PathBuf> {
         self.control.clone().or_else(|| runfile::control_beside(self.run_file.as_deref()?))
     }
+}
+
+fn is_told(failure: &Failure) -> bool {
+    failure.downcast_ref::<WorkerError>().is_some_and(|error| !matches!(error, WorkerError::HolderGone))
 }
 
 /// Tells whoever started the holder what became of the mount.

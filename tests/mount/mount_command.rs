@@ -14,7 +14,8 @@ use nix::{
 use super::support::{Cluster, PROGRAM, is_mounted, wait_for};
 
 /// As mount(8) expects this program; the log of a mount is no other's.
-const INSTALL: &str = "mount -t tmpfs none /sbin; ln -s \"$PROGRAM\" /sbin/mount.fuse.manyfs; mount -t tmpfs none /var/log\n";
+const INSTALL: &str =
+    "mount -t tmpfs none /sbin; ln -s \"$PROGRAM\" /sbin/mount.fuse.manyfs; mount -t tmpfs none /var/log\n";
 
 /// Runs a script in a mount namespace of its own, where this program is installed as mount(8) expects it.
 fn run_installed(script: &str, cluster: &Cluster, directory: &Path) -> Output {
