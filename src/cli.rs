@@ -24,6 +24,7 @@ mod runfile;
 mod scrub;
 mod serve;
 mod socket;
+mod starter;
 mod status;
 mod sweep;
 mod unmount;

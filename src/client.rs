@@ -11,15 +11,16 @@ mod calls;
 mod lease;
 mod servers;
 pub mod transport;
+mod troubles;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 use bytes::Bytes;
 
-use self::{calls::Calls, lease::Lease, servers::Servers};
+use self::{calls::Calls, lease::Lease, servers::Servers, troubles::Troubles};
 use crate::{
     limits::{self, Timing},
     namespace::{Operation, Reply},
@@ -28,6 +29,8 @@ use crate::{
         message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
+
+const NO_LEADER: &str = "more than half of the storage nodes have to run and reach each other";
 
 /// What a client needs to know at its start.
 #[derive(Clone, Debug)]
@@ -116,8 +119,8 @@ pub struct Client {
     /// Servers that said they are of another founding, before any of our own was found.
     strangers: BTreeSet<String>,
     was_welcomed: bool,
-    /// Why there was no room for a session; said once.
-    busy: Option<String>,
+    /// Why no server is the leader that this mount looks for.
+    troubles: Troubles,
     /// Leaders that were left because they said nothing, since the last lease.
     silences: u32,
     events: VecDeque<Event>,
@@ -141,7 +144,7 @@ impl Client {
             is_in_debt: false,
             strangers: BTreeSet::new(),
             was_welcomed: false,
-            busy: None,
+            troubles: Troubles::default(),
             silences: 0,
             events: VecDeque::new(),
             config,
@@ -176,6 +179,7 @@ impl Client {
                 if *deadline <= now =>
             {
                 let address = address.clone();
+                self.troubles.silent(&address);
                 self.failed(now, &address);
             }
             Phase::Attached { heard, address, is_leased, .. } if now.since(*heard) >= self.silence(*is_leased) => {
@@ -224,6 +228,7 @@ impl Client {
         if self.is_attached() {
             self.events.push_back(Event::Notice(format!("the leader at {address} is gone: {reason}")));
         }
+        self.troubles.told(&address, reason.to_owned());
         self.failed(now, &address);
     }
 
@@ -241,6 +246,10 @@ impl Client {
         match message {
             ToMount::Welcome(welcome) => self.welcomed(now, connection, address, welcome),
             ToMount::NotLeader { leader } => {
+                match &leader {
+                    Some(_) => self.troubles.over(&address),
+                    None => self.troubles.told(&address, format!("{address} knows no leader: {NO_LEADER}")),
+                }
                 let pause = self.servers.redirected(now, leader);
                 self.wait(now, pause);
             }
@@ -328,6 +337,12 @@ impl Client {
             Phase::Attached { address, .. } => Some(address),
             _ => None,
         }
+    }
+
+    /// Why none of the servers is the leader that this mount looks for, by address; empty while it is attached.
+    #[must_use]
+    pub const fn troubles(&self) -> &BTreeMap<String, String> {
+        self.troubles.by_address()
     }
 
     #[must_use]
@@ -441,7 +456,7 @@ impl Client {
         self.told(now, welcome.stamp, welcome.space, welcome.stores.clone());
         self.servers.attached();
         self.was_welcomed = true;
-        self.busy = None;
+        self.troubles = Troubles::default();
         self.phase = Phase::Attached { connection, address, heard: now, renew: now, is_leased: false };
         self.events.push_back(Event::Attached(welcome));
         self.renew(now, connection);
@@ -456,7 +471,7 @@ impl Client {
                 self.events.push_back(Event::Fatal(format!("{address} refuses this mount: {reason}")));
             }
             Refusal::Foreign => {
-                self.events.push_back(Event::Notice(format!("{address} is no server of this mount: {reason}")));
+                self.troubles.told(address, format!("{address} is no server of this mount: {reason}"));
                 self.strangers.insert(address.to_owned());
                 // What a stranger says ends no mount that has been welcomed, nor one whose servers did not all say so.
                 if !self.was_welcomed && self.config.servers.iter().all(|server| self.strangers.contains(server)) {
@@ -476,14 +491,11 @@ impl Client {
                 self.wait(now, pause);
             }
             Refusal::Busy => {
-                if self.busy.as_deref() != Some(reason) {
-                    self.events.push_back(Event::Notice(format!("{address} has no room for this mount yet: {reason}")));
-                    self.busy = Some(reason.to_owned());
-                }
+                self.troubles.told(address, format!("{address} has no room for this mount yet: {reason}"));
                 self.failed(now, address);
             }
             Refusal::Protocol => {
-                self.events.push_back(Event::Notice(format!("{address} closed the connection: {reason}")));
+                self.troubles.told(address, format!("{address} closed the connection: {reason}"));
                 self.failed(now, address);
             }
         }

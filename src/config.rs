@@ -133,8 +133,9 @@ impl Config {
             put(command, "acl", mount.acl.map(|acl| acl.to_string()));
             put(command, "options", mount.options.clone());
         }
-        const ADMINISTRATION: [&[&str]; 7] = [
+        const ADMINISTRATION: [&[&str]; 8] = [
             &["status"],
+            &["scrub"],
             &["cluster", "status"],
             &["cluster", "init"],
             &["cluster", "transfer-leader"],

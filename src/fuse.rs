@@ -14,6 +14,7 @@ mod counters;
 mod metrics;
 mod notify;
 mod session;
+mod waits;
 mod worker;
 
 use std::{
@@ -37,6 +38,7 @@ use nix::sys::{
 use self::{
     abi::init::Terms,
     session::Session,
+    waits::Waits,
     worker::{Milestone, Worker},
 };
 pub use self::{counters::Counters, worker::Network};
@@ -50,8 +52,8 @@ use crate::{
 
 /// How long the worker flushes at its end, when no majority takes its bytes, before it gives up.
 const FLUSH_WAIT: Duration = Duration::from_secs(15);
-/// How often a worker that waits for its cluster says so.
-const WAITING_NOTICE: Duration = Duration::from_secs(10);
+/// How often it is looked whether a leader answers.
+const WAITS_PERIOD: Duration = Duration::from_millis(250);
 
 /// Features of the kernel that are not to be used, whether it has them or not (`--kernel-mask`): for those who want to
 /// see how it goes without.
@@ -199,10 +201,21 @@ fn live(
     if let Some(address) = config.http {
         serve_http(address, &worker, &abi).map_err(|error| WorkerError::Http { address, error })?;
     }
-    let begun = Instant::now();
-    let mut said = Duration::ZERO;
+    let (mut waits, mut look_at) = (Waits::default(), Instant::now());
     let end = loop {
-        match queue.recv_timeout(WAITING_NOTICE) {
+        let now = Instant::now();
+        if look_at <= now {
+            look_at = now + WAITS_PERIOD;
+            for reason in waits.look(now, worker.troubles()) {
+                if abi.get().is_some() {
+                    tracing::warn!("no leader answers: {reason}");
+                } else {
+                    tracing::warn!("nothing is mounted yet: {reason}");
+                    config.link.send(&ToHolder::Waiting { reason }, None)?;
+                }
+            }
+        }
+        match queue.recv_timeout(look_at.saturating_duration_since(now)) {
             Ok(Event::Core(Milestone::Ready)) => {
                 config.link.send(&ToHolder::Ready { volume: config.volume.clone(), read_only }, None)?;
             }
@@ -232,10 +245,6 @@ fn live(
             Ok(Event::HolderGone) => break End::HolderGone,
             Ok(Event::SessionOver(Ok(()))) => break End::Unmounted,
             Ok(Event::SessionOver(Err(error))) => break End::Failed(format!("the kernel's session ended: {error}")),
-            Err(RecvTimeoutError::Timeout) if abi.get().is_none() && begun.elapsed() >= said + WAITING_NOTICE => {
-                said = begun.elapsed();
-                tracing::info!(seconds = said.as_secs(), "waiting for the cluster; nothing is mounted yet");
-            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break End::Failed("all threads of the worker ended".to_owned()),
         }

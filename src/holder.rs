@@ -73,6 +73,8 @@ pub enum Workers {
 pub enum Report {
     /// The mount answers; also after each change of the worker.
     Serving { volume: String, worker_pid: u32 },
+    /// Nothing can be mounted yet, for a reason that the worker has logged.
+    Waiting(String),
     /// A sentence for the log.
     Notice(String),
 }
@@ -182,6 +184,7 @@ impl Holder<'_> {
 
     fn said(&mut self, message: ToHolder) -> Result<(), HolderError> {
         match message {
+            ToHolder::Waiting { reason } => (self.report)(Report::Waiting(reason)),
             // The end has begun: there is nothing to give any more.
             ToHolder::Ready { .. } if self.deadline.is_some() => {}
             ToHolder::Ready { volume, read_only } => {

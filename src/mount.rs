@@ -354,6 +354,12 @@ impl Mount {
         }
     }
 
+    /// Why none of the servers is the leader that this mount looks for, by address; `None` while it has one.
+    #[must_use]
+    pub fn troubles(&self) -> Option<&BTreeMap<String, String>> {
+        (!self.client.is_attached()).then(|| self.client.troubles())
+    }
+
     /// The replica's tree. Requests see it only after the first snapshot.
     fn volume(&self) -> &Volume {
         self.replica.volume()

@@ -178,6 +178,7 @@ pub async fn serve(
     let mut stop = std::pin::pin!(stop);
     let room = Room::make().map_err(ServeError::Runtime)?;
     let ports = Ports::bind(&config, room).await?;
+    ports.announce()?;
     let addresses = ports.addresses()?;
     let stage = Arc::new(Stage::find(config.authority.cluster(), config.node, config.data.clone())?);
     if stage.member().is_none() {
@@ -237,6 +238,15 @@ impl Ports {
             http: bind(&config.listen_http, "--listen-http").await?,
             room,
         })
+    }
+
+    /// Says what runs, and where it is found: any free port may have been asked for.
+    fn announce(&self) -> Result<(), ServeError> {
+        let at = |listener: &TcpListener| listener.local_addr().map_err(ServeError::Runtime);
+        let (client, peer, http) = (at(&self.client)?, at(&self.peer)?, at(&self.http)?);
+        let version = env!("CARGO_PKG_VERSION");
+        info!("manyfs {version}: listening at {client} for mounts, {peer} for storage nodes, {http} for HTTP");
+        Ok(())
     }
 
     fn addresses(&self) -> Result<BoundPorts, ServeError> {

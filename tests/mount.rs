@@ -40,5 +40,6 @@ mod mount {
     mod symlinks;
     mod tmpfile;
     mod unmount;
+    mod waiting;
     mod xattrs;
 }

@@ -132,17 +132,26 @@ impl Administrator {
         Ok(())
     }
 
-    /// Has all nodes that can be reached verify what they hold; their addresses.
-    pub(super) async fn scrub(&self) -> Result<Vec<String>, Failure> {
-        let mut begun = Vec::new();
+    /// Has all nodes that can be reached verify what they hold: their addresses, and why others cannot.
+    pub(super) async fn scrub(&self) -> (Vec<String>, Vec<String>) {
+        let (mut begun, mut problems) = (Vec::new(), Vec::new());
         for answer in self.ask_all().await {
-            let address = answer.address;
-            answer.report.map_err(|reason| format!("{address} does not answer: {reason}"))?;
-            let mut client = connect(&self.identity, &address).await?;
-            client.scrub(proto::ScrubRequest {}).await.map_err(|status| sentence_of(&address, &status))?;
-            begun.push(address);
+            let asked = match answer.report {
+                Ok(_) => self.scrub_at(&answer.address).await,
+                Err(reason) => Err(reason.into()),
+            };
+            match asked {
+                Ok(()) => begun.push(answer.address),
+                Err(failure) => problems.push(failure.to_string()),
+            }
         }
-        Ok(begun)
+        (begun, problems)
+    }
+
+    async fn scrub_at(&self, address: &str) -> Result<(), Failure> {
+        let mut client = connect(&self.identity, address).await?;
+        client.scrub(proto::ScrubRequest {}).await.map_err(|status| sentence_of(address, &status))?;
+        Ok(())
     }
 
     /// The founding that these nodes are of, and the number of the volume of this name, as the node says that is furthest.

@@ -17,10 +17,11 @@ use super::{
     mountpoint,
     runfile::{self, Run, RunFile},
     socket,
+    starter::{Starter, Word},
 };
 use crate::{
     client::transport::Transport,
-    fuse::{self, WorkerConfig},
+    fuse::{self, WorkerConfig, WorkerError},
     holder::{self, Link, Place, Report, Workers},
     limits::Timing,
     mount::Config,
@@ -89,7 +90,11 @@ impl Mount {
         if self.worker {
             let link = Link::inherited(io::stdin().as_fd().try_clone_to_owned()?);
             restore_oom_score(self.oom_score)?;
-            return self.work(credential, link);
+            return match self.work(credential, link) {
+                // The holder has been told, and says it to whoever started both.
+                Err(failure) if is_told(&failure) => std::process::exit(1),
+                ended => ended,
+            };
         }
         match (&self.holder, &self.directory) {
             (Some(socket), _) => {
@@ -127,6 +132,9 @@ impl Mount {
         }
         let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
         let mut announcement = Announcement::new(directory.clone(), self.run_file, control, self.json);
+        if self.background {
+            announcement.starter = Some(Starter::watched()?);
+        }
         let place = Place { directory, source: self.source, flags: self.settings.options.0 };
         Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
     }
@@ -174,24 +182,35 @@ impl Mount {
     }
 }
 
+fn is_told(failure: &Failure) -> bool {
+    failure.downcast_ref::<WorkerError>().is_some_and(|error| !matches!(error, WorkerError::HolderGone))
+}
+
 /// Tells whoever started the holder what became of the mount.
 pub(super) struct Announcement {
     directory: PathBuf,
     run_file: Option<PathBuf>,
     control: Option<PathBuf>,
     json: bool,
+    /// Who waits for this process, where it is to live on behind.
+    starter: Option<Starter>,
     /// What this process wrote into its run file, which goes with it.
     written: Option<RunFile>,
 }
 
 impl Announcement {
     pub(super) fn new(directory: PathBuf, run_file: Option<PathBuf>, control: Option<PathBuf>, json: bool) -> Self {
-        Self { directory, run_file, control, json, written: None }
+        Self { directory, run_file, control, json, starter: None, written: None }
     }
 
     pub(super) fn make(&mut self, report: Report) {
         match report {
             Report::Notice(sentence) => tracing::info!("{sentence}"),
+            Report::Waiting(reason) => {
+                if let Some(starter) = &self.starter {
+                    starter.tell(&Word::Waiting(reason));
+                }
+            }
             Report::Serving { volume, worker_pid } => {
                 if let Err(error) = self.serving(volume, worker_pid) {
                     tracing::error!("the mount answers, but this could not be told: {error}");
@@ -212,6 +231,10 @@ impl Announcement {
         if let Some(path) = &self.run_file {
             about.write(path)?;
             self.written = Some(about.clone());
+        }
+        if let Some(starter) = &self.starter {
+            starter.tell(&Word::Mounted);
+            return Ok(());
         }
         let line = if self.json {
             about.to_json()?

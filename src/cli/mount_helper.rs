@@ -5,20 +5,29 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom},
-    os::unix::ffi::OsStrExt,
+    io::{self, IsTerminal, Read, Seek, SeekFrom, Write},
+    os::{
+        fd::AsFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileTypeExt, MetadataExt},
+        },
+    },
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
-use nix::mount::{MsFlags, mount};
+use nix::{
+    mount::{MsFlags, mount},
+    sys::{prctl::set_pdeathsig, signal::Signal},
+};
 
-use super::{Failure, mount_options::MountOptions};
+use super::{Failure, mount_options::MountOptions, starter};
 
 /// mount(8): the mount failed, and the command line was wrong.
 const EXIT_FAILED: u8 = 32;
 const EXIT_USAGE: u8 = 1;
-/// Where the mount's process writes its log when it was mounted from a terminal.
+/// Where the mount's process writes its log when standard error is somebody's who waits for its end.
 const LOG_FILE: &str = "/var/log/manyfs.log";
 
 /// Settings of `manyfs mount` that may stand in -o as NAME=VALUE.
@@ -178,10 +187,12 @@ fn remount(directory: &Path, options: MountOptions) -> Result<(), Failure> {
 impl Request {
     /// Starts the mount's process and waits until it serves; `false` when it ended instead.
     fn start(&self) -> Result<bool, Failure> {
+        // mount(8) may be ended alone; the mount's process notices the end of this one.
+        set_pdeathsig(Signal::SIGTERM)?;
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("mount")
-            .args(["--background", "--json", "--credential"])
+            .args(["--background", "--credential"])
             .arg(&self.credential)
             .arg("--source")
             .arg(&self.source)
@@ -195,11 +206,13 @@ impl Request {
             command.stderr(file.try_clone()?);
         }
         let mut child = command.spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        if !line.is_empty() {
+        let say = |reason: &str| {
+            // Nobody may be there to read it.
+            writeln!(io::stderr(), "mount.fuse.manyfs: nothing is mounted yet: {reason}").ok();
+        };
+        if let Some(output) = child.stdout.take()
+            && starter::wait(output, say)?
+        {
             return Ok(true);
         }
         child.wait()?;
@@ -210,19 +223,31 @@ impl Request {
         Ok(false)
     }
 
-    /// The file that the mount's process logs to, and how long it is; `None` where standard error outlives a terminal
-    /// (a journal, a file).
+    /// The file that the mount's process logs to, and how long it is; `None` where standard error may be its log: a
+    /// journal, a file. A terminal ends, and whoever reads a pipe waits until all that write to it have ended.
     fn log(&self) -> Result<Option<(File, u64)>, Failure> {
         let path = match &self.log {
             Some(path) => path.clone(),
-            None if io::stderr().is_terminal() => LOG_FILE.into(),
-            None => return Ok(None),
+            None if outlives_us()? => return Ok(None),
+            None => LOG_FILE.into(),
         };
         let opened = OpenOptions::new().create(true).append(true).read(true).open(&path);
         let file = opened.map_err(|error| format!("cannot write the log {}: {error}", path.display()))?;
         let end = fs::metadata(&path)?.len();
         Ok(Some((file, end)))
     }
+}
+
+/// Whether standard error can be a log for as long as a mount lasts.
+fn outlives_us() -> io::Result<bool> {
+    let error = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let about = error.metadata()?;
+    let kind = about.file_type();
+    // systemd.exec(5): device and inode of the journal's socket.
+    let journal = format!("{}:{}", about.dev(), about.ino());
+    Ok(kind.is_file()
+        || kind.is_char_device() && !error.is_terminal()
+        || std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == journal))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     limits::Timing,
     pki::Authority,
-    server::{self, ServeConfig, ServeError},
+    server::{self, ServeConfig},
     types::NodeId,
 };
 
@@ -88,7 +88,7 @@ impl Serve {
             None => {
                 let config = self.config()?;
                 let result = runtime()?.block_on(async { server::serve(config, server::stop_signal()?, drop).await });
-                result.map_err(logged)
+                Ok(result?)
             }
         }
     }
@@ -116,11 +116,6 @@ impl Serve {
             start: start.start,
         })
     }
-}
-
-fn logged(error: ServeError) -> Failure {
-    tracing::error!("{error}");
-    error.into()
 }
 
 /// What `--peers` says of a node that has none.

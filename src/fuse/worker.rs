@@ -146,6 +146,11 @@ impl Worker {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).mount.status()
     }
 
+    /// Why the servers do not answer, by address; `None` while a leader does.
+    pub(super) fn troubles(&self) -> Option<BTreeMap<String, String>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).mount.troubles().cloned()
+    }
+
     /// Requests the kernel waits for.
     pub(super) fn unanswered(&self) -> usize {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).unanswered.len()

@@ -25,6 +25,8 @@ const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// From a worker to its holder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ToHolder {
+    /// Nothing can be mounted yet: what is wrong with a server.
+    Waiting { reason: String },
     /// The volume is here: mount it, or pass on the device of the predecessor.
     Ready { volume: String, read_only: bool },
     /// The kernel's requests are being answered.

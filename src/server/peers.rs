@@ -30,6 +30,10 @@ const QUEUE_MAX: usize = 4096;
 /// Between attempts to dial a peer: short at first, as a peer that restarts is back soon.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Where somebody answers and does not take the stream, it will not soon.
+const PAUSE_REFUSED_MAX: Duration = Duration::from_secs(2);
+/// A stream that has ended before did not stand.
+const STOOD_MIN: Duration = Duration::from_secs(1);
 /// An attempt that takes longer is given up: names are resolved anew for the next.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -135,23 +139,32 @@ impl Dialler {
         let mut pause = PAUSE_MIN;
         let mut said = None;
         loop {
-            let (reason, had_stood) = match self.dial().await {
+            let (reason, had_stood, pause_max) = match self.dial().await {
                 Ok(client) => {
                     self.metrics.connects.inc();
-                    info!("stream to node {peer} at {} stands", self.address);
-                    let reason = self.carry(client).await;
+                    let mut carried = std::pin::pin!(self.carry(client));
+                    let early = tokio::time::timeout(STOOD_MIN, &mut carried).await;
+                    let had_stood = early.is_err();
+                    let reason = match early {
+                        Ok(reason) => reason,
+                        Err(_) => {
+                            info!("stream to node {peer} at {} stands", self.address);
+                            said = None;
+                            carried.await
+                        }
+                    };
                     *lock(&self.queue) = None;
                     (self.on_lost)(peer);
-                    (reason, true)
+                    (reason, had_stood, PAUSE_REFUSED_MAX)
                 }
-                Err(reason) => (reason, false),
+                Err(reason) => (reason, false, PAUSE_MAX),
             };
             // Said when it changes, not at every attempt.
             if said.as_ref() != Some(&reason) {
-                info!("no stream to node {peer}: {reason}");
+                warn!("no stream to node {peer}: {reason}");
                 said = Some(reason);
             }
-            pause = if had_stood { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+            pause = if had_stood { PAUSE_MIN } else { (pause * 2).min(pause_max) };
             tokio::time::sleep(pause).await;
         }
     }
@@ -178,12 +191,7 @@ impl Dialler {
                 debug!("node {} ended the stream in order", self.hello.to);
                 format!("node {} is stopping", self.hello.to)
             }
-            Err(status) => {
-                if status.code() == tonic::Code::FailedPrecondition {
-                    warn!("{} refuses this node's stream: {}", self.address, status.message());
-                }
-                sentence_of(&self.address, &status)
-            }
+            Err(status) => sentence_of(&self.address, &status),
         }
     }
 }

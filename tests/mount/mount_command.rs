@@ -1,7 +1,7 @@
 //! mount(8), umount(8) and /etc/fstab, by way of `mount.fuse.manyfs`.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -11,24 +11,24 @@ use nix::{
     unistd::Pid,
 };
 
-use super::support::{Cluster, PROGRAM, wait_for};
+use super::support::{Cluster, PROGRAM, is_mounted, wait_for};
+
+/// As mount(8) expects this program; the log of a mount is no other's.
+const INSTALL: &str =
+    "mount -t tmpfs none /sbin; ln -s \"$PROGRAM\" /sbin/mount.fuse.manyfs; mount -t tmpfs none /var/log\n";
 
 /// Runs a script in a mount namespace of its own, where this program is installed as mount(8) expects it.
 fn run_installed(script: &str, cluster: &Cluster, directory: &Path) -> Output {
-    const INSTALL: &str = "mount -t tmpfs none /sbin; ln -s \"$PROGRAM\" /sbin/mount.fuse.manyfs\n";
-    // Not a pipe: a process that stays behind would keep it open.
-    let said = cluster.path().join("said");
-    let mut output = Command::new("unshare")
+    // All output goes through pipes, as of a program that captures it: what stays behind must not keep them open.
+    let output = Command::new("unshare")
         .args(["--mount", "sh", "-euc", &format!("{INSTALL}{script}")])
         .env("PROGRAM", PROGRAM)
         .env("CREDENTIAL", cluster.path().join("main.toml"))
         .env("DIR", directory)
         .env("FSTAB", cluster.path().join("fstab"))
         .stdin(Stdio::null())
-        .stderr(File::create(&said).expect("writable"))
         .output()
         .expect("unshare runs");
-    output.stderr = fs::read(&said).expect("readable");
     let left = processes_of(directory);
     for pid in &left {
         // The namespace lives as long as they do.
@@ -130,4 +130,46 @@ fn what_cannot_be_mounted_is_said_before_mount_returns() {
     for words in ["/no/such/credential", "'compress=zstd' is unknown", "does not exist"] {
         assert!(said.contains(words), "'{words}' in: {said}");
     }
+}
+
+/// It hung until the unmount: the mount's process had the pipe as its standard error.
+#[test]
+fn who_captures_the_output_of_mount_is_not_kept_waiting() {
+    let cluster = Cluster::found();
+    let directory = cluster.mount_point();
+    let script = r#"
+        said=$(timeout 60 mount -t fuse.manyfs "$CREDENTIAL" "$DIR" 2>&1) || echo "status $?"
+        echo "said $said"
+        timeout 60 sh -c 'umount "$DIR"; mount -t fuse.manyfs "$CREDENTIAL" "$DIR" 2>&1 | cat' || echo "status $?"
+        grep -c " $DIR fuse.manyfs " /proc/mounts
+        umount "$DIR"
+    "#;
+    let output = run_installed(&format!("{script}{ENDED}"), &cluster, &directory);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "said \n1\n", "{output:?}");
+}
+
+/// Ctrl-C at a terminal is SIGINT to mount(8) and its helper; SIGTERM may be for mount(8) alone. The process behind them
+/// waited on, and mounted once the cluster was back.
+#[test]
+fn a_mount_that_waits_ends_with_mount_8() {
+    let cluster = Cluster::found();
+    cluster.kill_node();
+    for how in ["kill -TERM $!", "kill -INT -$!", "kill -KILL $!"] {
+        let directory = cluster.mount_point();
+        let script = format!(
+            r#"
+            rm -f "$FSTAB"
+            setsid env --default-signal=INT mount -t fuse.manyfs "$CREDENTIAL" "$DIR" >/dev/null 2>"$FSTAB" &
+            while ! grep -qs "nothing is mounted yet: nothing listens at" "$FSTAB"; do sleep 0.05; done
+            {how}
+            wait $! || echo ended
+            {ENDED}
+            ! grep -q " $DIR " /proc/mounts
+            "#
+        );
+        let output = run_installed(&script, &cluster, &directory);
+        assert!(output.status.success() && output.stdout == b"ended\n", "{how}: {output:?}");
+    }
+    cluster.start_node();
+    assert!((1..=3).all(|number| !is_mounted(&cluster.path().join(format!("mnt{number}")))));
 }

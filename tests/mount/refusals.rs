@@ -74,7 +74,9 @@ fn a_credential_of_another_cluster_or_volume() {
     };
     // A volume that is not there, or not any more, though another has its name.
     let gone = issue("gone.toml", Grant { volume: VolumeId(99), ..own.grant.clone() });
-    says(&mount(&gone), &["main", "deleted", "another has its name"]);
+    let sentence = mount(&gone);
+    says(&sentence, &["main", "deleted", "another has its name"]);
+    assert_eq!(sentence.matches("was deleted").count(), 1, "said once: {sentence}");
     // Another founding with the same authority.
     let founding = FoundingId { number: FoundingNumber(7), ..own.grant.founding };
     let other = issue("other.toml", Grant { founding, ..own.grant.clone() });

@@ -14,7 +14,7 @@ use std::{
 use nix::sys::signal::{SigSet, Signal};
 use tokio::{runtime::Handle, sync::oneshot};
 
-use super::{Serve, logged};
+use super::Serve;
 use crate::{
     cli::{
         Failure,
@@ -109,7 +109,7 @@ impl Node {
             let on_running = move |node| drop(running.set(node));
             if let Err(error) = runtime.block_on(server::serve(config, stopped, on_running)) {
                 // P8: a store that failed ends the process at once; the holder starts another or gives up.
-                eprintln!("manyfs: {}", logged(error));
+                eprintln!("manyfs: {error}");
                 std::process::exit(1);
             }
         })?;
