@@ -103,7 +103,7 @@ fn a_change_waits_for_what_is_being_told_and_needs_nothing_of_its_own() {
 }
 
 #[test]
-fn a_size_that_the_kernel_was_never_told_is_told_by_its_last_byte() {
+fn a_size_that_the_kernel_would_not_take_over_is_told_first() {
     let (mut scene, file) = read_elsewhere();
     let here = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
     let there = scene.open(1, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
@@ -118,7 +118,7 @@ fn a_size_that_the_kernel_was_never_told_is_told_by_its_last_byte() {
     assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
     scene.sides[1].is_stalled = false;
     scene.settle();
-    let stored = scene.position(&Step::Told(1, Notification::LastByte { ino: file, offset: 11, byte: b'!' }));
+    let stored = scene.position(&Step::Told(1, Notification::Size { ino: file, from: 0, size: 12 }));
     assert!(stored < scene.position(&Step::Answered(1, asked)), "{:?}", scene.journal);
 }
 
