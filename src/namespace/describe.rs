@@ -76,7 +76,12 @@ fn describe_volume_row(row: &RowKey, key: &[u8], value: &[u8]) -> Result<String,
         }
         RowKey::Extent(ino, offset) => {
             let row: ExtentRow = decode_value(key, value)?;
-            format!("inode {ino}, bytes {offset} + {}: block {} from {}", row.length, row.block, row.block_offset)
+            match row.block {
+                Some(block) => {
+                    format!("inode {ino}, bytes {offset} + {}: block {block} from {}", row.length, row.block_offset)
+                }
+                None => format!("inode {ino}, bytes {offset} + {}: reserved", row.length),
+            }
         }
         RowKey::Xattr(ino, name) => {
             let value: Bytes = decode_value(key, value)?;

@@ -8,7 +8,7 @@
 //! 02 volume:u32 02                          volume: counters
 //! 02 volume:u32 03 ino:u64                  inode
 //! 02 volume:u32 04 directory:u64 name       directory entry
-//! 02 volume:u32 05 ino:u64 offset:u64       extent
+//! 02 volume:u32 05 ino:u64 offset:u64       extent: content, or space that is reserved
 //! 02 volume:u32 06 ino:u64 name             extended attribute
 //! 02 volume:u32 07 session:u64              session
 //! 02 volume:u32 08 session:u64 sequence:u64 reply
@@ -341,6 +341,8 @@ pub(super) struct CountersRow {
     pub(super) next_session: u64,
     /// Sum of the lengths of all extents.
     pub(super) bytes_used: u64,
+    /// The same of those without a block.
+    pub(super) reserved_bytes: u64,
     /// Bytes of all extended attributes, names and values.
     pub(super) xattr_bytes: u64,
     /// Extents of all files, but the first of each.
@@ -381,7 +383,7 @@ pub(super) struct DirentRow {
 #[derive(Serialize, Deserialize)]
 pub(super) struct ExtentRow {
     pub(super) length: u64,
-    pub(super) block: BlockHash,
+    pub(super) block: Option<BlockHash>,
     pub(super) block_offset: u64,
 }
 

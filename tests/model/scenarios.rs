@@ -16,6 +16,7 @@ use manyfs::{
 };
 
 mod fragments;
+mod reserving;
 
 const CLUSTER: VolumeId = VolumeId(0);
 const MAIN: VolumeId = VolumeId(1);
