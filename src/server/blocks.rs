@@ -146,7 +146,9 @@ fn leave_reserved(volume: VolumeId, bytes: u64, running: &Running) -> Result<(),
     if free >= bytes.saturating_add(others) {
         return Ok(());
     }
-    Err(Status::resource_exhausted(format!("{free} bytes are free, {others} of them reserved for files of other volumes")))
+    Err(Status::resource_exhausted(format!(
+        "{free} bytes are free, {others} of them reserved for files of other volumes"
+    )))
 }
 
 /// That there is a place for one more pin, of the session's own and of all. Uploads that are under way at this moment may go
