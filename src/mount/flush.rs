@@ -385,10 +385,10 @@ impl Mount {
 
     /// Another session had the file when its entry was applied, or it was carried out in part: it goes again from its place
     /// in the queue, once the file is back.
-    pub(super) fn propose_again(&mut self, now: Instant, id: JobId) {
+    pub(super) fn propose_again(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // To a lock it says that another has it.
-        if is_coalescing(&job.operation) || job.operation.is_locking() {
+        if is_coalescing(&job.operation) || job.operation.is_locking() && outcome.is_err() {
             return self.job_answered(now, id, Err(Errno::EAGAIN));
         }
         // Such an entry lifts no pins.

@@ -893,7 +893,7 @@ fn rows_of_a_newer_program_are_refused_by_name() {
 
     // A kind of row of volume 1 that this program does not know.
     let mut rows: Vec<_> = node.state.rows().collect();
-    rows.push((vec![2, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0, 0, 0, 1].into(), vec![1].into()));
+    rows.push((vec![2, 0, 0, 0, 1, 13, 0, 0, 0, 0, 0, 0, 0, 1].into(), vec![1].into()));
     assert!(matches!(State::from_rows(rows), Err(RowError::Key { .. })));
 
     // A counter that is about to run over would end in a panic later.

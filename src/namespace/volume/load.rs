@@ -15,14 +15,14 @@ use crate::{
         cookie,
         extent::{Extent, Extents},
         inode::{Body, Inode},
-        locks::{FileLocks, LockTable},
+        locks::{HeldRow, LockTable, WaitingLock},
         row::{
             BodyRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError, RowKey,
             SessionRow, decode_value, hex, row_digest,
         },
         session::{Session, SpentCalls},
     },
-    types::{FileKind, Ino, Name, VolumeId},
+    types::{FileKind, Ino, Name, SessionId, VolumeId},
 };
 
 /// No counter comes near it in the life of a volume, and what is below it can be counted on without running over.
@@ -217,20 +217,26 @@ impl Volume {
                 let delegation: Delegation = decode_value(key, value)?;
                 self.delegations.insert(ino, delegation);
             }
-            RowKey::Locks(ino) => {
-                let file: FileLocks = decode_value(key, value)?;
-                let sessions = file.held().iter().map(|held| held.session);
-                let mut sessions = sessions.chain(file.queue().iter().map(|waiting| waiting.session));
-                if !sessions.all(|session| self.sessions.contains_key(&session)) {
-                    return Err(form("there is no such session"));
-                }
-                if self.inode(ino).is_none_or(|inode| inode.kind != FileKind::File) {
-                    return Err(form("there is no such file"));
-                }
-                self.locks.add_row(ino, file).map_err(form)?;
+            RowKey::Lock(of) => {
+                let held = of.lock(decode_value::<HeldRow>(key, value)?);
+                self.check_locker(of.ino, of.session).map_err(form)?;
+                self.locks.add_held(of, held).map_err(form)?;
+            }
+            RowKey::LockRequest(ino, since) => {
+                let waiting: WaitingLock = decode_value(key, value)?;
+                self.check_locker(ino, waiting.session).map_err(form)?;
+                self.locks.add_request(ino, since, waiting).map_err(form)?;
             }
         }
         Ok((0, 0))
+    }
+
+    fn check_locker(&self, ino: Ino, session: SessionId) -> Result<(), &'static str> {
+        if !self.sessions.contains_key(&session) {
+            return Err("there is no such session");
+        }
+        let is_file = self.inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
+        is_file.then_some(()).ok_or("there is no such file")
     }
 
     fn add_extent(&mut self, ino: Ino, extent: Extent) -> Result<(u64, u64), &'static str> {
