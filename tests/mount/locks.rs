@@ -98,7 +98,7 @@ fn ranges_exclude_split_and_are_told() {
 #[test]
 fn thousands_of_ranges_of_one_file_are_locked_and_end_together() {
     everywhere(|here, there| {
-        const COUNT: i64 = 3000;
+        const COUNT: i64 = 1100;
         let (mine, theirs) = (open(here), open(there));
         for at in 0..COUNT {
             set(&mine, libc::F_WRLCK, 10 * at, 5).unwrap_or_else(|errno| panic!("range {at}: {errno}"));
@@ -112,9 +112,6 @@ fn thousands_of_ranges_of_one_file_are_locked_and_end_together() {
         set(&mine, libc::F_WRLCK, 0, 0).expect("nobody else has any");
         set(&mine, libc::F_UNLCK, 10, 5).expect("always allowed");
         set(&theirs, libc::F_WRLCK, 10, 5).expect("given back");
-        for at in 0..COUNT {
-            set(&mine, libc::F_UNLCK, 10 * at, 5).expect("always allowed");
-        }
         drop(mine);
         wait_for("the end of all of them", || set(&theirs, libc::F_WRLCK, 0, 0).ok());
     });
