@@ -7,7 +7,10 @@ use std::sync::LazyLock;
 use divan::{Bencher, black_box};
 use manyfs::{
     namespace::{Command, Entry, EntryHeader, Founding, NewNode, Operation, Reply, State, Volume, VolumeOptions},
-    types::{FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp},
+    types::{
+        FoundingId, Ino, LockClaim, LockFamily, LockKind, LockRange, LogIndex, MountId, Name, Sequence, SessionId,
+        Stamp,
+    },
 };
 
 const DIRECTORIES: u64 = 100;
@@ -123,6 +126,29 @@ fn create(bencher: Bencher<'_, '_>) {
     bencher.bench_local(move || {
         number += 1;
         tree.make(directory, &format!("new-{number}"), NewNode::File)
+    });
+}
+
+const fn range(number: u64) -> LockClaim {
+    let range = LockRange { first: 10 * number, last: 10 * number + 4 };
+    LockClaim { family: LockFamily::Fcntl, owner: 1, kind: LockKind::Exclusive, range, pid: 7, fh: 1 }
+}
+
+/// A lock is taken and given back: two entries, in a file that has so many already.
+#[divan::bench(args = [0, 1_000, 10_000, 99_000])]
+fn lock_and_unlock(bencher: Bencher<'_, '_>, held: u64) {
+    let mut tree = TREE.clone();
+    let ino = tree.make(tree.directories[50], "locked", NewNode::File);
+    let lock = |number| Command::Operation(Operation::Lock { ino, claim: range(number), waits: false });
+    for number in 0..held {
+        tree.apply(lock(2 * number));
+    }
+    let mut number = 0;
+    bencher.bench_local(move || {
+        number = (number + 7919) % held.max(1);
+        let LockClaim { family, owner, range, .. } = range(2 * number + 1);
+        tree.apply(lock(2 * number + 1));
+        tree.apply(Command::Operation(Operation::Unlock { ino, family, owner, range }))
     });
 }
 

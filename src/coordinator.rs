@@ -21,6 +21,7 @@ mod member;
 mod messages;
 mod proposals;
 mod reads;
+mod space;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,7 @@ use crate::{
     namespace::State,
     types::{
         ConnectionId, CredentialId, Errno, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
-        message::{Hello, Refusal, Space, StoreAddress, ToMount},
+        message::{Hello, Refusal, StoreAddress, ToMount},
     },
 };
 
@@ -72,7 +73,7 @@ pub struct Coordinator {
     ending_holds: BTreeSet<Key>,
     confirmation: Confirmation,
     reads: reads::Reads,
-    space: Space,
+    stores: space::Stores,
     handing_over: Option<HandingOver>,
     /// The sessions that may have a lease of the leader of this term, who grants none any more.
     inherited: Option<(Term, BTreeSet<Key>)>,
@@ -165,7 +166,7 @@ impl Coordinator {
             ending_holds: BTreeSet::new(),
             confirmation: Confirmation::default(),
             reads: reads::Reads::default(),
-            space: Space::default(),
+            stores: space::Stores::default(),
             handing_over: None,
             inherited: None,
             held: false,
@@ -199,7 +200,7 @@ impl Coordinator {
             Input::Inherited { term, leased } => self.inherited = Some((term, leased)),
             Input::Hold(held) => self.held = held,
             Input::Clock(nanoseconds) => self.proposals.set_clock(nanoseconds),
-            Input::Space(space) => self.space = space,
+            Input::Space(space) => self.stores.told(now, space, state, &self.config.timing),
             Input::Tick => {}
         }
         self.advance(now, state);

@@ -71,13 +71,19 @@ pub const WAITING_CALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const STAMP_LEAD_MAX: Duration = Duration::from_secs(1);
 
 /// Locks that one file has, and requests for locks that wait for it; beyond it ENOLCK.
-pub const LOCKS_PER_FILE_MAX: usize = 1024;
+pub const LOCKS_PER_FILE_MAX: usize = 100_000;
 pub const LOCK_WAITERS_PER_FILE_MAX: usize = 512;
 /// Locks that one file has when all that wait for some have theirs: each splits one lock into three at most, so it takes
 /// two places more than it leaves in the queue.
 pub const LOCK_PLACES_PER_FILE_MAX: usize = LOCKS_PER_FILE_MAX + 2 * LOCK_WAITERS_PER_FILE_MAX;
 /// Locks and waiting requests of one session; beyond it ENOLCK.
-pub const LOCKS_PER_SESSION_MAX: usize = 16 * 1024;
+pub const LOCKS_PER_SESSION_MAX: usize = LOCKS_PER_FILE_MAX;
+/// The same of a volume: nodes and mounts keep each in memory.
+pub const LOCKS_PER_VOLUME_MAX: usize = 2 * LOCKS_PER_SESSION_MAX;
+/// Locks of its owner that one call replaces or ends; the mount asks again for the rest.
+pub const LOCKS_PER_CALL_MAX: usize = 1000;
+/// Locks of its owner that a request which waits may replace; beyond it ENOLCK.
+pub const LOCKS_PER_GRANT_MAX: usize = 4;
 
 /// A machine's wall clock that moves by this much at once was set; less is a clock that is being kept right.
 pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(1);
@@ -148,9 +154,10 @@ pub const STATE_STEP_ROWS: usize = 1000;
 pub const REAPED_ROWS_MAX: usize = 1000;
 /// Extents that one call takes away, cuts or moves, give or take a few; the mount asks again for the rest.
 pub const EXTENTS_PER_CALL_MAX: usize = 1000;
-/// Rows that one entry changes at most: the extents it takes away, three for each piece that it brings, the answers it
-/// confirms, and a few more.
-pub const ENTRY_ROWS_MAX: usize = EXTENTS_PER_CALL_MAX + 3 * PIECES_MAX + SESSION_REPLIES_MAX + 64;
+/// Rows that one entry changes at most: the extents or locks it takes away, the locks that those get who waited for these
+/// (what a lock replaces, what it leaves on both sides, itself and its request), the answers it confirms, and a few more.
+pub const ENTRY_ROWS_MAX: usize =
+    EXTENTS_PER_CALL_MAX + (LOCKS_PER_GRANT_MAX + 6) * LOCK_WAITERS_PER_FILE_MAX + SESSION_REPLIES_MAX + 64;
 /// Bytes of one preallocated segment of the log.
 pub const LOG_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Bytes after which a pack is closed and the next one begun.
@@ -325,6 +332,9 @@ const _: () = {
     // What is reaped is written in one step of the store.
     assert!(REAPED_ROWS_MAX <= STATE_STEP_ROWS);
     assert!(EXTENTS_PER_FILE_MAX <= EXTENTS_PER_VOLUME_MAX);
+    // Three for each piece that an entry brings.
+    assert!(EXTENTS_PER_CALL_MAX + 3 * PIECES_MAX + SESSION_REPLIES_MAX + 64 <= ENTRY_ROWS_MAX);
+    assert!(LOCKS_PER_CALL_MAX <= EXTENTS_PER_CALL_MAX && LOCKS_PER_SESSION_MAX <= LOCKS_PER_VOLUME_MAX);
     assert!(INODES_DEFAULT <= INODES_MAX);
     // Runs of a quarter of the inline limit and more are blocks; and twice as many after a retry under another upload.
     assert!(2 * DIRTY_BYTES_MAX / (INLINE_BYTES_MAX / 4) <= PINS_PER_SESSION_MAX);

@@ -163,7 +163,7 @@ impl Coordinator {
             stamp: self.proposals.tell_time(),
             stores: Self::stores(state),
             inline_bytes_max: limits::INLINE_BYTES_MAX as u32,
-            space: self.space,
+            space: self.stores.shown(state),
         };
         self.send(connection, ToMount::Welcome(welcome));
         self.pump(connection);

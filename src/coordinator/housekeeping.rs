@@ -224,7 +224,8 @@ impl Coordinator {
         let Some(connection) = member.connection else { return };
         if let Some(number) = member.grant(now, &self.config.timing) {
             let stamp = self.proposals.tell_time();
-            let message = ToMount::Lease { number, stamp, space: self.space, stores: Self::stores(state) };
+            let message =
+                ToMount::Lease { number, stamp, space: self.stores.shown(state), stores: Self::stores(state) };
             self.send(connection, message);
         }
     }

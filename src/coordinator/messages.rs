@@ -1,9 +1,9 @@
 //! What an attached mount says, one method for each kind of message.
 
-use super::{Coordinator, Key, Output, Phase, calls::Call, proposals::Origin, validate};
+use super::{Coordinator, Key, Output, Phase, calls::Call, proposals::Origin, space::Needs, validate};
 use crate::{
     limits,
-    namespace::{Command, Operation, Reply, State},
+    namespace::{Command, Operation, Reply, State, Volume},
     types::{
         Access, ConnectionId, Errno, Ino, Instant, LogIndex, Sequence,
         message::{Refusal, ToLeader, ToMount},
@@ -88,10 +88,13 @@ impl Coordinator {
             member.calls.insert(sequence, Call::Applied { index, outcome });
             return self.begin_completion(now, speaker.key, sequence, index);
         }
-        if let Err(errno) = self.admit(speaker.access, &operation) {
-            let message = ToMount::Answer { sequence, index: LogIndex(0), outcome: Err(errno) };
-            return self.send(speaker.connection, message);
-        }
+        let space = match self.admit(state, volume, speaker.access, &operation) {
+            Ok(space) => space,
+            Err(errno) => {
+                let message = ToMount::Answer { sequence, index: LogIndex(0), outcome: Err(errno) };
+                return self.send(speaker.connection, message);
+            }
+        };
         if let Err(invalid) = validate::check(&operation) {
             return self.refuse(speaker.connection, Refusal::Protocol, format!("call {sequence} carries {invalid}"));
         }
@@ -110,19 +113,20 @@ impl Coordinator {
         member.calls.insert(sequence, Call::Queued);
         let origin = Origin::Call { key: speaker.key, sequence };
         let (volume, session) = speaker.key;
-        self.proposals.add(origin, volume, session, sequence, answered, Command::Operation(operation));
+        let command = Command::Operation(operation);
+        self.proposals.add(origin, volume, session, sequence, answered, command, space);
     }
 
-    /// What the leader refuses without an entry.
-    fn admit(&self, access: Access, operation: &Operation) -> Result<(), Errno> {
+    /// What the leader refuses without an entry; else the bytes of space that the operation takes and that nobody has
+    /// reserved.
+    fn admit(&self, state: &State, volume: &Volume, access: Access, operation: &Operation) -> Result<u64, Errno> {
         if access == Access::ReadOnly && !operation.is_locking() {
             return Err(Errno::EROFS);
         }
-        // As long as no majority of stores has said what it has, nothing is known to be full.
-        if self.space.total > 0 && validate::space_needed(operation) > self.space.available {
-            return Err(Errno::ENOSPC);
-        }
-        Ok(())
+        let space = validate::unreserved_space_needed(volume, operation);
+        let needs =
+            Needs { space, at_once: validate::space_needed(operation), reserves: validate::reserves(operation) };
+        if self.stores.can_take(state, needs, self.proposals.space()) { Ok(space) } else { Err(Errno::ENOSPC) }
     }
 
     fn acknowledge(

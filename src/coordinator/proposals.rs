@@ -31,6 +31,8 @@ pub(super) enum Origin {
 struct Draft {
     origin: Origin,
     entry: Entry,
+    /// Bytes of space that it takes from the stores.
+    space: u64,
 }
 
 impl Draft {
@@ -50,8 +52,10 @@ pub(super) struct Proposals {
     /// Bytes of the calls in it.
     waiting_bytes: usize,
     offered: BTreeMap<u64, (Draft, u64)>,
-    standing: BTreeMap<LogIndex, (Origin, u64)>,
+    standing: BTreeMap<LogIndex, (Origin, u64, u64)>,
     in_flight_bytes: u64,
+    /// Bytes of space that all of them take.
+    space: u64,
     next_token: u64,
     /// The replica refused: nothing is offered before this.
     stalled_until: Option<Instant>,
@@ -82,9 +86,15 @@ impl Proposals {
 
     /// Puts an entry of the leader itself at the end of the queue.
     pub(super) fn add_own(&mut self, origin: Origin, volume: VolumeId, command: Command) {
-        self.add(origin, volume, SessionId(0), Sequence(0), Vec::new(), command);
+        self.add(origin, volume, SessionId(0), Sequence(0), Vec::new(), command, 0);
     }
 
+    /// Bytes of space that everything on its way takes from the stores.
+    pub(super) const fn space(&self) -> u64 {
+        self.space
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a field of the entry or of what is known about it")]
     pub(super) fn add(
         &mut self,
         origin: Origin,
@@ -93,10 +103,12 @@ impl Proposals {
         sequence: Sequence,
         answered: Vec<Sequence>,
         command: Command,
+        space: u64,
     ) {
         let header =
             EntryHeader { feature_level: FEATURE_LEVEL, volume, session, sequence, answered, stamp: Stamp::default() };
-        let draft = Draft { origin, entry: Entry { header, command } };
+        let draft = Draft { origin, entry: Entry { header, command }, space };
+        self.space = self.space.saturating_add(space);
         self.waiting_bytes += draft.weight();
         self.queue.push_back(draft);
     }
@@ -104,7 +116,12 @@ impl Proposals {
     /// Whether a call of so many bytes may wait, too. What nobody wants any more is let go of first.
     pub(super) fn has_room(&mut self, bytes: usize, mut wanted: impl FnMut(Origin) -> bool) -> bool {
         if self.waiting_bytes + bytes > limits::WAITING_CALL_BYTES_MAX {
-            self.queue.retain(|draft| wanted(draft.origin));
+            let space = &mut self.space;
+            self.queue.retain(|draft| {
+                let is_wanted = wanted(draft.origin);
+                *space -= if is_wanted { 0 } else { draft.space };
+                is_wanted
+            });
             self.waiting_bytes = self.queue.iter().map(Draft::weight).sum();
         }
         self.waiting_bytes + bytes <= limits::WAITING_CALL_BYTES_MAX
@@ -129,12 +146,14 @@ impl Proposals {
             let Some(mut draft) = self.queue.pop_front() else { break };
             self.waiting_bytes -= draft.weight();
             if !wanted(draft.origin) {
+                self.space -= draft.space;
                 continue;
             }
             self.last_stamp = stamp_at(clock, Stamp(self.last_stamp.0.saturating_add(1)));
             draft.entry.header.stamp = self.last_stamp;
             let data = draft.entry.encode();
             if data.len() > limits::ENTRY_BYTES_MAX {
+                self.space -= draft.space;
                 too_large.push(draft.origin);
                 continue;
             }
@@ -149,7 +168,7 @@ impl Proposals {
 
     pub(super) fn taken(&mut self, token: u64, index: LogIndex) {
         if let Some((draft, bytes)) = self.offered.remove(&token) {
-            self.standing.insert(index, (draft.origin, bytes));
+            self.standing.insert(index, (draft.origin, bytes, draft.space));
         }
     }
 
@@ -168,8 +187,9 @@ impl Proposals {
 
     /// The entry at this index is applied. The origin of the proposal that stood there.
     pub(super) fn applied(&mut self, index: LogIndex) -> Option<Origin> {
-        let (origin, bytes) = self.standing.remove(&index)?;
+        let (origin, bytes, space) = self.standing.remove(&index)?;
         self.in_flight_bytes -= bytes;
+        self.space -= space;
         Some(origin)
     }
 
@@ -177,7 +197,7 @@ impl Proposals {
     pub(super) fn abandon(&mut self) -> Vec<u64> {
         let queue = self.queue.drain(..).map(|draft| draft.origin);
         let offered = std::mem::take(&mut self.offered).into_values().map(|(draft, _)| draft.origin);
-        let standing = std::mem::take(&mut self.standing).into_values().map(|(origin, _)| origin);
+        let standing = std::mem::take(&mut self.standing).into_values().map(|(origin, ..)| origin);
         let tickets = standing
             .chain(offered)
             .chain(queue)
@@ -186,7 +206,7 @@ impl Proposals {
                 _ => None,
             })
             .collect();
-        (self.in_flight_bytes, self.waiting_bytes) = (0, 0);
+        (self.in_flight_bytes, self.waiting_bytes, self.space) = (0, 0, 0);
         self.stalled_until = None;
         tickets
     }
@@ -374,7 +394,7 @@ mod tests {
         let mut count = 0;
         while proposals.has_room(each, |_| true) {
             let command = Command::Operation(operation(60_000));
-            proposals.add(origin(count % 2), VolumeId(1), SessionId(count % 2), Sequence(1), Vec::new(), command);
+            proposals.add(origin(count % 2), VolumeId(1), SessionId(count % 2), Sequence(1), Vec::new(), command, 0);
             count += 1;
         }
         assert_eq!(count as usize, limits::WAITING_CALL_BYTES_MAX / each);

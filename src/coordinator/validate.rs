@@ -3,7 +3,7 @@
 
 use crate::{
     limits,
-    namespace::Operation,
+    namespace::{AllocateMode, Operation, Volume},
     types::{BlockHash, Piece},
 };
 
@@ -51,6 +51,30 @@ pub(super) fn space_needed(operation: &Operation) -> u64 {
         | Operation::SetXattr { .. } => ROW_BYTES,
         _ => pieces(operation).iter().filter_map(|piece| piece.content.as_ref()).map(|bytes| bytes.len() as u64).sum(),
     }
+}
+
+/// Bytes of content that the operation brings to the stores, uploaded or not, or reserves there, and for which no space is
+/// reserved yet.
+pub(super) fn unreserved_space_needed(volume: &Volume, operation: &Operation) -> u64 {
+    let (ino, base) = match operation {
+        Operation::Allocate { ino, offset, length, .. } if reserves(operation) => {
+            return volume.holes(*ino, *offset, *length);
+        }
+        Operation::Write { ino, append: true, .. } => (*ino, volume.inode(*ino).map_or(0, |inode| inode.size)),
+        Operation::Write { ino, .. } | Operation::Coalesce { ino, .. } => (*ino, 0),
+        Operation::Flush(flush) => (flush.ino, 0),
+        _ => return space_needed(operation),
+    };
+    let needed = |piece: &Piece| {
+        piece.length.saturating_sub(volume.reserved_in(ino, base.saturating_add(piece.offset), piece.length))
+    };
+    pieces(operation).iter().filter(|piece| piece.block.is_some()).map(needed).fold(0, u64::saturating_add)
+}
+
+/// Whether it takes space for content to come.
+pub(super) const fn reserves(operation: &Operation) -> bool {
+    use AllocateMode::{Extend, KeepSize, Zero};
+    matches!(operation, Operation::Allocate { mode: Extend | KeepSize | Zero { .. }, .. })
 }
 
 fn pieces(operation: &Operation) -> &[Piece] {

@@ -385,10 +385,10 @@ impl Mount {
 
     /// Another session had the file when its entry was applied, or it was carried out in part: it goes again from its place
     /// in the queue, once the file is back.
-    pub(super) fn propose_again(&mut self, now: Instant, id: JobId) {
+    pub(super) fn propose_again(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         // To a lock it says that another has it.
-        if is_coalescing(&job.operation) || job.operation.is_locking() {
+        if is_coalescing(&job.operation) || job.operation.is_locking() && outcome.is_err() {
             return self.job_answered(now, id, Err(Errno::EAGAIN));
         }
         // Such an entry lifts no pins.
@@ -631,14 +631,15 @@ impl Mount {
     /// The bytes around `written`, within one window and without a hole, where they lie in many extents and are all here.
     fn scattered(&mut self, ino: Ino, written: u64, window: u64) -> Option<(u64, Bytes)> {
         let from = written - written.checked_rem(window)?;
-        let extents: Vec<_> = self.volume().extents(ino, from, window).collect();
+        let extents = self.volume().extents(ino, from, window);
+        let extents: Vec<_> = extents.filter_map(|extent| extent.block.map(|block| (extent, block))).collect();
         if extents.len() < EXTENTS_MAX {
             return None;
         }
         let mut bytes = Vec::new();
         let mut begin = None;
         let mut at = 0;
-        for extent in extents {
+        for (extent, block) in extents {
             let offset = extent.offset.max(from);
             let end = extent.end().min(from + window);
             if begin.is_some() && offset != at {
@@ -649,7 +650,7 @@ impl Mount {
                 bytes.clear();
                 begin = None;
             }
-            let block = self.content.get(&extent.block)?;
+            let block = self.content.get(&block)?;
             let first = usize::try_from(extent.block_offset + (offset - extent.offset)).ok()?;
             let length = usize::try_from(end - offset).ok()?;
             bytes.extend_from_slice(block.get(first..first.checked_add(length)?)?);

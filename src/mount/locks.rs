@@ -13,15 +13,15 @@ use super::{
     waiting::{Kind, Waiting},
 };
 use crate::{
-    namespace::{Companion, Operation, Volume, locks::HeldLock},
-    types::{Errno, Ino, Instant, LockClaim, LockFamily, LockHolder, LogIndex, Sequence, SessionId},
+    namespace::{Companion, Operation, Volume, locks::WaitingLock},
+    types::{Errno, Ino, Instant, LockClaim, LockFamily, LockHolder, LockRange, LogIndex, Sequence, SessionId},
 };
 
 impl Mount {
     /// F_GETLK: what stands against the claim. Processes of other mounts have no number here.
     pub(super) fn get_lock(&self, ino: Ino, claim: &LockClaim) -> Response {
         let session = self.client.session().unwrap_or_default();
-        let conflict = self.volume().locks().file(ino).and_then(|file| file.conflict(session, claim));
+        let conflict = self.volume().locks().conflict(ino, session, claim);
         Response::Lock(conflict.map(|held| {
             let pid = if held.session == session { held.claim.pid } else { 0 };
             LockClaim { pid, ..held.claim }
@@ -54,7 +54,7 @@ impl Mount {
 
     pub(super) fn unlock(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, claim: &LockClaim) {
         let LockClaim { family, owner, range, .. } = *claim;
-        if !self.has_lock(ino, |held| (held.claim.family, held.claim.owner) == (family, owner)) {
+        if !self.has_some_of(ino, &LockClaim { range: LockRange::ALL, ..*claim }) {
             return self.respond(unique, Ok(Response::Done));
         }
         self.flush(now, ino);
@@ -67,11 +67,8 @@ impl Mount {
 
     /// A process closed the file, or an open file is no more: its locks end, behind what was written under them.
     pub(super) fn release_locks(&mut self, now: Instant, ino: Ino, holder: LockHolder) {
-        let is_his = |held: &HeldLock| match holder {
-            LockHolder::Owner(owner) => (held.claim.family, held.claim.owner) == (LockFamily::Fcntl, owner),
-            LockHolder::Handle(fh) => held.claim.fh == fh,
-        };
-        if self.has_lock(ino, is_his) {
+        let session = self.client.session();
+        if session.is_some_and(|session| self.volume().locks().has_of(ino, session, holder)) {
             self.flush(now, ino);
             let release = Operation::ReleaseLocks { ino, holder };
             self.enqueue(now, vec![ino], release, Vec::new(), Overlay::default(), None);
@@ -80,7 +77,7 @@ impl Mount {
 
     /// Processes of this mount have fcntl locks of the file: any close of it ends those of whoever closes.
     pub(super) fn has_fcntl_locks(&self, ino: Ino) -> bool {
-        self.has_lock(ino, |held| held.claim.family == LockFamily::Fcntl)
+        self.has_lock(ino, LockFamily::Fcntl)
     }
 
     /// Since when this mount has what it holds, where a lock protects the file: what is written now names it.
@@ -126,10 +123,7 @@ impl Mount {
     /// Nobody waits for the lock any more, but the call may take effect: what it gets is given back, unless the owner
     /// had some of it before.
     pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, (ino, claim): (Ino, LockClaim)) {
-        let undo = !self.has_lock(ino, |held| {
-            (held.claim.family, held.claim.owner) == (claim.family, claim.owner)
-                && held.claim.range.overlaps(claim.range)
-        });
+        let undo = !self.has_some_of(ino, &claim);
         let cancel = Operation::CancelLock { ino, call, claim, undo };
         self.enqueue(now, vec![ino], cancel, Vec::new(), Overlay::default(), None);
     }
@@ -216,9 +210,7 @@ impl Mount {
         let granted: Vec<Sequence> = self
             .queued()
             .into_iter()
-            .filter(|(_, _, (ino, claim, _))| {
-                self.volume().locks().file(*ino).is_some_and(|file| file.grants(session, claim))
-            })
+            .filter(|(_, _, (ino, claim, _))| self.volume().locks().grants(*ino, session, claim))
             .map(|(_, call, _)| call)
             .collect();
         self.locks_granted(now, &granted);
@@ -229,9 +221,8 @@ impl Mount {
     fn wait_again(&mut self, now: Instant) {
         let session = self.client.session();
         for (unique, call, (ino, claim, waits)) in self.queued() {
-            let has_place = self.volume().locks().file(ino).is_some_and(|file| {
-                file.queue().iter().any(|place| Some(place.session) == session && place.call == call)
-            });
+            let is_it = |place: &WaitingLock| Some(place.session) == session && place.call == call;
+            let has_place = self.volume().locks().queue(ino).any(is_it);
             if !has_place {
                 if let Some(waiting) = self.waiting.get_mut(unique) {
                     waiting.kind = Kind::Lock { ino, claim, waits, is_queued: false };
@@ -262,19 +253,20 @@ impl Mount {
         queued.collect()
     }
 
-    pub(super) fn has_lock(&self, ino: Ino, is_it: impl Fn(&HeldLock) -> bool) -> bool {
-        let Some(session) = self.client.session() else { return false };
-        let file = self.volume().locks().file(ino);
-        file.is_some_and(|file| file.held().iter().any(|held| held.session == session && is_it(held)))
+    /// This mount has a lock of the family.
+    pub(super) fn has_lock(&self, ino: Ino, family: LockFamily) -> bool {
+        self.client.session().is_some_and(|session| self.volume().locks().holds_of(session, ino, family))
+    }
+
+    /// The claim's owner has some of its range.
+    fn has_some_of(&self, ino: Ino, claim: &LockClaim) -> bool {
+        let session = self.client.session();
+        session.is_some_and(|session| self.volume().locks().held_in(ino, session, claim).next().is_some())
     }
 }
 
 /// The open files through which the session's locks were set.
 fn handles_of(volume: &Volume, session: SessionId) -> Vec<(Ino, Vec<u64>)> {
     let locks = volume.locks();
-    let of = |ino: Ino| {
-        let held = locks.file(ino).map(|file| file.held()).unwrap_or_default();
-        held.iter().filter(|held| held.session == session).map(|held| held.claim.fh).collect()
-    };
-    locks.files_of(session).map(|ino| (ino, of(ino))).collect()
+    locks.files_of(session).map(|ino| (ino, locks.handles(ino, session).into_iter().collect())).collect()
 }

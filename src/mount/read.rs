@@ -189,7 +189,7 @@ impl Mount {
         let ahead: Vec<BlockHash> = self
             .volume()
             .extents(ino, end, AHEAD_BYTES)
-            .map(|extent| extent.block)
+            .filter_map(|extent| extent.block)
             .filter(|block| !self.content.contains(block))
             .take(FETCHES_AHEAD_MAX)
             .collect();

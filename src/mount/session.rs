@@ -126,7 +126,7 @@ impl Mount {
         }
         match self.purposes.remove(&sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
-            Some(Purpose::Job(job)) if is_asked_again(&outcome) => self.propose_again(now, job),
+            Some(Purpose::Job(job)) if is_asked_again(&outcome) => self.propose_again(now, job, outcome),
             Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
             None => {}
         }

@@ -279,7 +279,7 @@ impl Mount {
     }
 
     fn has_turn(&self, ino: Ino) -> bool {
-        self.has_lock(ino, |held| held.claim.family == LockFamily::Open)
+        self.has_lock(ino, LockFamily::Open)
     }
 
     /// The first call that waits for the file's turn: of this mount, or of others.
@@ -288,6 +288,6 @@ impl Mount {
         let is_it = |waiting: &&WaitingLock| {
             waiting.claim.family == LockFamily::Open && (Some(waiting.session) == session) == is_own
         };
-        self.volume().locks().file(ino)?.queue().iter().find(is_it).map(|waiting| waiting.call)
+        self.volume().locks().queue(ino).find(is_it).map(|waiting| waiting.call)
     }
 }

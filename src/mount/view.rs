@@ -102,7 +102,10 @@ impl Mount {
                 let offset = extent.offset.max(begin);
                 let length = extent.end().min(end) - offset;
                 let block_offset = extent.block_offset + (offset - extent.offset);
-                found.push(Segment::Block { offset, length, block: extent.block, block_offset });
+                // What is only reserved reads as a hole.
+                if let Some(block) = extent.block {
+                    found.push(Segment::Block { offset, length, block, block_offset });
+                }
             }
         }
         found.sort_by_key(Segment::offset);
@@ -132,7 +135,8 @@ impl Mount {
                 limit = limit.min(job.changes.cut.unwrap_or(u64::MAX));
             }
         }
-        if let Some(extent) = self.volume().extents(ino, at, limit.saturating_sub(at)).next() {
+        let mut extents = self.volume().extents(ino, at, limit.saturating_sub(at));
+        if let Some(extent) = extents.find(|extent| extent.block.is_some()) {
             offer(extent.offset, extent.end().min(limit));
         }
         found

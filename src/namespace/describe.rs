@@ -4,12 +4,13 @@ use bytes::Bytes;
 
 use super::{
     Delegation, Entry, NodeInfo,
-    locks::FileLocks,
+    locks::{HeldRow, WaitingLock},
     row::{
         ClusterKey, ClusterRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError,
         RowKey, SessionRow, decode_value,
     },
 };
+use crate::types::{LockClaim, SessionId};
 
 /// What a row of the state says; `None` where it is none of ours, or damaged.
 #[must_use]
@@ -76,7 +77,12 @@ fn describe_volume_row(row: &RowKey, key: &[u8], value: &[u8]) -> Result<String,
         }
         RowKey::Extent(ino, offset) => {
             let row: ExtentRow = decode_value(key, value)?;
-            format!("inode {ino}, bytes {offset} + {}: block {} from {}", row.length, row.block, row.block_offset)
+            match row.block {
+                Some(block) => {
+                    format!("inode {ino}, bytes {offset} + {}: block {block} from {}", row.length, row.block_offset)
+                }
+                None => format!("inode {ino}, bytes {offset} + {}: reserved", row.length),
+            }
         }
         RowKey::Xattr(ino, name) => {
             let value: Bytes = decode_value(key, value)?;
@@ -98,17 +104,20 @@ fn describe_volume_row(row: &RowKey, key: &[u8], value: &[u8]) -> Result<String,
             let row: Delegation = decode_value(key, value)?;
             format!("inode {ino} is delegated to session {} by entry {}", row.session, row.grant)
         }
-        RowKey::Locks(ino) => {
-            let row: FileLocks = decode_value(key, value)?;
-            let held = row.held().iter().map(|held| {
-                let (claim, range) = (&held.claim, held.claim.range);
-                let what = format!("{:?} {:?} {}..={}", claim.family, claim.kind, range.first, range.last);
-                format!("{what} of session {} owner {:x} by entry {}", held.session, claim.owner, held.grant)
-            });
-            let held: Vec<String> = held.collect();
-            format!("inode {ino}, locks: {}; {} requests wait", held.join(", "), row.queue().len())
+        RowKey::Lock(of) => {
+            let held = of.lock(decode_value::<HeldRow>(key, value)?);
+            format!("inode {}, {}, by entry {}", of.ino, what(held.session, &held.claim), held.grant)
+        }
+        RowKey::LockRequest(ino, since) => {
+            let row: WaitingLock = decode_value(key, value)?;
+            format!("inode {ino}, waits since entry {since}: {}", what(row.session, &row.claim))
         }
     })
+}
+
+fn what(session: SessionId, claim: &LockClaim) -> String {
+    let LockClaim { family, kind, range, owner, .. } = claim;
+    format!("{family:?} {kind:?} {}..={} of session {session} owner {owner:x}", range.first, range.last)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which bytes of a file lie in which block. A file without content or with one extent needs no allocation; more
+//! Which bytes of a file lie in which block, and which have a place reserved. A file without content or with one extent needs no allocation; more
 //! extents are a persistent map, so that a clone is O(1) however large the file.
 
 use std::collections::BTreeSet;
@@ -7,28 +7,36 @@ use imbl::OrdMap;
 
 use crate::types::BlockHash;
 
-/// A range of a file that names a range of a block. Extents of a file never overlap; what lies between them is a hole.
+/// A range of a file that names a range of a block, or that space is reserved for: then it reads as zeros, and may lie behind
+/// the end of the file. Extents of a file never overlap; what lies between them is a hole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
     /// Where in the file, in bytes.
     pub offset: u64,
     /// Bytes; never 0.
     pub length: u64,
-    pub block: BlockHash,
-    /// Where in the block the range begins, in bytes.
+    /// `None`: reserved.
+    pub block: Option<BlockHash>,
+    /// Where in the block the range begins, in bytes; 0 of what is reserved.
     pub block_offset: u64,
 }
 
 impl Extent {
+    /// Space for bytes to come.
+    pub(super) const fn reserved(from: u64, to: u64) -> Self {
+        Self { offset: from, length: to - from, block: None, block_offset: 0 }
+    }
+
     /// The first byte of the file behind this extent.
     #[must_use]
     pub const fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
     }
 
-    /// Whether `next` is the bytes that follow in the same block.
+    /// Whether `next` is the bytes that follow in the same block, or as much without one.
     fn is_followed_by(&self, next: &Self) -> bool {
-        (self.block, self.end(), self.block_offset + self.length) == (next.block, next.offset, next.block_offset)
+        let follows = self.block.map_or(0, |_| self.block_offset + self.length);
+        (self.block, self.end(), follows) == (next.block, next.offset, next.block_offset)
     }
 
     /// The part of this extent inside `from..to`, which must overlap it.
@@ -38,7 +46,7 @@ impl Extent {
             offset,
             length: self.end().min(to) - offset,
             block: self.block,
-            block_offset: self.block_offset + (offset - self.offset),
+            block_offset: self.block.map_or(0, |_| self.block_offset + (offset - self.offset)),
         }
     }
 }
@@ -97,6 +105,34 @@ impl Extents {
             .filter(move |extent| from < to && extent.offset < to && extent.end() > from)
     }
 
+    /// What lies between the extents in `from..to`, in order.
+    pub(super) fn holes(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let ends = self.overlapping(from, to).map(|extent| (extent.offset, extent.end())).chain([(to, to)]);
+        let mut at = from;
+        ends.filter_map(move |(begin, end)| {
+            let hole = (at, begin);
+            at = end;
+            (hole.0 < hole.1).then_some(hole)
+        })
+    }
+
+    /// The end of the last one; 0 where there is none.
+    pub(super) fn end(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::One(extent) => extent.end(),
+            Self::Many(map) => map.get_max().map_or(0, |(_, extent)| extent.end()),
+        }
+    }
+
+    /// Bytes of the extents that begin exactly at these offsets: of all, and of those that are reserved.
+    pub(super) fn bytes_at(&self, offsets: &BTreeSet<u64>) -> (u64, u64) {
+        let extents = offsets.iter().filter_map(|offset| self.get(*offset));
+        extents.fold((0, 0), |(bytes, reserved), extent| {
+            (bytes + extent.length, reserved + if extent.block.is_none() { extent.length } else { 0 })
+        })
+    }
+
     /// The parts of extents inside `from..to`, cut to it, in order.
     pub(super) fn parts(&self, from: u64, to: u64) -> impl Iterator<Item = Extent> + '_ {
         self.overlapping(from, to).map(move |extent| extent.part(from, to))
@@ -129,14 +165,11 @@ impl Extents {
         self.insert(extent, touched);
     }
 
-    /// Makes `from..to` a hole and returns how many bytes of content it held. Reports the offsets of all extents
-    /// that went, came or changed.
-    pub(super) fn cut(&mut self, from: u64, to: u64, touched: &mut BTreeSet<u64>) -> u64 {
+    /// Makes `from..to` a hole. Reports the offsets of all extents that went, came or changed.
+    pub(super) fn cut(&mut self, from: u64, to: u64, touched: &mut BTreeSet<u64>) {
         let concerned: Vec<Extent> = self.overlapping(from, to).collect();
-        let mut bytes = 0;
         for extent in concerned {
             self.remove(extent.offset, touched);
-            bytes += extent.part(from, to).length;
             if extent.offset < from {
                 self.insert(extent.part(0, from), touched);
             }
@@ -144,7 +177,6 @@ impl Extents {
                 self.insert(extent.part(to, u64::MAX), touched);
             }
         }
-        bytes
     }
 
     /// Makes an extent end at `at` and another begin there, where one straddles it.

@@ -33,7 +33,7 @@ pub struct Inode {
 pub(super) enum Body {
     File {
         extents: Extents,
-        /// Sum of the extents' lengths.
+        /// Sum of the extents' lengths, reserved ones included.
         bytes: u64,
     },
     Directory {
@@ -56,7 +56,7 @@ impl Inode {
         }
     }
 
-    /// Bytes of content (holes do not count).
+    /// Bytes of content and of what is reserved for it (holes do not count).
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         match &self.body {

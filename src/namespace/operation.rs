@@ -39,13 +39,13 @@ pub enum XattrMode {
 /// The modes of fallocate(2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum AllocateMode {
-    /// Mode 0: the size grows to the end of the range.
+    /// Mode 0: what is a hole in the range is reserved, and the size grows to its end.
     Extend,
-    /// KEEP_SIZE: nothing changes but ctime (space is not reserved).
+    /// KEEP_SIZE: as before, but the size stays; what is reserved may lie behind the end.
     KeepSize,
-    /// PUNCH_HOLE with KEEP_SIZE.
+    /// PUNCH_HOLE with KEEP_SIZE: content and what is reserved goes.
     Punch,
-    /// ZERO_RANGE; the size grows to the end of the range unless `keep_size`.
+    /// ZERO_RANGE: content goes, and all of the range is reserved; the size grows to the end of the range unless `keep_size`.
     Zero { keep_size: bool },
     /// COLLAPSE_RANGE: the range is taken out and what follows moves down. Block-aligned to 4096.
     Collapse,

@@ -8,13 +8,15 @@
 //! 02 volume:u32 02                          volume: counters
 //! 02 volume:u32 03 ino:u64                  inode
 //! 02 volume:u32 04 directory:u64 name       directory entry
-//! 02 volume:u32 05 ino:u64 offset:u64       extent
+//! 02 volume:u32 05 ino:u64 offset:u64       extent: content, or space that is reserved
 //! 02 volume:u32 06 ino:u64 name             extended attribute
 //! 02 volume:u32 07 session:u64              session
 //! 02 volume:u32 08 session:u64 sequence:u64 reply
 //! 02 volume:u32 09 ino:u64                  orphan
 //! 02 volume:u32 0a ino:u64                  delegation
-//! 02 volume:u32 0b ino:u64                  locks of a file, and who waits for them
+//! 02 volume:u32 0b ino:u64 family:u8 session:u64 owner:u64 first:u64
+//!                                           lock
+//! 02 volume:u32 0c ino:u64 entry:u64        request for a lock that waits
 //! ```
 //! A value is a version byte and the postcard form of one struct below. Only the canonical form is read: what was read
 //! is written back byte for byte, which keeps digests equal.
@@ -22,10 +24,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Reply, VolumeOptions};
+use super::{Reply, VolumeOptions, locks::HeldKey};
 use crate::types::{
-    BlockHash, CredentialId, Errno, FileKind, FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp,
-    Timestamp, VolumeId, XattrName,
+    BlockHash, CredentialId, Errno, FileKind, FoundingId, Ino, LockFamily, LogIndex, MountId, Name, Sequence,
+    SessionId, Stamp, Timestamp, VolumeId, XattrName,
 };
 
 /// The version of every value that this program writes.
@@ -46,6 +48,7 @@ const TABLE_REPLY: u8 = 8;
 const TABLE_ORPHAN: u8 = 9;
 const TABLE_DELEGATION: u8 = 10;
 const TABLE_LOCK: u8 = 11;
+const TABLE_LOCK_REQUEST: u8 = 12;
 /// Bytes of a volume row's key before its table.
 const VOLUME_PREFIX: usize = 5;
 
@@ -86,7 +89,8 @@ pub(super) enum RowKey {
     Reply(SessionId, Sequence),
     Orphan(Ino),
     Delegation(Ino),
-    Locks(Ino),
+    Lock(HeldKey),
+    LockRequest(Ino, LogIndex),
 }
 
 impl RowKey {
@@ -110,7 +114,12 @@ impl RowKey {
             Self::Reply(session, sequence) => put(TABLE_REPLY, session.0, &sequence.0.to_be_bytes()),
             Self::Orphan(ino) => put(TABLE_ORPHAN, ino.0, &[]),
             Self::Delegation(ino) => put(TABLE_DELEGATION, ino.0, &[]),
-            Self::Locks(ino) => put(TABLE_LOCK, ino.0, &[]),
+            Self::Lock(HeldKey { ino, family, session, owner, first }) => {
+                let mut rest = vec![family_byte(*family)];
+                rest.extend([session.0, *owner, *first].into_iter().flat_map(u64::to_be_bytes));
+                put(TABLE_LOCK, ino.0, &rest);
+            }
+            Self::LockRequest(ino, since) => put(TABLE_LOCK_REQUEST, ino.0, &since.0.to_be_bytes()),
         }
         key.into()
     }
@@ -142,7 +151,8 @@ impl RowKey {
             TABLE_REPLY => Some(Self::Reply(SessionId(first), Sequence(second))),
             TABLE_ORPHAN => Some(Self::Orphan(Ino(first))),
             TABLE_DELEGATION => Some(Self::Delegation(Ino(first))),
-            TABLE_LOCK => Some(Self::Locks(Ino(first))),
+            TABLE_LOCK => Some(Self::Lock(HeldKey::first_of(Ino(first)))),
+            TABLE_LOCK_REQUEST => Some(Self::LockRequest(Ino(first), LogIndex(second))),
             _ => None,
         }
     }
@@ -187,10 +197,30 @@ impl RowKey {
             TABLE_REPLY => second().map(|sequence| Self::Reply(SessionId(first), Sequence(sequence))),
             TABLE_ORPHAN if rest.is_empty() => Some(Self::Orphan(Ino(first))),
             TABLE_DELEGATION if rest.is_empty() => Some(Self::Delegation(Ino(first))),
-            TABLE_LOCK if rest.is_empty() => Some(Self::Locks(Ino(first))),
+            TABLE_LOCK => lock_key(Ino(first), rest).map(Self::Lock),
+            TABLE_LOCK_REQUEST => second().map(|since| Self::LockRequest(Ino(first), LogIndex(since))),
             _ => None,
         }
     }
+}
+
+const fn family_byte(family: LockFamily) -> u8 {
+    match family {
+        LockFamily::Flock => 1,
+        LockFamily::Fcntl => 2,
+        LockFamily::Open => 3,
+    }
+}
+
+fn lock_key(ino: Ino, rest: &[u8]) -> Option<HeldKey> {
+    let (&family, rest) = rest.split_first()?;
+    let family = [LockFamily::Flock, LockFamily::Fcntl, LockFamily::Open]
+        .into_iter()
+        .find(|known| family_byte(*known) == family)?;
+    let (session, rest) = rest.split_first_chunk::<8>()?;
+    let (owner, rest) = rest.split_first_chunk::<8>()?;
+    let [session, owner, first] = [*session, *owner, rest.try_into().ok()?].map(u64::from_be_bytes);
+    Some(HeldKey { ino, family, session: SessionId(session), owner, first })
 }
 
 /// The first eight bytes as a number, zeros behind where there are fewer.
@@ -341,6 +371,8 @@ pub(super) struct CountersRow {
     pub(super) next_session: u64,
     /// Sum of the lengths of all extents.
     pub(super) bytes_used: u64,
+    /// The same of those without a block.
+    pub(super) reserved_bytes: u64,
     /// Bytes of all extended attributes, names and values.
     pub(super) xattr_bytes: u64,
     /// Extents of all files, but the first of each.
@@ -381,7 +413,7 @@ pub(super) struct DirentRow {
 #[derive(Serialize, Deserialize)]
 pub(super) struct ExtentRow {
     pub(super) length: u64,
-    pub(super) block: BlockHash,
+    pub(super) block: Option<BlockHash>,
     pub(super) block_offset: u64,
 }
 

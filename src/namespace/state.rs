@@ -228,15 +228,31 @@ impl State {
     #[must_use]
     pub fn references(&self) -> BTreeMap<BlockHash, u64> {
         let mut references = BTreeMap::new();
-        for extent in self.with_rows(VolumeId(0)).flat_map(Volume::all_extents) {
-            *references.entry(extent.block).or_default() += 1;
+        for (_, block) in self.names() {
+            *references.entry(block).or_default() += 1;
         }
         references
     }
 
     /// Which volume names which block, once for each extent that does. Walks all files.
     pub fn names(&self) -> impl Iterator<Item = (VolumeId, BlockHash)> + '_ {
-        self.with_rows(VolumeId(0)).flat_map(|volume| volume.all_extents().map(|extent| (volume.id(), extent.block)))
+        self.with_rows(VolumeId(0)).flat_map(|volume| {
+            let blocks = volume.all_extents().filter_map(|extent| extent.block);
+            blocks.map(|block| (volume.id(), block))
+        })
+    }
+
+    /// Bytes that all volumes have reserved for content to come.
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        self.with_rows(VolumeId(0)).map(Volume::reserved_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of all volumes' content, as their quotas count it.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        let content = |volume: &Volume| volume.bytes_used() - volume.reserved_bytes();
+        self.with_rows(VolumeId(0)).map(content).fold(0, u64::saturating_add)
     }
 
     fn change_cluster(&mut self, index: LogIndex, command: &Command, effects: &mut Effects) -> Result<Reply, Errno> {

@@ -84,6 +84,7 @@ impl Volume {
                 next_ino: Ino::ROOT.0 + 1,
                 next_session: 1,
                 bytes_used: 0,
+                reserved_bytes: 0,
                 xattr_bytes: 0,
                 further_extents: 0,
             },
@@ -174,11 +175,17 @@ impl Volume {
         self.inodes.len() as u64
     }
 
-    /// What counts for the quota: bytes of all files' content, where a block that several extents name counts for each,
-    /// and of all extended attributes.
+    /// What counts for the quota: bytes of all files' content, where a block that several extents name counts for each, what
+    /// is reserved for content, and all extended attributes.
     #[must_use]
     pub const fn bytes_used(&self) -> u64 {
         self.counters.bytes_used + self.counters.xattr_bytes
+    }
+
+    /// Bytes that are reserved for content to come.
+    #[must_use]
+    pub const fn reserved_bytes(&self) -> u64 {
+        self.counters.reserved_bytes
     }
 
     /// Extents of all files, but the first of each: what `limits::EXTENTS_PER_VOLUME_MAX` bounds.
@@ -248,10 +255,29 @@ impl Volume {
         self.companions.contains(ino, companion)
     }
 
-    /// The extents that share a byte with the range, in order, uncut.
+    /// The extents that share a byte with the range, in order, uncut; also those for which space is only reserved.
     pub fn extents(&self, ino: Ino, offset: u64, length: u64) -> impl Iterator<Item = Extent> + '_ {
         let extents = self.inode(ino).and_then(Inode::extents);
         extents.into_iter().flat_map(move |extents| extents.overlapping(offset, offset.saturating_add(length)))
+    }
+
+    /// Bytes of the range that are a hole: what fallocate(2) would have to reserve.
+    #[must_use]
+    pub fn holes(&self, ino: Ino, offset: u64, length: u64) -> u64 {
+        let extents = self.inode(ino).and_then(Inode::extents);
+        let holes = extents.into_iter().flat_map(|extents| extents.holes(offset, offset.saturating_add(length)));
+        holes.map(|(from, to)| to - from).sum()
+    }
+
+    /// Bytes of the range that are reserved.
+    #[must_use]
+    pub fn reserved_in(&self, ino: Ino, offset: u64, length: u64) -> u64 {
+        if self.reserved_bytes() == 0 {
+            return 0;
+        }
+        let extents = self.inode(ino).and_then(Inode::extents);
+        let parts = extents.into_iter().flat_map(|extents| extents.parts(offset, offset.saturating_add(length)));
+        parts.filter(|part| part.block.is_none()).map(|part| part.length).sum()
     }
 
     #[must_use]

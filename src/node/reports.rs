@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::{Node, NodeConfig, Output, PeerMessage};
 use crate::{
     coordinator,
-    namespace::{Command, NodeInfo, Volume},
+    namespace::{Command, NodeInfo},
     replica::{self, Standing},
     types::{Instant, NodeId, message::Space},
 };
@@ -99,7 +99,7 @@ impl Node {
     }
 
     pub(super) fn content_bytes(&self) -> u64 {
-        self.state.volumes().map(Volume::bytes_used).sum()
+        self.state.content_bytes()
     }
 
     /// Tells every peer of this node.

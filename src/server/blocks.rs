@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use super::{listener::Caller, running::Running, stage::Stage};
 use crate::{
     limits,
-    namespace::State,
+    namespace::{State, Volume},
     storage::StorageError,
     types::{Access, Grant, Principal, VolumeId},
     wire::{
@@ -50,6 +50,7 @@ impl Block for BlockService {
         may_write(&caller.principal, put.pin.volume, &running)?;
         admit_pin(put.pin, &running).await?;
         let bytes = put.content.len() as u64;
+        leave_reserved(put.pin.volume, bytes, &running)?;
         let pin = (put.pin.volume, put.pin.session, put.pin.upload);
         let packs = running.packs().clone();
         let stored = tokio::task::spawn_blocking(move || packs.put(vec![(put.hash, put.content)], Some(pin)));
@@ -131,6 +132,23 @@ async fn admit_pin(Upload { volume, session, .. }: Upload, running: &Running) ->
         return Err(Status::failed_precondition(format!("session {session} of volume {volume} has ended")));
     }
     bound_pins(running.packs().pin_counts(volume, session))
+}
+
+/// What other volumes have reserved stays free. Of its own a volume may use all: whose it is the leader knows.
+fn leave_reserved(volume: VolumeId, bytes: u64, running: &Running) -> Result<(), Status> {
+    let state = running.state();
+    let own = state.volume(volume).map_or(0, Volume::reserved_bytes);
+    let others = state.reserved_bytes().saturating_sub(own);
+    if others == 0 {
+        return Ok(());
+    }
+    let free = running.packs().free_for_uploads().map_err(|error| Status::unavailable(error.to_string()))?;
+    if free >= bytes.saturating_add(others) {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "{free} bytes are free, {others} of them reserved for files of other volumes"
+    )))
 }
 
 /// That there is a place for one more pin, of the session's own and of all. Uploads that are under way at this moment may go

@@ -370,6 +370,14 @@ impl Packs {
         }
     }
 
+    /// Bytes that uploads may still take.
+    ///
+    /// # Errors
+    /// `Io`, `Access` where the file system does not answer.
+    pub fn free_for_uploads(&self) -> Result<u64, StorageError> {
+        Ok(self.shared.available()?.saturating_sub(self.shared.options.keep_free_bytes))
+    }
+
     /// The threads end when they have done what was submitted; later calls get `Closed`.
     pub fn close(&self) {
         self.shared.wanted.close();

@@ -276,6 +276,7 @@ impl Cluster {
         let (volume, model) = (self.state.volume(MAIN).expect("never deleted"), &self.model);
         assert_eq!(volume.inode_count(), model.nodes.len() as u64);
         assert_eq!(volume.bytes_used(), model.used());
+        assert_eq!(volume.reserved_bytes(), model.nodes.values().map(|node| node.reserved.len() as u64).sum::<u64>());
         let holders: BTreeMap<_, _> =
             volume.delegations().map(|(ino, held)| (ino, (held.session, held.grant))).collect();
         assert_eq!(holders, model.holders);
@@ -327,7 +328,12 @@ impl Cluster {
         }
         let mut content = vec![None; usize::try_from(inode.size).expect("small files")];
         for extent in self.volume().extents(ino, 0, u64::MAX) {
-            let block = self.kept.get(&extent.block).or_else(|| self.blocks.get(&extent.block)).expect("known");
+            let Some(block) = extent.block else {
+                let reserved = &self.model.nodes[&ino].reserved;
+                assert!((extent.offset..extent.end()).all(|at| reserved.contains(&at)), "{extent:?}");
+                continue;
+            };
+            let block = self.kept.get(&block).or_else(|| self.blocks.get(&block)).expect("known");
             for at in 0..extent.length {
                 let (to, from) = (extent.offset + at, extent.block_offset + at);
                 let to = &mut content[usize::try_from(to).expect("small files")];

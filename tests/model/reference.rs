@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) ctime: Timestamp,
     /// Of a file; a byte that was never written, or punched out, is `None`.
     pub(crate) content: Vec<Option<u8>>,
+    /// Places of bytes for which space is reserved, also behind the end. None of them has content.
+    pub(crate) reserved: BTreeSet<u64>,
     pub(crate) version: u64,
     pub(crate) target: Vec<u8>,
     /// Of a directory.
@@ -50,6 +52,12 @@ pub(crate) struct Model {
 }
 
 type Outcome = Result<Reply, Errno>;
+
+/// Whatever in the range has no content.
+fn reserve(content: &[Option<u8>], reserved: &mut BTreeSet<u64>, range: std::ops::Range<usize>) {
+    let is_hole = |at: &usize| content.get(*at).copied().flatten().is_none();
+    reserved.extend(range.filter(is_hole).map(|at| at as u64));
+}
 
 impl Model {
     pub(crate) fn new(owner: (u32, u32), mode: u16, quotas: (Option<u64>, Option<u64>), now: Timestamp) -> Self {
@@ -333,6 +341,9 @@ impl Model {
             if size > limits::FILE_BYTES_MAX {
                 return Err(Errno::EFBIG);
             }
+            if size <= self.get(ino)?.size() {
+                self.node(ino).reserved.retain(|at| *at < size);
+            }
             let size = usize::try_from(size).map_err(|_| Errno::EFBIG)?;
             self.node(ino).content.resize(size, None);
             self.content_written(ino, None);
@@ -423,6 +434,7 @@ impl Model {
             let from = usize::try_from(base + piece.offset).map_err(|_| Errno::EFBIG)?;
             let length = usize::try_from(piece.length).map_err(|_| Errno::EFBIG)?;
             let bytes = piece.block.map(|block| blocks[&block].clone());
+            self.node(ino).end_reservation(from, from + length);
             let content = &mut self.node(ino).content;
             if content.len() < from + length {
                 content.resize(from + length, None);
@@ -453,6 +465,7 @@ impl Model {
             && cut < self.get(ino)?.content.len()
         {
             self.node(ino).content.truncate(cut);
+            self.node(ino).reserved.retain(|at| *at < cut as u64);
             self.node(ino).version += 1;
             is_written = true;
         }
@@ -505,13 +518,17 @@ impl Model {
         let end = offset.checked_add(length).filter(|end| *end <= limits::FILE_BYTES_MAX).ok_or(Errno::EFBIG)?;
         let to_usize = |number: u64| usize::try_from(number).map_err(|_| Errno::EFBIG);
         let (start, end, length) = (to_usize(offset)?, to_usize(end)?, to_usize(length)?);
-        let content = &mut self.node(ino).content;
+        let Node { content, reserved, .. } = self.node(ino);
         let size = content.len();
         let aligned = start % 4096 == 0 && length % 4096 == 0;
         let mut changed = true;
         match mode {
-            AllocateMode::KeepSize => changed = false,
+            AllocateMode::KeepSize => {
+                changed = false;
+                reserve(content, reserved, start..end);
+            }
             AllocateMode::Extend => {
+                reserve(content, reserved, start..end);
                 changed = end > size;
                 content.resize(size.max(end), None);
             }
@@ -523,11 +540,23 @@ impl Model {
                 if start < last {
                     content[start..last].fill(None);
                 }
+                match mode {
+                    AllocateMode::Punch => reserved.retain(|at| !(start as u64..end as u64).contains(at)),
+                    _ => reserve(content, reserved, start..end),
+                }
             }
             AllocateMode::Collapse if !aligned || end >= size => return Err(Errno::EINVAL),
-            AllocateMode::Collapse => drop(content.drain(start..end)),
+            AllocateMode::Collapse => {
+                content.drain(start..end);
+                let kept = reserved.iter().filter(|at| !(start as u64..end as u64).contains(at));
+                *reserved = kept.map(|at| if *at < end as u64 { *at } else { at - length as u64 }).collect();
+            }
             AllocateMode::Insert if !aligned || start >= size => return Err(Errno::EINVAL),
-            AllocateMode::Insert => drop(content.splice(start..start, vec![None; length])),
+            AllocateMode::Insert => {
+                content.splice(start..start, vec![None; length]);
+                let moved = reserved.iter().map(|at| if *at < start as u64 { *at } else { at + length as u64 });
+                *reserved = moved.collect();
+            }
         }
         // With content mtime changes, and ctime is never earlier.
         if changed {
@@ -555,6 +584,7 @@ impl Model {
         let to_usize = |number: u64| usize::try_from(number).map_err(|_| Errno::EFBIG);
         let (start, at, count) = (to_usize(from_offset)?, to_usize(to_offset)?, to_usize(length)?);
         let bytes = source[start..start + count].to_vec();
+        self.node(to).end_reservation(at, at + count);
         let content = &mut self.node(to).content;
         if content.len() < at + count {
             content.resize(at + count, None);
@@ -578,7 +608,8 @@ impl Model {
         let range =
             usize::try_from(start).map_err(|_| Errno::EFBIG)?..usize::try_from(end).map_err(|_| Errno::EFBIG)?;
         // The same bytes, but what was a hole holds zeros now.
-        content[range].iter_mut().for_each(|byte| *byte = Some(byte.unwrap_or(0)));
+        content[range.clone()].iter_mut().for_each(|byte| *byte = Some(byte.unwrap_or(0)));
+        self.node(ino).end_reservation(range.start, range.end);
         Ok(Reply::Done)
     }
 
@@ -596,6 +627,7 @@ impl Model {
             mtime: self.now,
             ctime: self.now,
             content: Vec::new(),
+            reserved: BTreeSet::new(),
             version: 0,
             target: Vec::new(),
             entries: BTreeMap::new(),
@@ -710,7 +742,11 @@ impl Model {
 
 impl Node {
     pub(crate) fn bytes(&self) -> u64 {
-        self.content.iter().filter(|byte| byte.is_some()).count() as u64
+        self.content.iter().filter(|byte| byte.is_some()).count() as u64 + self.reserved.len() as u64
+    }
+
+    fn end_reservation(&mut self, from: usize, to: usize) {
+        self.reserved.retain(|at| !(from as u64..to as u64).contains(at));
     }
 
     fn xattr_bytes(&self) -> u64 {

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
 };
 
 use nix::{
@@ -10,7 +11,7 @@ use nix::{
     fcntl::{FallocateFlags, fallocate},
 };
 
-use super::support::everywhere;
+use super::support::{everywhere, wait_for};
 
 #[test]
 fn ranges_are_extended_punched_and_zeroed() {
@@ -48,6 +49,61 @@ fn a_punched_hole_gives_its_space_back() {
         let punch = FallocateFlags::FALLOC_FL_KEEP_SIZE | FallocateFlags::FALLOC_FL_PUNCH_HOLE;
         fallocate(&file, punch, 0, 4 << 20).expect("punch");
         assert_eq!(blocks(), 0);
+    });
+}
+
+fn blocks(file: &File) -> u64 {
+    file.metadata().expect("stat").blocks() * 512
+}
+
+/// fallocate of twice what was free succeeded, and reserved nothing.
+#[test]
+fn more_than_there_is_cannot_be_reserved_and_what_is_reserved_counts() {
+    everywhere(|here, there| {
+        let free = |path: &Path| {
+            let stat = nix::sys::statvfs::statvfs(path).expect("statfs");
+            stat.blocks_available() * stat.fragment_size()
+        };
+        let file = File::options().read(true).write(true).create_new(true).open(here.join("f")).expect("create");
+        let length = i64::try_from((2 * free(here)).min(15 << 40)).expect("a size");
+        assert_eq!(fallocate(&file, FallocateFlags::empty(), 0, length), Err(Errno::ENOSPC));
+        assert_eq!((file.metadata().expect("stat").len(), blocks(&file)), (0, 0));
+        // Two mounts together, each for itself less than there is.
+        let other = File::options().write(true).create_new(true).open(there.join("g")).expect("create");
+        let most = i64::try_from(free(here) / 3 * 2).expect("a size");
+        fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, most).expect("as much as there is");
+        assert_eq!(fallocate(&other, FallocateFlags::empty(), 0, most), Err(Errno::ENOSPC));
+        assert_eq!((file.metadata().expect("stat").len(), blocks(&file)), (0, most as u64 / 512 * 512 + 512));
+        wait_for("what is reserved to be shown as taken", || (free(there) < most as u64).then_some(()));
+        drop((file, other));
+        fs::remove_file(here.join("f")).expect("unlink");
+        wait_for("its space to be back", || (free(there) > most as u64).then_some(()));
+        fs::remove_file(there.join("g")).expect("unlink");
+    });
+}
+
+#[test]
+fn what_is_reserved_reads_as_zeros_until_it_is_written() {
+    everywhere(|here, there| {
+        let file = File::options().read(true).write(true).create_new(true).open(here.join("f")).expect("create");
+        fallocate(&file, FallocateFlags::empty(), 0, 1 << 20).expect("reserve");
+        let other = File::options().read(true).write(true).open(there.join("f")).expect("open");
+        assert!(blocks(&other) >= 1 << 20);
+        let seek = |offset, whence| nix::unistd::lseek(&other, offset, whence);
+        assert_eq!(seek(0, nix::unistd::Whence::SeekData), Err(Errno::ENXIO));
+        other.write_all_at(&[7; 4096], 8192).expect("write");
+        other.sync_all().expect("fsync");
+        assert_eq!(seek(0, nix::unistd::Whence::SeekData), Ok(8192));
+        assert_eq!(seek(8192, nix::unistd::Whence::SeekHole), Ok(12_288));
+        let mut expected = vec![0; 1 << 20];
+        expected[8192..12_288].fill(7);
+        assert_eq!(fs::read(here.join("f")).expect("read"), expected);
+        assert!((1 << 20..(1 << 20) + 8192).contains(&blocks(&file)), "{}", blocks(&file));
+        file.set_len(4096).expect("truncate");
+        assert_eq!(blocks(&other), 4096);
+        let punch = FallocateFlags::FALLOC_FL_KEEP_SIZE | FallocateFlags::FALLOC_FL_PUNCH_HOLE;
+        fallocate(&other, punch, 0, 4096).expect("punch");
+        assert_eq!(blocks(&file), 0);
     });
 }
 

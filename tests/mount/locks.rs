@@ -94,6 +94,29 @@ fn ranges_exclude_split_and_are_told() {
 }
 
 /// F_OFD_GETLK right behind the last close of who had the lock.
+/// The 1,025th was refused with ENOLCK, and each cost as much as all before it.
+#[test]
+fn thousands_of_ranges_of_one_file_are_locked_and_end_together() {
+    everywhere(|here, there| {
+        const COUNT: i64 = 1100;
+        let (mine, theirs) = (open(here), open(there));
+        for at in 0..COUNT {
+            set(&mine, libc::F_WRLCK, 10 * at, 5).unwrap_or_else(|errno| panic!("range {at}: {errno}"));
+        }
+        for at in [0, COUNT / 2, COUNT - 1] {
+            assert_eq!(set(&theirs, libc::F_WRLCK, 10 * at + 4, 1), Err(Errno::EAGAIN));
+            set(&theirs, libc::F_WRLCK, 10 * at + 5, 5).expect("between two of them");
+        }
+        set(&theirs, libc::F_UNLCK, 0, 0).expect("always allowed");
+        // All of them become one, which is more than one entry takes.
+        set(&mine, libc::F_WRLCK, 0, 0).expect("nobody else has any");
+        set(&mine, libc::F_UNLCK, 10, 5).expect("always allowed");
+        set(&theirs, libc::F_WRLCK, 10, 5).expect("given back");
+        drop(mine);
+        wait_for("the end of all of them", || set(&theirs, libc::F_WRLCK, 0, 0).ok());
+    });
+}
+
 #[test]
 fn what_close_gives_back_is_not_told_to_who_asks_next() {
     let cluster = Cluster::found();

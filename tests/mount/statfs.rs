@@ -2,7 +2,11 @@
 
 use std::{fs, io::Write};
 
-use nix::{errno::Errno, sys::statvfs::statvfs};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+    sys::statvfs::statvfs,
+};
 
 use super::support::{Cluster, manyfs, succeed};
 
@@ -47,6 +51,16 @@ fn a_quota_is_what_is_shown_and_what_can_be_written() {
     drop(file);
     assert_eq!(refused.raw_os_error(), Some(Errno::EDQUOT as i32));
     fs::remove_file(mount.path.join("g")).expect("unlink");
+    // What is reserved can be written when nothing else can.
+    let file = fs::File::create(mount.path.join("h")).expect("create");
+    let reserve = |length| fallocate(&file, FallocateFlags::empty(), 0, length);
+    assert_eq!(reserve(7 << 20), Err(Errno::EDQUOT));
+    reserve(6 << 20).expect("all that is left");
+    assert_eq!(figures(stat()).1, 0);
+    let other = fs::File::create(mount.path.join("i")).expect("create");
+    let refused = (&other).write_all(&[7; 100_000]).and_then(|()| other.sync_all()).expect_err("all is taken");
+    assert_eq!(refused.raw_os_error(), Some(Errno::EDQUOT as i32));
+    (&file).write_all(&vec![7; 6 << 20]).and_then(|()| file.sync_all()).expect("its place is reserved");
     let refused = (0..20).find_map(|number| fs::write(mount.path.join(number.to_string()), "").err());
     assert_eq!(refused.and_then(|error| error.raw_os_error()), Some(Errno::EDQUOT as i32));
 }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::{
     coordinator::messages::ANSWERED_MAX,
-    types::{BlockHash, ClearSuid, Piece},
+    namespace::AllocateMode,
+    types::{BlockHash, ClearSuid, Piece, message::Space},
 };
 
 #[test]
@@ -245,6 +246,66 @@ fn full_stores_refuse_what_takes_space_and_nothing_else() {
     bench.input(Input::Space(Space { total: 1 << 30, available: 1 << 20 }));
     bench.change(a, 2, create("g"));
     assert!(matches!(bench.answer(a), Some((2, _, Ok(_)))), "the same call, once there is space");
+}
+
+fn reserve(ino: u64, offset: u64, length: u64) -> Operation {
+    Operation::Allocate { ino: Ino(ino), mode: AllocateMode::KeepSize, offset, length }
+}
+
+/// A block that was uploaded.
+fn write(ino: u64, offset: u64, length: u64) -> Operation {
+    Operation::Write {
+        ino: Ino(ino),
+        pieces: vec![Piece { offset, length, block: Some(BlockHash::of(b"block")), content: None }],
+        append: false,
+        mtime: None,
+        clear_suid: ClearSuid::No,
+        uploads: Vec::new(),
+        fence: None,
+    }
+}
+
+/// fallocate(2) of twice what was free succeeded, and of all that was free by two mounts at once.
+#[test]
+fn what_is_reserved_never_exceeds_what_the_stores_have() {
+    const FREE: u64 = 1 << 20;
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    bench.input(Input::Space(Space { total: 1 << 30, available: FREE }));
+    for (sequence, name) in [(1, "f"), (2, "g")] {
+        let index = bench.change(a, sequence, create(name));
+        bench.acknowledge(b, index);
+        bench.answer(a);
+    }
+    let full = |bench: &mut Bench, mounted, sequence| {
+        assert_eq!(bench.answer(mounted), Some((sequence, LogIndex(0), Err(Errno::ENOSPC))));
+    };
+    bench.call(a, 3, reserve(2, 0, FREE + 1));
+    full(&mut bench, a, 3);
+    bench.call(a, 4, reserve(2, 0, FREE - 100));
+    // It is on its way: what it takes is taken.
+    bench.call(b, 1, reserve(3, 0, 101));
+    full(&mut bench, b, 1);
+    bench.commit();
+    bench.acknowledge(b, bench.index);
+    assert!(matches!(bench.answer(a), Some((4, _, Ok(_)))));
+    bench.call(b, 2, reserve(3, 0, 101));
+    full(&mut bench, b, 2);
+    // What takes space without a reservation leaves what is reserved; what has one gets it.
+    bench.call(b, 3, create("h"));
+    full(&mut bench, b, 3);
+    bench.change(a, 5, write(2, 0, 1000));
+    bench.acknowledge(b, bench.index);
+    assert!(matches!(bench.answer(a), Some((5, _, Ok(_)))));
+    bench.call(a, 6, write(3, 0, 1000));
+    full(&mut bench, a, 6);
+    bench.change(a, 7, reserve(2, 0, FREE - 100));
+    bench.acknowledge(b, bench.index);
+    assert!(matches!(bench.answer(a), Some((7, _, Ok(_)))), "it is reserved, or written");
+    bench.wait(T.heartbeat);
+    bench.change(a, 8, unlink("f"));
+    bench.acknowledge(b, bench.index);
+    bench.answer(a);
 }
 
 #[test]

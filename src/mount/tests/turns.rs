@@ -49,7 +49,7 @@ impl Scene {
     }
 
     fn is_anybodys_turn(&self, ino: Ino) -> bool {
-        self.leader.volume.locks().file(ino).is_some()
+        self.leader.volume.locks().has_file(ino)
     }
 }
 

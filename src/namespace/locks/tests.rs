@@ -41,9 +41,23 @@ impl Bench {
         let before = self.table.clone();
         let result = act(&mut self.table, &mut outcome, LogIndex(self.index));
         self.granted = outcome.granted.iter().map(|granted| granted.call.0).collect();
-        for ino in [FILE, OTHER] {
-            assert!(before.file(ino) == self.table.file(ino) || outcome.touched.contains(&ino), "{ino} was touched");
+        assert!(outcome.touched.len() <= limits::ENTRY_ROWS_MAX, "{} rows", outcome.touched.len());
+        // What became different is told, row by row.
+        let mut rows: BTreeMap<RowKey, u8> = BTreeMap::new();
+        let is_small = self.table.held.len() < 5000;
+        for (table, side) in [(&before, 1), (&self.table, 2)].into_iter().filter(|_| is_small) {
+            for key in table.held_from(HeldKey::first_of(Ino(0))) {
+                if [&before, &self.table].iter().any(|other| other.held(&key) != table.held(&key)) {
+                    rows.insert(RowKey::Lock(key), side);
+                }
+            }
+            for (ino, since) in table.requests_from(Ino(0), LogIndex(0)) {
+                if [&before, &self.table].iter().any(|other| other.request(ino, since) != table.request(ino, since)) {
+                    rows.insert(RowKey::LockRequest(ino, since), side);
+                }
+            }
         }
+        assert!(rows.keys().all(|key| outcome.touched.contains(key)), "{rows:?} against {:?}", outcome.touched);
         result
     }
 
@@ -63,6 +77,24 @@ impl Bench {
         self.calls
     }
 
+    /// Takes so many without looking at every row each time.
+    fn fill(&mut self, count: usize, claim: impl Fn(u64) -> LockClaim) {
+        for at in 0..count as u64 {
+            let claim = claim(at);
+            let who = (FILE, session_of(claim.owner), Sequence(0));
+            let mut outcome = Outcome::default();
+            assert_eq!(self.table.lock(&mut outcome, LogIndex(1), who, claim, false), Ok(Reply::Locked), "{at}");
+        }
+    }
+
+    /// The same for one that is to wait.
+    fn queue(&mut self, claim: LockClaim) {
+        self.index += 1;
+        let who = (FILE, session_of(claim.owner), Sequence(0));
+        let reply = self.table.lock(&mut Outcome::default(), LogIndex(self.index), who, claim, true);
+        assert_eq!(reply, Ok(Reply::Queued));
+    }
+
     fn unlock(&mut self, claim: LockClaim) -> Result<Reply, Errno> {
         self.unlock_in(FILE, claim)
     }
@@ -77,8 +109,8 @@ impl Bench {
         self.step(|table, outcome, index| table.cancel(outcome, index, who, claim, undo))
     }
 
-    fn release(&mut self, session: SessionId, holder: LockHolder) {
-        self.step(|table, outcome, index| table.release(outcome, index, (FILE, session), holder));
+    fn release(&mut self, session: SessionId, holder: LockHolder) -> Reply {
+        self.step(|table, outcome, index| table.release(outcome, index, (FILE, session), holder))
     }
 
     fn end(&mut self, session: SessionId) -> Vec<(Ino, Vec<u64>)> {
@@ -87,10 +119,25 @@ impl Bench {
 
     /// Kinds and ranges of what the owner has.
     fn of(&self, owner: u64) -> Vec<(LockKind, u64, u64)> {
-        let held = self.table.file(FILE).map(|file| file.held().to_vec()).unwrap_or_default();
-        let his = held.iter().filter(|held| held.claim.owner == owner);
-        his.map(|held| (held.claim.kind, held.claim.range.first, held.claim.range.last)).collect()
+        let his = all(&self.table).filter(|(ino, held)| *ino == FILE && held.claim.owner == owner);
+        his.map(|(_, held)| held).map(|held| (held.claim.kind, held.claim.range.first, held.claim.range.last)).collect()
     }
+}
+
+fn all(table: &LockTable) -> impl Iterator<Item = (Ino, &HeldLock)> {
+    table.held.from(HeldKey::first_of(Ino(0))).map(|(key, held)| (key.ino, held))
+}
+
+/// The table as its rows make it.
+fn loaded(table: &LockTable) -> Result<LockTable, &'static str> {
+    let mut again = LockTable::default();
+    for (key, held) in table.held.from(HeldKey::first_of(Ino(0))) {
+        again.add_held(*key, key.lock(held.row()))?;
+    }
+    for ((ino, since), waiting) in &table.queue {
+        again.add_request(*ino, *since, *waiting)?;
+    }
+    Ok(again)
 }
 
 #[test]
@@ -152,7 +199,7 @@ fn ranges_split_merge_and_change_kind() {
     assert_eq!(bench.of(1), [(Exclusive, 0, 99)]);
     bench.try_lock(fcntl(1, Exclusive, 100, u64::MAX)).expect("free");
     assert_eq!(bench.of(1), [(Exclusive, 0, u64::MAX)]);
-    assert_eq!(bench.table.file(FILE).map(|file| file.held()[0].grant), Some(LogIndex(bench.index)));
+    assert_eq!(all(&bench.table).map(|(_, held)| held.grant).collect::<Vec<_>>(), [LogIndex(bench.index)]);
 }
 
 #[test]
@@ -275,29 +322,29 @@ fn locks_end_with_the_open_file_the_process_and_the_session() {
     bench.release(SessionId(2), LockHolder::Owner(12));
     assert_eq!(bench.granted, [third]);
     assert_eq!(fresh.end(SessionId(2)), [(FILE, vec![11, 12])]);
-    assert!(!fresh.table.has_any(SessionId(2)) && fresh.table.file(FILE).is_none());
+    assert!(!fresh.table.has_any(SessionId(2)) && !fresh.table.has_file(FILE));
 }
 
 #[test]
 fn bounds_are_refused_with_enolck() {
     let mut bench = Bench::default();
-    for at in 0..limits::LOCKS_PER_FILE_MAX as u64 {
-        bench.try_lock(fcntl(1, Shared, 10 * at, 10 * at + 5)).expect("there is room");
-    }
+    bench.fill(limits::LOCKS_PER_FILE_MAX, |at| fcntl(1 + 10 * (at % 2), Shared, 10 * at, 10 * at + 5));
     assert_eq!(bench.try_lock(fcntl(11, Shared, 0, 0)), Err(Errno::ENOLCK));
     assert_eq!(bench.unlock(fcntl(1, Shared, 2, 3)), Err(Errno::ENOLCK), "it would be one more");
     bench.unlock(fcntl(1, Shared, 0, 5)).expect("it is one less");
     for owner in 0..limits::LOCK_WAITERS_PER_FILE_MAX as u64 {
-        bench.wait(fcntl(100 + owner, Exclusive, 10, u64::MAX));
+        bench.queue(fcntl(100 + owner, Exclusive, 10, u64::MAX));
     }
-    assert_eq!(bench.ask(FILE, fcntl(11, Exclusive, 10, 20), true), Err(Errno::ENOLCK));
+    assert_eq!(bench.ask(FILE, fcntl(21, Exclusive, 10, 20), true), Err(Errno::ENOLCK));
 }
 
 /// Requests that had waited were granted beyond the bound, time and again, until no node could load the row.
 #[test]
 fn locks_that_were_waited_for_stay_within_what_a_row_may_hold() {
     let mut bench = Bench::default();
-    bench.try_lock(fcntl(1, Exclusive, 0, u64::MAX)).expect("there is room");
+    const NEARLY: usize = limits::LOCKS_PER_FILE_MAX - 1024;
+    bench.fill(NEARLY, |at| fcntl(2, Shared, u64::MAX - 2 * at, u64::MAX - 2 * at));
+    bench.try_lock(fcntl(1, Exclusive, 0, 20_000)).expect("there is room");
     for round in 0..8 {
         let first = 2000 * round;
         for at in 0..limits::LOCK_WAITERS_PER_FILE_MAX as u64 {
@@ -307,26 +354,71 @@ fn locks_that_were_waited_for_stay_within_what_a_row_may_hold() {
             }
         }
         bench.unlock(fcntl(1, Exclusive, first, first + 1999)).expect("it is not one more");
-        let file = bench.table.file(FILE).expect("locked").clone();
-        assert_eq!(LockTable::default().add_row(FILE, file), Ok(()), "round {round}");
+        assert!(bench.table.is_within_bounds(FILE), "round {round}");
     }
-    let held = bench.table.file(FILE).map_or(0, |file| file.held().len());
+    assert!(loaded(&bench.table).is_ok());
+    let held = bench.table.counts(FILE).held;
     assert!((limits::LOCKS_PER_FILE_MAX..=limits::LOCK_PLACES_PER_FILE_MAX).contains(&held), "{held}");
 }
 
 #[test]
 fn no_session_has_more_locks_by_splitting_them() {
     let mut bench = Bench::default();
-    for file in 0.. {
-        let ino = Ino(100 + file);
-        bench.ask(ino, fcntl(1, Shared, 0, u64::MAX), false).expect("one");
-        let mut holes = (0..).map(|at| fcntl(1, Shared, 10 * at + 5, 10 * at + 6));
-        while holes.next().is_some_and(|hole| bench.unlock_in(ino, hole).is_ok()) {}
-        if bench.table.totals[&SessionId(1)] >= limits::LOCKS_PER_SESSION_MAX {
-            break;
-        }
+    bench.fill(limits::LOCKS_PER_SESSION_MAX - 10, |at| fcntl(1, Shared, 10 * at, 10 * at + 5));
+    bench.ask(OTHER, fcntl(1, Shared, 0, u64::MAX), false).expect("one");
+    let mut holes = (0..).map(|at| fcntl(1, Shared, 10 * at + 5, 10 * at + 6));
+    let count = holes.by_ref().take_while(|hole| bench.unlock_in(OTHER, *hole).is_ok()).count();
+    assert_eq!((count, bench.table.totals[&SessionId(1)]), (9, limits::LOCKS_PER_SESSION_MAX));
+}
+
+/// One call replaced, or ended, all of an owner's locks in one entry, however many.
+#[test]
+fn very_many_locks_are_replaced_given_back_and_ended_in_parts() {
+    const COUNT: usize = 2500;
+    let many = || {
+        let mut bench = Bench::default();
+        bench.fill(COUNT, |at| fcntl(1, Shared, 10 * at, 10 * at + 5));
+        bench.try_lock(fcntl(11, Shared, 10 * COUNT as u64, u64::MAX)).expect("free");
+        bench
+    };
+    let whole = fcntl(1, Exclusive, 0, 10 * COUNT as u64 - 1);
+    let mut bench = many();
+    let parts = std::iter::from_fn(|| (bench.try_lock(whole) == Ok(Reply::Unfinished)).then_some(())).count();
+    assert_eq!((parts, bench.of(1)), (2, vec![(Exclusive, 0, whole.range.last)]));
+    let mut bench = many();
+    let waits = bench.wait(fcntl(21, Exclusive, 24_000, 24_500));
+    let parts = std::iter::from_fn(|| (bench.unlock(whole) == Ok(Reply::Unfinished)).then_some(())).count();
+    assert_eq!((parts, bench.of(1), bench.granted.clone()), (2, vec![], vec![waits]));
+    for holder in [LockHolder::Owner(1), LockHolder::Handle(1)] {
+        let mut bench = many();
+        let parts = std::iter::from_fn(|| (bench.release(SessionId(1), holder) == Reply::Unfinished).then_some(()));
+        assert_eq!((parts.count(), bench.of(1)), (2, vec![]));
     }
-    assert_eq!(bench.table.totals[&SessionId(1)], limits::LOCKS_PER_SESSION_MAX);
+    let mut bench = many();
+    let end = |bench: &mut Bench| bench.step(|t, o, i| t.end_session(o, i, SessionId(1), 1000));
+    assert_eq!((end(&mut bench), bench.of(1).len()), (vec![(FILE, vec![1])], COUNT - 1000));
+    while bench.table.has_any(SessionId(1)) {
+        end(&mut bench);
+    }
+    assert_eq!(bench.of(11).len(), 1);
+}
+
+/// A grant replaces all that its owner has of the range by the entry of whoever makes way.
+#[test]
+fn who_waits_does_not_replace_very_many_locks() {
+    let most = limits::LOCKS_PER_GRANT_MAX as u64;
+    let mut bench = Bench::default();
+    bench.try_lock(fcntl(11, Shared, 1000, 1000)).expect("free");
+    bench.fill(limits::LOCKS_PER_GRANT_MAX, |at| fcntl(1, Shared, 10 * at, 10 * at + 5));
+    let waits = bench.wait(fcntl(1, Exclusive, 0, 1000));
+    assert_eq!(bench.try_lock(fcntl(1, Shared, 10 * most, 10 * most)), Err(Errno::ENOLCK), "another thread of his");
+    assert_eq!(bench.unlock(fcntl(1, Shared, 2, 3)), Err(Errno::ENOLCK));
+    assert_eq!(bench.of(1).len(), limits::LOCKS_PER_GRANT_MAX);
+    bench.unlock(fcntl(11, Shared, 1000, 1000)).expect("held");
+    assert_eq!((bench.granted.clone(), bench.of(1)), (vec![waits], vec![(Exclusive, 0, 1000)]));
+    bench.try_lock(fcntl(11, Shared, 2000, 2000)).expect("free");
+    bench.fill(limits::LOCKS_PER_GRANT_MAX, |at| fcntl(1, Shared, 1010 + 10 * at, 1010 + 10 * at + 5));
+    assert_eq!(bench.ask(FILE, fcntl(1, Exclusive, 0, 2000), true), Err(Errno::ENOLCK));
 }
 
 #[derive(Clone, Debug)]
@@ -387,24 +479,22 @@ fn is_barred(bytes: &Bytes, ino: Ino, claim: &LockClaim) -> bool {
 
 fn painted(table: &LockTable) -> Bytes {
     let mut bytes = Bytes::new();
-    for (ino, file) in table.files_from(Ino(0)) {
-        file.held().iter().for_each(|held| paint(&mut bytes, ino, &held.claim, Some(held.claim.kind)));
-    }
+    all(table).for_each(|(ino, held)| paint(&mut bytes, ino, &held.claim, Some(held.claim.kind)));
     bytes
 }
 
 /// What must hold between any two steps. Threads of a process that waits may close a circle without waiting themselves.
 fn check(table: &LockTable, has_threads: bool) {
-    let mut again = LockTable::default();
+    let again = loaded(table).expect("its own rows");
     let mut waits: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-    for (ino, file) in table.files_from(Ino(0)) {
-        assert_eq!(again.add_row(ino, file.clone()), Ok(()));
-        for (at, waiting) in file.queue().iter().enumerate() {
-            let bars: Vec<u64> = owners_that_bar(file, waiting.session, &waiting.claim).iter().map(|o| o.1).collect();
-            let is_behind = file.queue()[..at].iter().any(|other| other.claim.excludes(&waiting.claim));
-            assert!(!bars.is_empty() || is_behind, "{waiting:?} waits for nothing in {file:?}");
+    for ino in table.files() {
+        for (since, waiting) in table.queue_of(ino) {
+            let owners = table.owners_that_bar(ino, waiting.session, &waiting.claim);
+            let bars: Vec<u64> = owners.iter().map(|owner| owner.1).collect();
+            let is_behind = table.queue_before(ino, since).any(|other| other.claim.excludes(&waiting.claim));
+            assert!(!bars.is_empty() || is_behind, "{waiting:?} waits for nothing in {table:?}");
             if waiting.claim.family == LockFamily::Fcntl {
-                let before = file.queue()[..at].iter().filter(|other| {
+                let before = table.queue_before(ino, since).filter(|other| {
                     bars.is_empty() && other.owner() != waiting.owner() && other.claim.excludes(&waiting.claim)
                 });
                 let all = bars.iter().copied().chain(before.map(|other| other.claim.owner));
@@ -413,7 +503,8 @@ fn check(table: &LockTable, has_threads: bool) {
         }
     }
     assert_eq!((again.places, again.totals), (table.places.clone(), table.totals.clone()));
-    assert_eq!(again.waiting, table.waiting);
+    assert_eq!((again.waiting, again.files), (table.waiting.clone(), table.files.clone()));
+    assert_eq!(again.held, table.held);
     // No circle: taking away owners that wait for nobody ends with none left.
     loop {
         let count = waits.len();
@@ -436,7 +527,7 @@ proptest! {
         for act in acts {
             let mut expected = painted(&bench.table);
             let waits_already = |owner: u64| {
-                let mut queues = bench.table.files_from(Ino(0)).flat_map(|(_, file)| file.queue());
+                let mut queues = bench.table.queue.values();
                 !has_threads && queues.any(|waiting| waiting.claim.owner == owner)
             };
             match act {
@@ -471,10 +562,9 @@ proptest! {
                         continue;
                     }
                     let (ino, call, claim) = calls[nth % calls.len()];
-                    let is_waiting =
-                        bench.table.file(ino).is_some_and(|file| file.queue().iter().any(|w| w.call.0 == call));
+                    let is_waiting = bench.table.queue(ino).any(|waiting| waiting.call.0 == call);
                     let who = (ino, session_of(claim.owner), Sequence(call));
-                    let has_it = bench.table.file(ino).is_some_and(|f| f.grants(session_of(claim.owner), &claim));
+                    let has_it = bench.table.grants(ino, session_of(claim.owner), &claim);
                     let reply = bench.step(|t, o, i| t.cancel(o, i, who, claim, undo));
                     let keeps = !is_waiting && has_it && !undo;
                     prop_assert_eq!(reply, Ok(if keeps { Reply::Locked } else { Reply::Done }));
@@ -503,9 +593,7 @@ proptest! {
             for call in &bench.granted {
                 let (ino, _, claim) = calls.iter().find(|(_, known, _)| known == call).expect("a call that waited");
                 paint(&mut expected, *ino, claim, Some(claim.kind));
-                prop_assert!(
-                    bench.table.file(*ino).is_some_and(|f| f.queue().iter().all(|waiting| waiting.call.0 != *call))
-                );
+                prop_assert!(bench.table.queue(*ino).all(|waiting| waiting.call.0 != *call));
             }
             prop_assert_eq!(painted(&bench.table), expected);
             check(&bench.table, has_threads);

@@ -1,5 +1,8 @@
 //! Content: which bytes of a file lie in which block. Bytes themselves are not part of the state.
 //!
+//! fallocate reserves: an extent without a block, which counts like content, so that what is written there later never
+//! exceeds a quota, and which the leader counts against the space of the stores.
+//!
 //! However many pieces a file is in, one entry changes a bounded number of them (`EXTENTS_PER_CALL_MAX`): a copy is shorter
 //! then, and of anything else a first part is carried out that is a legal state of the file, `Unfinished`. Asked again it
 //! goes on from there.
@@ -7,7 +10,7 @@
 use super::{attributes::check_time, draft::Draft};
 use crate::{
     limits,
-    namespace::{AllocateMode, Reply, extent::Extent},
+    namespace::{AllocateMode, Reply, extent::Extent, inode::Inode},
     types::{ClearSuid, Errno, FileKind, Ino, Piece, Timestamp, XattrName},
 };
 
@@ -70,7 +73,7 @@ impl Draft {
         Ok(Reply::Written { offset, size: end })
     }
 
-    /// Part of setattr: shorter cuts, longer ends in a hole. The same size changes no byte, but the times: whoever asks for
+    /// Part of setattr: shorter cuts, also what is reserved behind the end; longer ends in a hole. The same size changes no byte, but the times: whoever asks for
     /// it has rewritten the file. `Unfinished` where it is cut in part.
     pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Result<Reply, Errno> {
         let old = self.file(ino)?;
@@ -78,11 +81,15 @@ impl Draft {
             return Err(Errno::EFBIG);
         }
         // From the end: what is left is a file that was cut less.
-        let tail = self.inode(ino)?.extents().map_or(size, |extents| extents.tail(size, self.extents_left));
-        self.cut(ino, tail, u64::MAX);
-        self.content_changed(ino, tail, None);
-        if tail != old {
-            self.tell_content(ino, tail.min(old), u64::MAX);
+        let extents = self.inode(ino)?.extents().filter(|_| size <= old);
+        let tail = extents.map_or(size, |extents| extents.tail(size, self.extents_left));
+        let now = if size <= old { tail.min(old) } else { size };
+        if size <= old {
+            self.cut(ino, tail, u64::MAX);
+        }
+        self.content_changed(ino, now, None);
+        if now != old {
+            self.tell_content(ino, now.min(old), u64::MAX);
         }
         Ok(if tail == size { Reply::Done } else { Reply::Unfinished })
     }
@@ -95,10 +102,16 @@ impl Draft {
             _ => return Err(Errno::ENODEV),
         };
         let end = range_end(offset, length)?;
+        if let AllocateMode::Extend | AllocateMode::KeepSize | AllocateMode::Zero { .. } = mode
+            && !self.reserve(ino, offset, end)?
+        {
+            self.stamp_attributes(ino);
+            return Ok(Reply::Unfinished);
+        }
         if let AllocateMode::Punch | AllocateMode::Zero { .. } = mode {
             let reach = self.reach(ino, offset, end, self.extents_left);
             if reach < end {
-                self.cut(ino, offset, reach);
+                self.zero(ino, mode, offset, reach);
                 self.content_changed(ino, size, None);
                 self.tell_content(ino, offset, reach - offset);
                 return Ok(Reply::Unfinished);
@@ -113,12 +126,12 @@ impl Draft {
             }
             AllocateMode::Extend => self.stamp_attributes(ino),
             AllocateMode::Punch | AllocateMode::Zero { keep_size: true } => {
-                self.cut(ino, offset, end);
+                self.zero(ino, mode, offset, end);
                 self.content_changed(ino, size, None);
                 self.tell_content(ino, offset, length);
             }
             AllocateMode::Zero { keep_size: false } => {
-                self.cut(ino, offset, end);
+                self.zero(ino, mode, offset, end);
                 self.content_changed(ino, end.max(size), None);
                 self.tell_content(ino, offset.min(size), if end > size { u64::MAX } else { length });
             }
@@ -136,7 +149,9 @@ impl Draft {
                 self.tell_content(ino, offset, u64::MAX);
             }
             AllocateMode::Insert if !aligned || offset >= size => return Err(Errno::EINVAL),
-            AllocateMode::Insert if size.saturating_add(length) > limits::FILE_BYTES_MAX => return Err(Errno::EFBIG),
+            AllocateMode::Insert if self.end(ino, size).saturating_add(length) > limits::FILE_BYTES_MAX => {
+                return Err(Errno::EFBIG);
+            }
             AllocateMode::Insert => {
                 self.split(ino, offset);
                 self.shift(ino, offset, length, false);
@@ -173,7 +188,8 @@ impl Draft {
         let extents = self.inode(from)?.extents().into_iter();
         let parts: Vec<Extent> = extents.flat_map(|extents| extents.parts(from_offset, from_end)).collect();
         self.cut(to, to_offset, to_end);
-        for part in parts {
+        // What is only reserved in the source is a hole in the copy.
+        for part in parts.into_iter().filter(|part| part.block.is_some()) {
             self.fill(to, Extent { offset: part.offset - from_offset + to_offset, ..part });
         }
         self.content_changed(to, to_end.max(to_size), None);
@@ -194,6 +210,38 @@ impl Draft {
         let end = self.end_of_piece(ino, from, to);
         self.put_piece(ino, piece, from, end);
         Ok(Reply::Done)
+    }
+
+    /// Reserves what is a hole in the range, as many holes as one entry may; whether that was all. EDQUOT, and nothing is
+    /// reserved, where the whole is too much.
+    fn reserve(&mut self, ino: Ino, from: u64, to: u64) -> Result<bool, Errno> {
+        let extents = self.inode(ino)?.extents().ok_or(Errno::EINVAL)?;
+        let missing: u64 = extents.holes(from, to).map(|(begin, end)| end - begin).sum();
+        let quota = self.volume.options().quota_bytes.unwrap_or(u64::MAX);
+        if missing > 0 && self.volume.bytes_used().saturating_add(missing) > quota {
+            return Err(Errno::EDQUOT);
+        }
+        let mut holes: Vec<(u64, u64)> = extents.holes(from, to).take(self.extents_left + 1).collect();
+        let is_whole = holes.len() <= self.extents_left;
+        holes.truncate(self.extents_left);
+        self.extents_left -= holes.len();
+        for (begin, end) in holes {
+            self.fill(ino, Extent::reserved(begin, end));
+        }
+        Ok(is_whole)
+    }
+
+    /// Makes the range zeros: a hole, or what is reserved, as the mode says.
+    fn zero(&mut self, ino: Ino, mode: AllocateMode, from: u64, to: u64) {
+        self.cut(ino, from, to);
+        if from < to && matches!(mode, AllocateMode::Zero { .. }) {
+            self.fill(ino, Extent::reserved(from, to));
+        }
+    }
+
+    /// Where the file and what is reserved behind it end.
+    fn end(&self, ino: Ino, size: u64) -> u64 {
+        self.inode(ino).ok().and_then(Inode::extents).map_or(size, |extents| extents.end().max(size))
     }
 
     /// How far a change of the range comes that concerns so many of its extents.
@@ -223,7 +271,7 @@ impl Draft {
     fn put_piece(&mut self, ino: Ino, piece: &Piece, from: u64, to: u64) {
         self.cut(ino, from, to);
         if let Some(block) = piece.block {
-            self.fill(ino, Extent { offset: from, length: to - from, block, block_offset: 0 });
+            self.fill(ino, Extent { offset: from, length: to - from, block: Some(block), block_offset: 0 });
             if let Some(content) = &piece.content {
                 self.content.push((block, content.clone()));
             }
@@ -316,7 +364,7 @@ mod tests {
                 umask: 0,
             };
             let Ok(Reply::Made { ino }) = self.ask(made) else { panic!("not made") };
-            let extent = |number| Extent { offset: 2 * number, length: 1, block: BLOCK, block_offset: 0 };
+            let extent = |number| Extent { offset: 2 * number, length: 1, block: Some(BLOCK), block_offset: 0 };
             let all = Extents::Many((0..extents).map(|number| (2 * number, extent(number))).collect());
             self.volume.counters.further_extents += all.further();
             self.volume.counters.bytes_used += extents;

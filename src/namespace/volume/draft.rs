@@ -121,12 +121,12 @@ impl Draft {
             let (old, new) = (self.before.row(key), self.volume.row(key));
             match key {
                 RowKey::Extent(ino, offset) => {
-                    if let Some(extent) = self.before.extent_at(*ino, *offset) {
-                        *references.entry(extent.block).or_default() -= 1;
+                    if let Some(block) = self.before.extent_at(*ino, *offset).and_then(|extent| extent.block) {
+                        *references.entry(block).or_default() -= 1;
                     }
-                    if let Some(extent) = self.volume.extent_at(*ino, *offset) {
-                        *references.entry(extent.block).or_default() += 1;
-                        named.insert(extent.block);
+                    if let Some(block) = self.volume.extent_at(*ino, *offset).and_then(|extent| extent.block) {
+                        *references.entry(block).or_default() += 1;
+                        named.insert(block);
                     }
                 }
                 RowKey::Inode(ino) | RowKey::Xattr(ino, _) => {
@@ -340,45 +340,44 @@ impl Draft {
     /// Makes a range of a file a hole.
     pub(super) fn cut(&mut self, ino: Ino, from: u64, to: u64) {
         let mut taken = 0;
-        self.change_extents(ino, |extents, bytes, offsets| {
-            *bytes -= extents.cut(from, to, offsets);
+        self.change_extents(ino, |extents, offsets| {
+            extents.cut(from, to, offsets);
             taken = offsets.len();
         });
         self.extents_left = self.extents_left.saturating_sub(taken);
     }
 
-    /// Gives a range of a file, which must be a hole, content.
+    /// Gives a range of a file, which must be a hole, content, or reserves it.
     pub(super) fn fill(&mut self, ino: Ino, extent: Extent) {
-        self.change_extents(ino, |extents, bytes, offsets| {
-            extents.join(extent, offsets);
-            *bytes += extent.length;
-        });
+        self.change_extents(ino, |extents, offsets| extents.join(extent, offsets));
     }
 
     /// Moves what lies behind `from` (nothing straddles it) to the front or to the end.
     pub(super) fn shift(&mut self, ino: Ino, from: u64, distance: u64, to_front: bool) {
-        self.change_extents(ino, |extents, _, offsets| extents.shift(from, distance, to_front, offsets));
+        self.change_extents(ino, |extents, offsets| extents.shift(from, distance, to_front, offsets));
     }
 
     /// Makes an extent end at `at` and another begin there, where one straddles it.
     pub(super) fn split(&mut self, ino: Ino, at: u64) {
-        self.change_extents(ino, |extents, _, offsets| extents.split(at, offsets));
+        self.change_extents(ino, |extents, offsets| extents.split(at, offsets));
     }
 
-    /// Changes a file's extents and how many bytes they have; `change` lists the offsets of those that may differ.
-    fn change_extents(&mut self, ino: Ino, change: impl FnOnce(&mut Extents, &mut u64, &mut BTreeSet<u64>)) {
+    /// Changes a file's extents; `change` lists the offsets of those that may differ. What they count for follows.
+    fn change_extents(&mut self, ino: Ino, change: impl FnOnce(&mut Extents, &mut BTreeSet<u64>)) {
         let mut offsets = BTreeSet::new();
-        let (mut before, mut after) = ((0, 0), (0, 0));
-        self.change(ino, |inode| {
-            if let Body::File { extents, bytes } = &mut inode.body {
-                before = (*bytes, extents.further());
-                change(extents, bytes, &mut offsets);
-                after = (*bytes, extents.further());
-            }
-        });
         let counters = &mut self.volume.counters;
-        counters.bytes_used = counters.bytes_used - before.0 + after.0;
-        counters.further_extents = counters.further_extents - before.1 + after.1;
+        if let Some(inode) = self.volume.inodes.get_mut(&ino)
+            && let Body::File { extents, bytes } = &mut Arc::make_mut(inode).body
+        {
+            let before = extents.clone();
+            change(extents, &mut offsets);
+            let ((old, old_reserved), (new, new_reserved)) = (before.bytes_at(&offsets), extents.bytes_at(&offsets));
+            *bytes = *bytes - old + new;
+            counters.bytes_used = counters.bytes_used - old + new;
+            counters.reserved_bytes = counters.reserved_bytes - old_reserved + new_reserved;
+            counters.further_extents = counters.further_extents - before.further() + extents.further();
+        }
+        self.touch(RowKey::Inode(ino));
         self.touched.extend(offsets.into_iter().map(|offset| RowKey::Extent(ino, offset)));
     }
 

@@ -15,14 +15,14 @@ use crate::{
         cookie,
         extent::{Extent, Extents},
         inode::{Body, Inode},
-        locks::{FileLocks, LockTable},
+        locks::{HeldRow, LockTable, WaitingLock},
         row::{
             BodyRow, CountersRow, DirentRow, ExtentRow, HeaderRow, InodeRow, OrphanRow, ReplyRow, RowError, RowKey,
             SessionRow, decode_value, hex, row_digest,
         },
         session::{Session, SpentCalls},
     },
-    types::{FileKind, Ino, Name, VolumeId},
+    types::{FileKind, Ino, Name, SessionId, VolumeId},
 };
 
 /// No counter comes near it in the life of a volume, and what is below it can be counted on without running over.
@@ -51,7 +51,8 @@ pub(in crate::namespace) struct Loader {
     header: Option<HeaderRow>,
     counters: Option<CountersRow>,
     volume: Option<Volume>,
-    bytes_used: u64,
+    /// Of all extents, and of those that are reserved.
+    bytes: (u64, u64),
 }
 
 fn contradiction(what: String) -> RowError {
@@ -93,7 +94,8 @@ impl Loader {
             {
                 volume.digest = volume.digest.wrapping_add(row_digest(&RowKey::Header.encode(id), &header));
             }
-            self.bytes_used = self.bytes_used.saturating_add(volume.add_row(key, row, value)?);
+            let (bytes, reserved) = volume.add_row(key, row, value)?;
+            self.bytes = (self.bytes.0.saturating_add(bytes), self.bytes.1.saturating_add(reserved));
             return Ok(());
         }
         match row {
@@ -104,9 +106,12 @@ impl Loader {
 
     pub(in crate::namespace) fn finish(self) -> Result<Volume, RowError> {
         let volume = self.volume.ok_or(RowError::Missing { what: "a volume's name or counters" })?;
-        if self.bytes_used != volume.counters.bytes_used {
-            let counted = volume.counters.bytes_used;
-            return Err(contradiction(format!("{} bytes of extents, {counted} counted", self.bytes_used)));
+        let counted = (volume.counters.bytes_used, volume.counters.reserved_bytes);
+        if self.bytes != counted {
+            let ((bytes, reserved), (all, of_these)) = (self.bytes, counted);
+            return Err(contradiction(format!(
+                "{bytes} bytes of extents, {all} counted; {reserved} of them reserved, {of_these} counted"
+            )));
         }
         let xattr_bytes =
             volume.xattrs.iter().map(|((_, name), value)| attributes::xattr_bytes(name, value)).sum::<u64>();
@@ -151,8 +156,8 @@ fn empty(id: VolumeId, header: HeaderRow, counters: CountersRow) -> Volume {
 }
 
 impl Volume {
-    /// Takes the row in and returns the bytes of content it stands for.
-    fn add_row(&mut self, key: &[u8], row: RowKey, value: &[u8]) -> Result<u64, RowError> {
+    /// Takes the row in and returns the bytes of the extent it stands for, and as many again where these are reserved.
+    fn add_row(&mut self, key: &[u8], row: RowKey, value: &[u8]) -> Result<(u64, u64), RowError> {
         let form = |reason: &str| RowError::Form { key: hex(key), reason: reason.to_owned() };
         match row {
             RowKey::Header | RowKey::Counters => {}
@@ -212,23 +217,29 @@ impl Volume {
                 let delegation: Delegation = decode_value(key, value)?;
                 self.delegations.insert(ino, delegation);
             }
-            RowKey::Locks(ino) => {
-                let file: FileLocks = decode_value(key, value)?;
-                let sessions = file.held().iter().map(|held| held.session);
-                let mut sessions = sessions.chain(file.queue().iter().map(|waiting| waiting.session));
-                if !sessions.all(|session| self.sessions.contains_key(&session)) {
-                    return Err(form("there is no such session"));
-                }
-                if self.inode(ino).is_none_or(|inode| inode.kind != FileKind::File) {
-                    return Err(form("there is no such file"));
-                }
-                self.locks.add_row(ino, file).map_err(form)?;
+            RowKey::Lock(of) => {
+                let held = of.lock(decode_value::<HeldRow>(key, value)?);
+                self.check_locker(of.ino, of.session).map_err(form)?;
+                self.locks.add_held(of, held).map_err(form)?;
+            }
+            RowKey::LockRequest(ino, since) => {
+                let waiting: WaitingLock = decode_value(key, value)?;
+                self.check_locker(ino, waiting.session).map_err(form)?;
+                self.locks.add_request(ino, since, waiting).map_err(form)?;
             }
         }
-        Ok(0)
+        Ok((0, 0))
     }
 
-    fn add_extent(&mut self, ino: Ino, extent: Extent) -> Result<u64, &'static str> {
+    fn check_locker(&self, ino: Ino, session: SessionId) -> Result<(), &'static str> {
+        if !self.sessions.contains_key(&session) {
+            return Err("there is no such session");
+        }
+        let is_file = self.inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
+        is_file.then_some(()).ok_or("there is no such file")
+    }
+
+    fn add_extent(&mut self, ino: Ino, extent: Extent) -> Result<(u64, u64), &'static str> {
         let inode = self.inodes.get_mut(&ino).ok_or("there is no such inode")?;
         let inode = Arc::make_mut(inode);
         let Body::File { extents, bytes } = &mut inode.body else {
@@ -236,7 +247,11 @@ impl Volume {
         };
         let end = extent.offset.checked_add(extent.length).ok_or("it ends beyond all files")?;
         let block_end = extent.block_offset.checked_add(extent.length).ok_or("it ends beyond all blocks")?;
-        if extent.length == 0 || end > inode.size || block_end > limits::BLOCK_BYTES_MAX as u64 {
+        let ends = match extent.block {
+            Some(_) => end <= inode.size && block_end <= limits::BLOCK_BYTES_MAX as u64,
+            None => end <= limits::FILE_BYTES_MAX && extent.block_offset == 0,
+        };
+        if extent.length == 0 || !ends {
             return Err("it is empty, or ends behind its file or its block");
         }
         if extents.overlapping(extent.offset, end).next().is_some() {
@@ -244,7 +259,7 @@ impl Volume {
         }
         extents.insert(extent, &mut std::collections::BTreeSet::new());
         *bytes += extent.length;
-        Ok(extent.length)
+        Ok((extent.length, if extent.block.is_none() { extent.length } else { 0 }))
     }
 
     /// Every inode by itself, and the orphans.

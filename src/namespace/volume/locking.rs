@@ -58,9 +58,9 @@ impl Draft {
     pub(super) fn release_locks(&mut self, ino: Ino, session: SessionId, holder: LockHolder) -> Reply {
         let mut outcome = Outcome::default();
         let index = self.index;
-        self.volume.locks.release(&mut outcome, index, (ino, session), holder);
+        let reply = self.volume.locks.release(&mut outcome, index, (ino, session), holder);
         self.locks_changed(outcome);
-        Reply::Done
+        reply
     }
 
     /// Takes everything from the session that it holds; what it did under that and comes late is refused. `Unfinished`
@@ -73,7 +73,8 @@ impl Draft {
         }
         self.end_delegations(session);
         self.end_locks(session);
-        if self.room() == 0 { Reply::Unfinished } else { Reply::Done }
+        let is_whole = self.room() > 0 && !self.volume.locks.has_any(session);
+        if is_whole { Reply::Done } else { Reply::Unfinished }
     }
 
     fn end_locks(&mut self, session: SessionId) {
@@ -87,7 +88,8 @@ impl Draft {
 
     pub(super) fn end_locks_of_file(&mut self, ino: Ino) {
         let mut outcome = Outcome::default();
-        self.volume.locks.end_file(&mut outcome, ino);
+        let rows_max = self.room();
+        self.volume.locks.end_file(&mut outcome, ino, rows_max);
         self.locks_changed(outcome);
     }
 
@@ -104,7 +106,7 @@ impl Draft {
     }
 
     fn locks_changed(&mut self, outcome: Outcome) {
-        outcome.touched.into_iter().for_each(|ino| self.touch(RowKey::Locks(ino)));
+        outcome.touched.into_iter().for_each(|key| self.touch(key));
         for granted in outcome.granted {
             self.tell_life(Change::LockGranted { ino: granted.ino, session: granted.session, call: granted.call });
         }

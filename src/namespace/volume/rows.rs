@@ -7,10 +7,11 @@ use crate::{
     namespace::{
         extent::Extent,
         inode::{Body, Inode},
+        locks::HeldKey,
         row::{BodyRow, ExtentRow, InodeRow, OrphanRow, Place, RowKey, SessionRow, encode_value},
         session::Session,
     },
-    types::{FileKind, Ino},
+    types::{FileKind, Ino, LogIndex},
 };
 
 impl Volume {
@@ -53,7 +54,8 @@ impl Volume {
             RowKey::Reply(session, sequence) => self.replies.get(&(*session, *sequence)).map(encode_value),
             RowKey::Orphan(ino) => self.orphans.get(ino).map(|since| encode_value(&OrphanRow { since: *since })),
             RowKey::Delegation(ino) => self.delegations.get(ino).map(encode_value),
-            RowKey::Locks(ino) => self.locks.file(*ino).map(encode_value),
+            RowKey::Lock(key) => self.locks.held(key).map(|held| encode_value(&held.row())),
+            RowKey::LockRequest(ino, since) => self.locks.request(*ino, *since).map(encode_value),
         }
     }
 
@@ -96,8 +98,12 @@ impl Volume {
             RowKey::Delegation(ino) => Some(*ino),
             _ => None,
         });
-        let locks = from.within(RowKey::Locks(Ino(0)), |key| match key {
-            RowKey::Locks(ino) => Some(*ino),
+        let lock = from.within(RowKey::Lock(HeldKey::first_of(Ino(0))), |key| match key {
+            RowKey::Lock(key) => Some(*key),
+            _ => None,
+        });
+        let request = from.within(RowKey::LockRequest(Ino(0), LogIndex(0)), |key| match key {
+            RowKey::LockRequest(ino, since) => Some((*ino, *since)),
             _ => None,
         });
         let inodes = inode.into_iter().flat_map(|at| self.inodes.range(at..));
@@ -106,6 +112,7 @@ impl Volume {
         let sessions = session.into_iter().flat_map(|at| self.sessions.range(at..));
         let replies = reply.into_iter().flat_map(|at| self.replies.range(at..));
         let orphans = orphan.into_iter().flat_map(|at| self.orphans.range(at..));
+        let requests = request.into_iter().flat_map(|(ino, since)| self.locks.requests_from(ino, since));
         let delegations = delegation.into_iter().flat_map(|at| self.delegations.range(at..));
         [RowKey::Header, RowKey::Counters]
             .into_iter()
@@ -118,7 +125,8 @@ impl Volume {
             .chain(replies.map(|((session, sequence), _)| RowKey::Reply(*session, *sequence)))
             .chain(orphans.map(|(ino, _)| RowKey::Orphan(*ino)))
             .chain(delegations.map(|(ino, _)| RowKey::Delegation(*ino)))
-            .chain(locks.into_iter().flat_map(|at| self.locks.files_from(at)).map(|(ino, _)| RowKey::Locks(ino)))
+            .chain(lock.into_iter().flat_map(|at| self.locks.held_from(at)).map(RowKey::Lock))
+            .chain(requests.map(|(ino, since)| RowKey::LockRequest(ino, since)))
     }
 
     fn extent_keys_from(&self, from: Ino, offset: u64) -> impl Iterator<Item = RowKey> + '_ {

@@ -48,8 +48,10 @@ impl Draft {
             self.volume.header = Arc::new(HeaderRow { is_deleted: true, ..self.volume.header.as_ref().clone() });
             self.touch(RowKey::Header);
         }
-        let locked: Vec<Ino> = self.volume.locks.files_from(Ino(0)).map(|(ino, _)| ino).take(self.room()).collect();
-        locked.into_iter().for_each(|ino| self.end_locks_of_file(ino));
+        while self.room() > 0 {
+            let Some(ino) = self.volume.locks.files().next() else { break };
+            self.end_locks_of_file(ino);
+        }
         let delegated: Vec<Ino> = self.volume.delegations.keys().copied().take(self.room()).collect();
         delegated.into_iter().for_each(|ino| self.end_delegation(ino));
         let orphans: Vec<Ino> = self.volume.orphans.keys().copied().take(self.room()).collect();
@@ -98,6 +100,7 @@ impl Draft {
             self.cut(ino, 0, last.end());
         }
         self.room() > 0
+            && !self.volume.locks.has_file(ino)
             && self.volume.xattrs(ino).next().is_none()
             && self.volume.extents(ino, 0, u64::MAX).next().is_none()
     }

@@ -4,7 +4,7 @@
 use super::*;
 
 /// A file with so many extents of 7 bytes, each on a page of its own.
-fn fragmented(node: &mut Node, file: &str, extents: u64) -> Ino {
+pub(super) fn fragmented(node: &mut Node, file: &str, extents: u64) -> Ino {
     let ino = node.file(file);
     for from in (0..extents).step_by(250) {
         let pieces = (from..(from + 250).min(extents)).map(|number| piece(number * 4096, 7)).collect();
@@ -20,11 +20,11 @@ fn bounded(node: &mut Node, call: (SessionId, Sequence), command: Command) -> Re
     applied.outcome
 }
 
-fn ask(node: &mut Node, operation: Operation) -> Result<Reply, Errno> {
+pub(super) fn ask(node: &mut Node, operation: Operation) -> Result<Reply, Errno> {
     bounded(node, (SessionId(0), Sequence(0)), Command::Operation(operation))
 }
 
-fn extents(node: &Node, ino: Ino) -> Vec<(u64, u64, BlockHash)> {
+fn extents(node: &Node, ino: Ino) -> Vec<(u64, u64, Option<BlockHash>)> {
     node.volume().extents(ino, 0, u64::MAX).map(|extent| (extent.offset, extent.length, extent.block)).collect()
 }
 
@@ -112,7 +112,9 @@ fn a_range_in_many_pieces_is_punched_in_steps_and_not_moved() {
     let zero = allocate(AllocateMode::Zero { keep_size: false }, 0, 3000 * 4096);
     assert_eq!(ask(&mut node, zero), Ok(Reply::Done));
     assert_eq!(node.volume().inode(file).map(|inode| inode.size), Some(3000 * 4096));
-    assert_eq!((node.volume().further_extents(), node.volume().bytes_used()), (0, 0));
+    let bytes = 3000 * 4096;
+    assert_eq!((node.volume().further_extents(), node.volume().bytes_used()), (0, bytes), "reserved");
+    assert_eq!(node.volume().reserved_bytes(), bytes);
     node.starts_again();
 }
 

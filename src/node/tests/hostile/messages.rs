@@ -80,7 +80,7 @@ fn ground(operation: &mut Operation, volume: &Volume, session: Option<SessionId>
             *data_version = volume.inode(*ino).map_or(*data_version, |inode| inode.data_version);
         }
         Operation::CancelLock { ino, call, claim, .. } => {
-            let waiting = volume.locks().file(*ino).and_then(|file| file.queue().first());
+            let waiting = volume.locks().queue(*ino).next();
             if let Some(waiting) = waiting {
                 (*call, *claim) = (waiting.call, waiting.claim);
             }
