@@ -17,13 +17,15 @@ use crate::types::{Ino, LockFamily, LockKind, LockRange, SessionId};
 /// The locks of one file that may stand against the same claims.
 type Group = (Ino, LockFamily, LockKind);
 type Class = u8;
+/// An owner and the first byte of one of its locks.
+type Beginning = (SessionId, u64, u64);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Overlaps {
     /// By first byte.
     begins: OrdSet<(Group, Class, u64, (SessionId, u64))>,
     /// By the cell of the first byte, and the last byte.
-    ends: OrdSet<(Group, Class, u64, u64, (SessionId, u64, u64))>,
+    ends: OrdSet<(Group, Class, u64, u64, Beginning)>,
 }
 
 impl Overlaps {
@@ -76,7 +78,7 @@ fn cell(class: Class, at: u64) -> u64 {
     at.checked_shr(class.into()).unwrap_or(0)
 }
 
-const fn end(lock: &HeldLock) -> (SessionId, u64, u64) {
+const fn end(lock: &HeldLock) -> Beginning {
     (lock.session, lock.claim.owner, lock.claim.range.first)
 }
 
