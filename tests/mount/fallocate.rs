@@ -73,7 +73,7 @@ fn more_than_there_is_cannot_be_reserved_and_what_is_reserved_counts() {
         let most = i64::try_from(free(here) / 3 * 2).expect("a size");
         fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, most).expect("as much as there is");
         assert_eq!(fallocate(&other, FallocateFlags::empty(), 0, most), Err(Errno::ENOSPC));
-        assert_eq!((file.metadata().expect("stat").len(), blocks(&file)), (0, most as u64 / 512 * 512 + 512));
+        assert_eq!((file.metadata().expect("stat").len(), blocks(&file)), (0, (most as u64).next_multiple_of(512)));
         wait_for("what is reserved to be shown as taken", || (free(there) < most as u64).then_some(()));
         drop((file, other));
         fs::remove_file(here.join("f")).expect("unlink");
