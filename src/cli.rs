@@ -109,7 +109,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn fail(failure: &dyn std::error::Error) -> ExitCode {
+fn fail(failure: &(dyn std::error::Error + 'static)) -> ExitCode {
+    if let Some(unhealthy) = failure.downcast_ref::<status::Unhealthy>() {
+        // What it is has been printed.
+        return ExitCode::from(unhealthy.0);
+    }
     eprintln!("manyfs: {failure}");
     ExitCode::FAILURE
 }

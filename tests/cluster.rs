@@ -20,6 +20,8 @@ mod refounded;
 mod rotten;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "cluster/verdict.rs"]
+mod verdict;
 
 use std::{
     fs, io,
