@@ -88,6 +88,8 @@ pub struct Node {
     /// What the last word about leadership was.
     leader: Option<NodeId>,
     leading: bool,
+    /// Since when no leader is known, while none is.
+    leaderless_since: Option<Instant>,
     reports: Reports,
     clocks: Clocks,
     snapshots: Snapshots,
@@ -142,6 +144,7 @@ impl Node {
             applied,
             membership,
             leader: None,
+            leaderless_since: Some(now),
             leading: false,
             snapshots: Snapshots::default(),
             admin: Admin::default(),
@@ -254,6 +257,8 @@ impl Node {
             short_of_space: self.reports.is_short(),
             clock: self.clock(),
             standing: replica.standing,
+            space: self.space_of(self.config.id),
+            leaderless_ms: self.leaderless_since.map(|since| self.now.since(since).as_millis() as u64),
         }
     }
 
@@ -307,6 +312,10 @@ impl Node {
             replica::Output::Dropped { token, .. } => self.tell_coordinator(coordinator::Input::Dropped { token }),
             replica::Output::Leadership { leader, term, leading, attach_grace } => {
                 (self.leader, self.leading) = (leader, leading);
+                self.leaderless_since = match leader {
+                    Some(_) => None,
+                    None => self.leaderless_since.or(Some(self.now)),
+                };
                 self.outputs.push_back(Output::Leadership { leader, term });
                 self.tell_coordinator(coordinator::Input::Leadership { leader, term, leading, attach_grace });
                 self.leadership_changed();

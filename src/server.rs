@@ -283,6 +283,8 @@ impl Ports {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             peer_address: format!("{}:{}", config.advertise.as_deref().unwrap_or_default(), bound.peer),
             lacks_descriptors: false,
+            scrubbed_ms: None,
+            damages: 0,
         };
         let neighbours = Neighbours { addresses: config.peers.clone(), papers: papers.clone() };
         let clients = http2()

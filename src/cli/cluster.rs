@@ -372,6 +372,8 @@ mod tests {
             version: String::new(),
             peer_address: ":7441".to_owned(),
             lacks_descriptors: false,
+            scrubbed_ms: None,
+            damages: 0,
         };
         Report { cluster: ClusterId(7), phase, process }
     }
@@ -403,6 +405,8 @@ mod tests {
             short_of_space: false,
             clock: Default::default(),
             standing: Default::default(),
+            space: None,
+            leaderless_ms: None,
         }))
     }
 

@@ -189,6 +189,10 @@ pub struct NodeStatus {
     pub clock: ClockStatus,
     /// Whether the node takes part in votes and acknowledgements.
     pub standing: Standing,
+    /// Of its own disk.
+    pub space: Option<Space>,
+    /// Milliseconds since it last knew a leader, or since its process began; `None` while it knows one.
+    pub leaderless_ms: Option<u64>,
 }
 
 /// A node's wall clock.

@@ -214,7 +214,7 @@ impl Node {
     }
 
     /// What the node has said of its space, unless that was too long ago; this one's own is always true.
-    fn space_of(&self, node: NodeId) -> Option<Space> {
+    pub(super) fn space_of(&self, node: NodeId) -> Option<Space> {
         let (space, said_at) = *self.reports.spaces.get(&node)?;
         let is_fresh = self.now < lost_at(said_at, &self.config);
         (is_fresh || node == self.config.id).then_some(space)

@@ -41,6 +41,8 @@ impl Admin for AdminService {
         let phase = match self.stage.running_if_begun().await.map_err(refuse)? {
             Some(running) => {
                 process.lacks_descriptors = running.packs().lacks_descriptors();
+                process.damages = running.packs().damages();
+                process.scrubbed_ms = running.scrubber().since_last_pass().map(|since| since.as_millis() as u64);
                 Phase::Running(Box::new(status_of(&running).await?))
             }
             None => self.stage.phase(),

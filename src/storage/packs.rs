@@ -246,6 +246,12 @@ impl Packs {
         self.shared.counters.lacks_descriptors()
     }
 
+    /// Damaged blocks and records of the log that were found since the store was opened.
+    #[must_use]
+    pub fn damages(&self) -> u64 {
+        self.shared.counters.damages.get()
+    }
+
     /// The numbers of all packs, ascending.
     pub(crate) fn numbers(&self) -> Vec<u32> {
         self.shared.index().packs.keys().copied().collect()

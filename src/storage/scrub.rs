@@ -4,7 +4,7 @@
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -52,6 +52,8 @@ struct Shared {
 struct State {
     wanted: bool,
     closing: bool,
+    /// When the last whole pass ended.
+    passed_at: Option<Instant>,
 }
 
 impl Scrubber {
@@ -66,8 +68,14 @@ impl Scrubber {
         self.shared.changed.notify_all();
     }
 
+    /// Time since the last whole pass of this process ended.
+    #[must_use]
+    pub fn since_last_pass(&self) -> Option<Duration> {
+        self.lock().passed_at.map(|at| at.elapsed())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Two flags are whole at any time.
+        // Flags and a time are whole at any time.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,6 +96,7 @@ impl Scrubber {
                 return;
             }
             counters.scrubs.add(1);
+            self.lock().passed_at = Some(Instant::now());
             let damages = counters.damages.get() - before;
             tracing::info!(damages, "everything on the disk was read and verified");
             wait = options.every;

@@ -37,6 +37,10 @@ pub struct Process {
     pub peer_address: String,
     /// Its store waits for a file descriptor.
     pub lacks_descriptors: bool,
+    /// Milliseconds since everything on its disk was last read and verified, if it was since the process began.
+    pub scrubbed_ms: Option<u64>,
+    /// Damaged blocks and records that were found since the process began.
+    pub damages: u64,
 }
 
 /// A node's answer to `Admin.Status`.
@@ -105,6 +109,8 @@ impl From<Process> for proto::Process {
             version: process.version,
             peer_address: process.peer_address,
             lacks_descriptors: process.lacks_descriptors,
+            scrubbed_ms: process.scrubbed_ms,
+            damages: process.damages,
         }
     }
 }
@@ -118,6 +124,8 @@ impl From<proto::Process> for Process {
             version: process.version,
             peer_address: process.peer_address,
             lacks_descriptors: process.lacks_descriptors,
+            scrubbed_ms: process.scrubbed_ms,
+            damages: process.damages,
         }
     }
 }
@@ -194,6 +202,8 @@ impl From<NodeStatus> for proto::NodeStatus {
                 Standing::Forgetful => proto::Standing::Forgetful,
             }
             .into(),
+            space: status.space.map(Into::into),
+            leaderless_ms: status.leaderless_ms,
         }
     }
 }
@@ -215,6 +225,8 @@ impl TryFrom<proto::NodeStatus> for NodeStatus {
             sessions: status.sessions.into_iter().map(Into::into).collect(),
             short_of_space: status.short_of_space,
             clock: ClockStatus { jumps: status.clock_jumps, ahead_ms: status.clock_ahead_ms },
+            space: status.space.map(Into::into),
+            leaderless_ms: status.leaderless_ms,
             standing: match proto::Standing::try_from(status.standing) {
                 Ok(proto::Standing::TakesPart) => Standing::TakesPart,
                 Ok(proto::Standing::Waits) => Standing::Waits,

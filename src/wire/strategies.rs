@@ -172,14 +172,17 @@ pub(super) fn report() -> impl Strategy<Value = Report> {
         (node(), founding()).prop_map(|(node, founding)| Phase::Prepared { node, founding }),
         node_status().prop_map(|status| Phase::Running(Box::new(status))),
     ];
-    let process = (any::<u32>(), ".{0,20}", vec(".{0,8}", 0..4), ".{0,8}", ".{0,8}", any::<bool>()).prop_map(
-        |(pid, data, start, version, peer_address, lacks_descriptors)| Process {
+    let disk = (option::of(any::<u64>()), any::<u64>());
+    let process = (any::<u32>(), ".{0,20}", vec(".{0,8}", 0..4), ".{0,8}", ".{0,8}", any::<bool>(), disk).prop_map(
+        |(pid, data, start, version, peer_address, lacks_descriptors, (scrubbed_ms, damages))| Process {
             pid,
             data,
             start,
             version,
             peer_address,
             lacks_descriptors,
+            scrubbed_ms,
+            damages,
         },
     );
     (any::<u128>(), phase, process).prop_map(|(cluster, phase, process)| Report {
@@ -427,26 +430,26 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
         (founding_id(), node()),
         option::of(node()),
         term(),
-        index(),
-        index(),
+        (index(), index()),
         any::<u128>(),
         vec(peer, 0..4),
         vec(volume, 0..3),
         vec(session, 0..3),
         (any::<bool>(), (any::<u64>(), option::of(any::<i64>())), standing()),
+        (option::of(space()), option::of(any::<u64>())),
     )
         .prop_map(
             |(
                 (founding, id),
                 leader,
                 term,
-                applied,
-                committed,
+                (applied, committed),
                 digest,
                 peers,
                 volumes,
                 sessions,
                 (short, (jumps, ahead_ms), standing),
+                (space, leaderless_ms),
             )| {
                 NodeStatus {
                     founding,
@@ -462,6 +465,8 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
                     short_of_space: short,
                     clock: ClockStatus { jumps, ahead_ms },
                     standing,
+                    space,
+                    leaderless_ms,
                 }
             },
         )

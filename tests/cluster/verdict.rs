@@ -38,7 +38,7 @@ fn the_headline_and_the_exit_code_say_how_a_cluster_does() {
     cluster.nodes[0].kill();
     wait_until(&cluster, 3, "DEGRADED: 2 of 3 nodes, no further loss is tolerated");
     cluster.nodes[1].kill();
-    wait_until(&cluster, 4, "NO QUORUM");
+    wait_until(&cluster, 4, "NO QUORUM for ");
     cluster.nodes[2].kill();
     wait_until(&cluster, 4, "NO ANSWER");
 }

@@ -88,7 +88,7 @@ impl Headline {
             None => (Health::Down, not_running(nodes)),
             Some(voters) => match leader {
                 Some(leader) if voters.is_majority() => with_quorum(nodes, *voters, leader, !problems.is_empty()),
-                leader => (Health::Down, without_quorum(*voters, leader)),
+                leader => (Health::Down, without_quorum(nodes, *voters, leader)),
             },
         };
         Self { health, sentence, problems, notes: notes_of(nodes) }
@@ -122,15 +122,32 @@ fn with_quorum(nodes: &[NodeView], voters: Voters, leader: NodeId, has_problems:
     (health, format!("{word}: {of}, node {leader} leads, {}", tolerated(losses, "")))
 }
 
-fn without_quorum(voters: Voters, leader: Option<NodeId>) -> String {
+fn without_quorum(nodes: &[NodeView], voters: Voters, leader: Option<NodeId>) -> String {
     let Voters { total, present } = voters;
-    let of = format!("{present} of {}", nodes_of(total));
+    let (of, long) = (format!("{present} of {}", nodes_of(total)), leaderless(nodes));
     match leader {
         Some(leader) => {
             format!("NO QUORUM: node {leader} leads but has {of}, {} needed: no changes", are(voters.majority()))
         }
-        None if voters.is_majority() => format!("NO LEADER: {of}, none of which leads yet: changes wait"),
-        None => format!("NO QUORUM: {of}, {} needed: changes wait", are(voters.majority())),
+        None if voters.is_majority() => format!("NO LEADER{long}: {of}, none of which leads yet: changes wait"),
+        None => format!("NO QUORUM{long}: {of}, {} needed: changes wait", are(voters.majority())),
+    }
+}
+
+/// How long no node that answers has known a leader; nothing where one does.
+fn leaderless(nodes: &[NodeView]) -> String {
+    let running = nodes.iter().filter(|node| node.applied.is_some() && node.state != NodeState::Foreign);
+    let shortest = running.map(|node| node.leaderless_ms).min().flatten();
+    shortest.map_or_else(String::new, |ms| format!(" for {}", age(ms)))
+}
+
+/// A time span for people, in its largest unit.
+pub(super) fn age(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86400),
     }
 }
 
@@ -174,6 +191,10 @@ fn problems_of(node: &NodeView, is_founded: bool) -> Vec<String> {
     if node.short_of_space {
         problems
             .push(format!("{name} is short of space: as long as a majority does without it, it stores nothing new"));
+    }
+    if let Some(damages) = node.damages.filter(|damages| *damages > 0) {
+        let what = plural(damages, "damaged block or record", "damaged blocks or records");
+        problems.push(format!("{name} found {what} on its disk since its process began; its log names them"));
     }
     if node.lacks_descriptors {
         problems.push(format!("{name} is out of file descriptors: its process has as many files open as it may"));

@@ -66,6 +66,20 @@ pub(in crate::cli) struct NodeView {
     /// Milliseconds by which it is ahead of the median of the voters' clocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) clock_ahead_ms: Option<i64>,
+    /// Bytes of its disk, and those of them that content may still take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) space_total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) space_available: Option<u64>,
+    /// Milliseconds since its process had verified everything on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) scrubbed_ms: Option<u64>,
+    /// Damaged blocks and records that its process found on the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) damages: Option<u64>,
+    /// Milliseconds since it last knew a leader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) leaderless_ms: Option<u64>,
     /// Of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) version: Option<String>,
@@ -209,6 +223,11 @@ impl NodeView {
             clock_jumps: None,
             clock_ahead_ms: None,
             lacks_descriptors: false,
+            space_total: None,
+            space_available: None,
+            scrubbed_ms: None,
+            damages: None,
+            leaderless_ms: None,
             version: None,
             reached: None,
             problem: None,
@@ -231,6 +250,8 @@ impl NodeView {
         self.pid = Some(report.process.pid);
         self.data = Some(report.process.data.clone());
         self.start.clone_from(&report.process.start);
+        self.scrubbed_ms = report.process.scrubbed_ms;
+        self.damages = Some(report.process.damages);
         self.version = Some(report.process.version.clone());
         self.lacks_descriptors = report.process.lacks_descriptors;
         self.state = match &report.phase {
@@ -242,6 +263,9 @@ impl NodeView {
                 self.missing = leading.map(|leading| leading.committed.0.saturating_sub(status.applied.0));
                 self.digest = Some(format!("{:032x}", status.digest));
                 self.short_of_space = status.short_of_space;
+                self.space_total = status.space.map(|space| space.total);
+                self.space_available = status.space.map(|space| space.available);
+                self.leaderless_ms = status.leaderless_ms;
                 self.clock_jumps = Some(status.clock.jumps);
                 self.clock_ahead_ms = status.clock.ahead_ms;
                 match leading {

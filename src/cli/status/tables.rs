@@ -1,11 +1,11 @@
 //! A cluster for people, in 80 columns.
 
 use super::{
-    headline::plural,
+    headline::{age, plural},
     report::{ClusterView, MountView, NodeState, NodeView, SessionView},
 };
 use crate::cli::{
-    report::{bullets, sentence, table},
+    report::{bullets, sentence, size, table},
     volume::volumes,
 };
 
@@ -36,7 +36,7 @@ pub(super) fn text(view: &ClusterView) -> String {
 
 fn nodes(nodes: &[NodeView]) -> String {
     table(
-        ["NODE", "ADDRESS", "STATE", "MISSES", "CLOCK", "VERSION"],
+        ["NODE", "ADDRESS", "STATE", "MISSES", "CLOCK", "FREE", "VERIFIED", "VERSION"],
         nodes.iter().map(|node| {
             [
                 if node.id.is_empty() { "?".to_owned() } else { node.id.clone() },
@@ -44,6 +44,8 @@ fn nodes(nodes: &[NodeView]) -> String {
                 node_word(node).to_owned(),
                 node.missing.map_or_else(unknown, changes),
                 node.clock_ahead_ms.map_or_else(unknown, offset),
+                node.space_available.map_or_else(unknown, size),
+                node.scrubbed_ms.map_or_else(unknown, |ms| format!("{} ago", age(ms))),
                 node.version.clone().unwrap_or_else(unknown),
             ]
         }),

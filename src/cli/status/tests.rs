@@ -9,7 +9,9 @@ use crate::{
     cli::admin::Answer,
     namespace::{NodeInfo, VolumeOptions, entry::Founding},
     node::{ClockStatus, NodeStatus, PeerStatus, SessionStatus, Standing, VolumeStatus},
-    types::{ClusterId, FoundingId, FoundingNumber, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId},
+    types::{
+        ClusterId, FoundingId, FoundingNumber, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId, message::Space,
+    },
     wire::admin::{Phase, Process, Report},
 };
 
@@ -71,6 +73,8 @@ fn status(id: u64, total: u64) -> NodeStatus {
         short_of_space: false,
         clock: ClockStatus { jumps: 0, ahead_ms: Some(-3) },
         standing: Standing::TakesPart,
+        space: Some(Space { total: 1 << 40, available: 123 << 30 }),
+        leaderless_ms: None,
     }
 }
 
@@ -82,6 +86,8 @@ fn report(id: u64, phase: Phase) -> Answer {
         version: "0.1.0".to_owned(),
         peer_address: format!("manyfs-{id}:7441"),
         lacks_descriptors: false,
+        scrubbed_ms: None,
+        damages: 0,
     };
     Answer { address: address(id), report: Ok(Report { cluster: CLUSTER, phase, process }) }
 }
@@ -136,7 +142,9 @@ fn says(answers: &[Answer], health: Health, headline: &str, problems: &[&str]) -
 fn a_healthy_cluster() {
     let text =
         says(&cluster(3, |_| {}), Health::Healthy, "HEALTHY: 3 of 3 nodes, node 1 leads, 1 loss is tolerated", &[]);
-    for word in ["leads", "follows", "nothing", "-3 ms", "0.1.0", "connected", "12 changes on the way", "gone"] {
+    for word in
+        ["leads", "follows", "nothing", "-3 ms", "0.1.0", "123.0 GiB", "connected", "12 changes on the way", "gone"]
+    {
         assert!(text.contains(word), "{word}: {text}");
     }
     says(&cluster(1, |_| {}), Health::Healthy, "HEALTHY: 1 of 1 node, node 1 leads, no loss is tolerated", &[]);
@@ -157,7 +165,8 @@ fn nodes_that_are_down() {
     assert!(!view.quorum && view.leader.as_deref() == Some("1"));
     let mut alone = status(2, 3);
     alone.leader = None;
-    let sentence = "NO QUORUM: 1 of 3 nodes, 2 are needed: changes wait";
+    alone.leaderless_ms = Some(754_321);
+    let sentence = "NO QUORUM for 12 min: 1 of 3 nodes, 2 are needed: changes wait";
     let answers = [silent(1), running(alone), silent(3)];
     says(&answers, Health::Down, sentence, &[&down(1), "node 2 knows no leader", &down(3)]);
 }
@@ -266,6 +275,13 @@ fn troubles_of_one_node() {
     let sentence = "HEALTHY: 3 of 3 nodes, node 1 leads, 1 loss is tolerated";
     let text = says(&second(|status| status.clock.jumps = 1), Health::Healthy, sentence, &[]);
     assert!(text.contains("node 2's clock was set once since its process began"), "{text}");
+    let problem = "node 2 found 3 damaged blocks or records on its disk since its process began; its log names them";
+    let mut answers = cluster(3, |_| {});
+    let process = &mut answers[1].report.as_mut().expect("a report").process;
+    (process.damages, process.scrubbed_ms) = (3, Some(3 * 3_600_000));
+    let sentence = "WARNING: 3 of 3 nodes, node 1 leads, 1 loss is tolerated";
+    let text = says(&answers, Health::Warning, sentence, &[problem]);
+    assert!(text.contains("3 h ago"), "{text}");
     let problem = "nodes 1 and 2 have different states after the same 5000 changes";
     let sentence = "NODES DIFFER: their states are not the same; stop the mounts and keep all data";
     says(&second(|status| status.digest = 98), Health::Down, sentence, &[problem]);
