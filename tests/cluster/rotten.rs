@@ -45,5 +45,10 @@ fn a_rotten_block_is_found_and_fetched_from_a_peer() {
         cluster.succeed(&["scrub"]);
         wait_for("another pass", || (metric(&cluster, victim, "scrubs")? == 2).then_some(()));
         assert_eq!(metric(&cluster, victim, "damages"), Some(1));
+        let status = cluster.status().expect("answers");
+        let node = &status["nodes"][victim];
+        assert!(node["damages"] == 1 && node["scrubbed_ms"].is_u64() && node["space_available"].is_u64(), "{status}");
+        let problem = format!("node {} found 1 damaged block or record", victim + 1);
+        assert!(cluster.succeed(&["status"]).contains(&problem) && status["health"] == "warning", "{status}");
     });
 }

@@ -45,7 +45,7 @@ fn nodes(nodes: &[NodeView]) -> String {
                 node.missing.map_or_else(unknown, changes),
                 node.clock_ahead_ms.map_or_else(unknown, offset),
                 node.space_available.map_or_else(unknown, size),
-                node.scrubbed_ms.map_or_else(unknown, |ms| format!("{} ago", age(ms))),
+                verified(node),
                 node.version.clone().unwrap_or_else(unknown),
             ]
         }),
@@ -129,6 +129,15 @@ fn changes(count: u64) -> String {
 /// How far a clock is from the cluster's.
 fn offset(ahead_ms: i64) -> String {
     if ahead_ms.unsigned_abs() < 10_000 { format!("{ahead_ms:+} ms") } else { format!("{:+} s", ahead_ms / 1000) }
+}
+
+/// When everything on its disk was last read and verified.
+fn verified(node: &NodeView) -> String {
+    match (node.scrubbed_ms, node.applied) {
+        (Some(ms), _) => format!("{} ago", age(ms)),
+        (None, Some(_)) => "not yet".to_owned(),
+        (None, None) => unknown(),
+    }
 }
 
 fn unknown() -> String {

@@ -90,8 +90,13 @@ fn without_a_quorum_nothing_is_answered_and_all_goes_on_when_it_is_back() {
     assert!(world.clients[a].answers.is_empty());
     assert!(world.clients[a].lease_until <= world.now);
     assert_eq!(world.admin[&7], Err(AdminError::TimedOut));
+    // It has known for that long that nobody leads, whatever it has tried since.
+    let status = world.nodes[&leader].status();
+    let leaderless = Duration::from_millis(status.leaderless_ms.expect("nobody leads"));
+    assert!(leaderless > T.lease && leaderless <= T.write_timeout + T.lease, "{leaderless:?}");
     others.iter().for_each(|id| world.start(*id));
     world.run_until("the answer", |world| world.clients[a].answers.contains_key(&Sequence(1)));
+    assert_eq!(world.nodes[&leader].status().leaderless_ms, None);
     world.agree();
 }
 
