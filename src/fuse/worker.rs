@@ -124,13 +124,11 @@ impl Worker {
     }
 
     /// From now on notifications go to the kernel; `device` is a duplicate of the session's descriptor. Those of before
-    /// had nothing to forget. Fails where there is no room for a mapping.
-    pub(super) fn attach(self: &Arc<Self>, device: OwnedFd) -> io::Result<()> {
+    /// had nothing to forget.
+    pub(super) fn attach(self: &Arc<Self>, device: OwnedFd) {
         let worker = Arc::clone(self);
         let done = Box::new(move |ticket| worker.happened(Input::Notified { ticket }));
-        let notifier = Notifier::new(device, Arc::clone(&self.counters), done)?;
-        self.notifier.get_or_init(|| notifier);
-        Ok(())
+        self.notifier.get_or_init(|| Notifier::new(device, Arc::clone(&self.counters), done));
     }
 
     /// The holder has a table: what it should know is written there, from now on before any answer that rests on it.
