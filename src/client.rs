@@ -260,7 +260,7 @@ impl Client {
             }
             ToMount::Entries { entries } => self.events.push_back(Event::Entries(entries)),
             ToMount::Answer { sequence, index, outcome } => {
-                if self.calls.answered(sequence, index) {
+                if self.calls.answered(sequence, index, !Reply::comes_again(&outcome)) {
                     self.events.push_back(Event::Answered { sequence, index, outcome });
                 }
                 self.send_calls();

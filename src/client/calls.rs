@@ -83,19 +83,19 @@ impl Calls {
         self.ghosts.clear();
     }
 
-    /// An answer has arrived, of the entry at `index`; 0 where the leader refused the call without one. False when nobody
-    /// waits for it any more.
-    pub(crate) fn answered(&mut self, sequence: Sequence, index: LogIndex) -> bool {
+    /// An answer has arrived, of the entry at `index`; 0 where the leader refused the call without one. `lifts`: such an
+    /// entry lifts the pins of the uploads it names. False when nobody waits for it any more.
+    pub(crate) fn answered(&mut self, sequence: Sequence, index: LogIndex, lifts: bool) -> bool {
         self.waiting.remove(&sequence);
         self.ghosts.remove(&sequence);
-        let call = self.calls.remove(&sequence);
+        let mut call = self.calls.remove(&sequence);
         let is_awaited = call.is_some();
+        if let Some(call) = call.as_mut().filter(|_| index == LogIndex(0) || !lifts) {
+            self.abandoned.extend(call.lifts.drain(..));
+        }
         if index == LogIndex(0) {
             // What the call told of has not reached the log either.
-            if let Some(call) = call {
-                self.answered.extend(call.carried);
-                self.abandoned.extend(call.lifts);
-            }
+            self.answered.extend(call.map(|call| call.carried).unwrap_or_default());
             self.leave_no_gap(sequence);
         } else {
             self.answered.insert(sequence);
@@ -182,7 +182,7 @@ mod tests {
 
     /// Answered by some entry.
     fn answer(calls: &mut Calls, sequence: u64) -> bool {
-        calls.answered(Sequence(sequence), LogIndex(7))
+        calls.answered(Sequence(sequence), LogIndex(7), true)
     }
 
     #[test]
@@ -220,12 +220,12 @@ mod tests {
         answer(&mut calls, 1);
         let mut refused = calls.submit(operation("b"));
         assert_eq!(sent(&mut calls), [(2, vec![1])]);
-        assert!(calls.answered(refused, LogIndex(0)));
+        assert!(calls.answered(refused, LogIndex(0), true));
         for _ in 0..4 * CARRIED_MAX {
             refused = calls.submit(operation("c"));
             let told = sent(&mut calls).remove(0).1;
             assert!(told.starts_with(&[1, 2]), "{told:?}");
-            calls.answered(refused, LogIndex(0));
+            calls.answered(refused, LogIndex(0), true);
         }
         assert_eq!(calls.answered.len(), CARRIED_MAX, "refused ones are told as far as there is room");
     }
@@ -259,7 +259,10 @@ mod tests {
         calls.reconnected();
         calls.next_message();
         assert_eq!(lifted(&mut calls), [2, 1], "the same at every repetition");
-        calls.answered(refused, LogIndex(0));
+        calls.answered(refused, LogIndex(0), true);
+        let again = calls.submit(write(2));
+        assert_eq!(lifted(&mut calls), [2, 1]);
+        calls.answered(again, LogIndex(8), false);
         let given_up = calls.submit(write(3));
         assert_eq!(lifted(&mut calls), [3, 1]);
         calls.give_up(given_up);

@@ -17,7 +17,8 @@ use crate::{
     limits::{self, Retention, SessionBounds, Timing},
     namespace::{Command, Entry, Founding, NewNode, NodeInfo, Operation, Reply, VolumeOptions},
     types::{
-        Access, ClusterId, CredentialId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Sequence, Stamp,
+        Access, ClearSuid, ClusterId, CredentialId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Piece,
+        Sequence, Stamp,
         message::{ProtocolRange, ToLeader, Welcome},
     },
 };
@@ -47,6 +48,11 @@ fn create(name: &str) -> Operation {
 fn make(name: &str, node: NewNode) -> Operation {
     let name = Name::new(name.as_bytes()).expect("a good name");
     Operation::Make { parent: Ino::ROOT, name, node, mode: 0o755, uid: 0, gid: 0, delegate: false, umask: 0 }
+}
+
+pub(super) fn write(ino: Ino, pieces: Vec<Piece>) -> Operation {
+    let (clear_suid, uploads) = (ClearSuid::No, Vec::new());
+    Operation::Write { ino, pieces, append: false, mtime: None, clear_suid, uploads, fence: None }
 }
 
 fn unlink(name: &str) -> Operation {

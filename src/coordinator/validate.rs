@@ -106,7 +106,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::{ClearSuid, Ino, Name};
+    use crate::types::{Ino, Name};
 
     fn piece(content: &'static [u8]) -> Piece {
         Piece {
@@ -118,15 +118,7 @@ mod tests {
     }
 
     fn write(pieces: Vec<Piece>) -> Operation {
-        Operation::Write {
-            ino: Ino(2),
-            pieces,
-            append: false,
-            mtime: None,
-            clear_suid: ClearSuid::No,
-            uploads: Vec::new(),
-            fence: None,
-        }
+        crate::coordinator::tests::write(Ino(2), pieces)
     }
 
     #[test]

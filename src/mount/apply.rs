@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::{
     Life, Mount, Notification, Output, Purpose, Timer,
-    flush::is_asked_again,
     invalidation::{Gathering, Ranges},
     replica::{Carried, ReplicaError},
     waiting::Kind,
@@ -289,7 +288,7 @@ impl Mount {
                 }
                 // Refused because another session has the file, or carried out in part: it is proposed again from its
                 // place in the queue.
-                if is_asked_again(&applied.outcome) {
+                if Reply::comes_again(&applied.outcome) {
                     return;
                 }
                 self.job_applied(now, job);

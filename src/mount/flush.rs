@@ -693,11 +693,6 @@ fn is_auxiliary(operation: &Operation) -> bool {
     }
 }
 
-/// Whether the job goes again: what was refused for the moment, or carried out in part.
-pub(super) fn is_asked_again(outcome: &Result<Reply, Errno>) -> bool {
-    matches!(outcome, Err(Errno::EAGAIN) | Ok(Reply::Unfinished))
-}
-
 const fn is_coalescing(operation: &Operation) -> bool {
     matches!(operation, Operation::Coalesce { .. })
 }

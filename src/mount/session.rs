@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected, flush::is_asked_again};
+use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected};
 use crate::{
     client::Event,
     namespace::Reply,
@@ -126,7 +126,7 @@ impl Mount {
         }
         match self.purposes.remove(&sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
-            Some(Purpose::Job(job)) if is_asked_again(&outcome) => self.propose_again(now, job, outcome),
+            Some(Purpose::Job(job)) if Reply::comes_again(&outcome) => self.propose_again(now, job, outcome),
             Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
             None => {}
         }

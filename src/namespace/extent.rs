@@ -1,5 +1,5 @@
-//! Which bytes of a file lie in which block, and which have a place reserved. A file without content or with one extent needs no allocation; more
-//! extents are a persistent map, so that a clone is O(1) however large the file.
+//! Which bytes of a file lie in which block, and which have a place reserved. A file without content or with one extent
+//! needs no allocation; more extents are a persistent map, so that a clone is O(1) however large the file.
 
 use std::collections::BTreeSet;
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    AttributeChanges, BlockHash, ClearSuid, Ino, LockClaim, LockFamily, LockHolder, LockRange, LogIndex, Name, Piece,
-    Sequence, Timestamp, UploadId, XattrName,
+    AttributeChanges, BlockHash, ClearSuid, Errno, Ino, LockClaim, LockFamily, LockHolder, LockRange, LogIndex, Name,
+    Piece, Sequence, Timestamp, UploadId, XattrName,
 };
 
 /// What `Operation::Make` makes.
@@ -96,7 +96,7 @@ pub enum Operation {
     /// Gives ranges of a file new bytes, in order; the size grows to the furthest end. With `append` the pieces'
     /// offsets count from the end that apply finds. `mtime`: the time of the last write() where the mount knows it
     /// (apply keeps it unless the inode's own is later); `None` is the entry's. `clear_suid` as the kernel asks.
-    /// `uploads`: uploads that this entry completes, unpinned by it. `fence`, where the bytes were written under a lock:
+    /// `uploads`: those whose pins this entry lifts, its own and abandoned ones. `fence`, where the bytes were written under a lock:
     /// since when the session has had what it holds; EIO if that was taken away meanwhile (PROTOCOL R12).
     Write {
         ino: Ino,
@@ -210,7 +210,7 @@ pub struct Flush {
     pub changed_at: Option<Timestamp>,
     /// Mode, owner and times as they were set last; never a size. A time set here is kept whatever was written before.
     pub changes: AttributeChanges,
-    /// Uploads that this entry completes, unpinned by it.
+    /// Those whose pins this entry lifts, its own and abandoned ones.
     pub uploads: Vec<UploadId>,
     /// The delegation ends with this.
     pub give_back: bool,
@@ -261,6 +261,14 @@ pub enum Reply {
     Queued,
     /// A part is carried out: as much as one entry may change. Who wants the rest asks again.
     Unfinished,
+}
+
+impl Reply {
+    /// Whether the same call comes again: it was refused for the moment, or carried out in part. Its entry lifts no pins.
+    #[must_use]
+    pub const fn comes_again(outcome: &Result<Self, Errno>) -> bool {
+        matches!(outcome, Err(Errno::EAGAIN) | Ok(Self::Unfinished))
+    }
 }
 
 impl Operation {

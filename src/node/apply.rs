@@ -10,7 +10,7 @@ use crate::{
     limits,
     namespace::{Applied, Command, Entry, Reply, RowChange},
     replica::{self, CommittedEntry},
-    types::{BlockHash, Errno, LogIndex, Term, VolumeId},
+    types::{BlockHash, LogIndex, Term, VolumeId},
 };
 
 /// What a run of entries leaves for the store: of a row its last value, of a block the sum of its changes.
@@ -61,8 +61,7 @@ impl Node {
                     *gathered.references.entry(hash).or_default() += change;
                 }
                 let is_due = |unpinned: &Unpinned| match *unpinned {
-                    // The call comes again, with the same blocks.
-                    Unpinned::Uploads { .. } => !matches!(outcome, Err(Errno::EAGAIN) | Ok(Reply::Unfinished)),
+                    Unpinned::Uploads { .. } => !Reply::comes_again(&outcome),
                     Unpinned::Session { volume, session } => {
                         self.state.volume(volume).is_some_and(|volume| volume.session(session).is_none())
                     }

@@ -80,7 +80,7 @@ pub struct StateBatch {
 /// Uploads that are over: from here on their blocks live only while extents name them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unpinned {
-    /// An entry completed these uploads (`Operation::Write::uploads`).
+    /// An entry named these uploads (`Operation::uploads`), and its call does not come again.
     Uploads { volume: VolumeId, session: SessionId, uploads: Vec<UploadId> },
     /// The session ended (`Command::CloseSessions`).
     Session { volume: VolumeId, session: SessionId },

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     coordinator::messages::ANSWERED_MAX,
     namespace::AllocateMode,
-    types::{BlockHash, ClearSuid, Piece, message::Space},
+    types::{BlockHash, Piece, message::Space},
 };
 
 #[test]
@@ -253,16 +253,8 @@ fn reserve(ino: u64, offset: u64, length: u64) -> Operation {
 }
 
 /// A block that was uploaded.
-fn write(ino: u64, offset: u64, length: u64) -> Operation {
-    Operation::Write {
-        ino: Ino(ino),
-        pieces: vec![Piece { offset, length, block: Some(BlockHash::of(b"block")), content: None }],
-        append: false,
-        mtime: None,
-        clear_suid: ClearSuid::No,
-        uploads: Vec::new(),
-        fence: None,
-    }
+fn write_block(ino: u64, offset: u64, length: u64) -> Operation {
+    write(Ino(ino), vec![Piece { offset, length, block: Some(BlockHash::of(b"block")), content: None }])
 }
 
 /// fallocate(2) of twice what was free succeeded, and of all that was free by two mounts at once.
@@ -294,10 +286,10 @@ fn what_is_reserved_never_exceeds_what_the_stores_have() {
     // What takes space without a reservation leaves what is reserved; what has one gets it.
     bench.call(b, 3, create("h"));
     full(&mut bench, b, 3);
-    bench.change(a, 5, write(2, 0, 1000));
+    bench.change(a, 5, write_block(2, 0, 1000));
     bench.acknowledge(b, bench.index);
     assert!(matches!(bench.answer(a), Some((5, _, Ok(_)))));
-    bench.call(a, 6, write(3, 0, 1000));
+    bench.call(a, 6, write_block(3, 0, 1000));
     full(&mut bench, a, 6);
     bench.change(a, 7, reserve(2, 0, FREE - 100));
     bench.acknowledge(b, bench.index);
@@ -314,17 +306,7 @@ fn content_under_a_wrong_name_ends_the_connection_and_never_enters_the_log() {
     let a = bench.mount(1);
     let content = Some(Bytes::from_static(b"evil"));
     let piece = Piece { offset: 0, length: 4, block: Some(BlockHash::of(b"good")), content };
-    let (append, clear_suid) = (false, ClearSuid::No);
-    let write = Operation::Write {
-        ino: Ino(2),
-        pieces: vec![piece],
-        append,
-        mtime: None,
-        clear_suid,
-        uploads: Vec::new(),
-        fence: None,
-    };
-    bench.call(a, 1, write);
+    bench.call(a, 1, write(Ino(2), vec![piece]));
     assert_eq!(bench.refusal(a.connection), Refusal::Protocol);
     assert_eq!(bench.proposed.len(), 0);
 }

@@ -73,8 +73,8 @@ impl Draft {
         Ok(Reply::Written { offset, size: end })
     }
 
-    /// Part of setattr: shorter cuts, also what is reserved behind the end; longer ends in a hole. The same size changes no byte, but the times: whoever asks for
-    /// it has rewritten the file. `Unfinished` where it is cut in part.
+    /// Part of setattr: shorter cuts, also what is reserved behind the end; longer ends in a hole. The same size changes no
+    /// byte, but the times: whoever asks for it has rewritten the file. `Unfinished` where it is cut in part.
     pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Result<Reply, Errno> {
         let old = self.file(ino)?;
         if size > limits::FILE_BYTES_MAX {

@@ -220,32 +220,20 @@ fn the_pins_of_a_refused_write_are_lifted_and_those_of_one_that_comes_again_are_
     let mut world = World::elected(1);
     let (a, b) = (world.mount(1), world.mount(2));
     world.is_recording = true;
-    let uploads_of = |operation| match operation {
-        Operation::Write { ino, pieces, append, mtime, clear_suid, fence, .. } => {
-            Operation::Write { ino, pieces, append, mtime, clear_suid, uploads: vec![UploadId(7)], fence }
-        }
-        other => other,
-    };
-    let mut lifted = |at, sequence, operation| {
+    let mut lifted = |at, sequence, mut operation: Operation| {
         world.trace.clear();
-        world.call(at, sequence, uploads_of(operation));
+        if let Some(uploads) = operation.uploads_mut() {
+            uploads.push(UploadId(7));
+        }
+        world.call(at, sequence, operation);
         world.run_until("an answer", |world| world.clients[at].answers.contains_key(&Sequence(sequence)));
         let lifts = world.trace.iter().any(|line| line.contains("unpinned: [Uploads"));
         (world.clients[at].answers[&Sequence(sequence)], lifts)
     };
     let piece = || Piece { offset: 0, length: 8, block: Some(BlockHash([1; 32])), content: None };
     assert_eq!(lifted(a, 1, write(Ino(99), vec![piece()])), (Err(Errno::ESTALE), true));
-    let delegated = Operation::Make {
-        parent: Ino::ROOT,
-        name: Name::new(b"f").expect("a good name"),
-        node: NewNode::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        delegate: true,
-        umask: 0,
-    };
-    let (Ok(Reply::Made { ino }), false) = lifted(a, 2, delegated) else { panic!("not made") };
+    let (Ok(Reply::Made { ino }), false) = lifted(a, 2, make("f", NewNode::File)) else { panic!("not made") };
+    assert_eq!(lifted(a, 3, Operation::Delegate { ino }), (Ok(Reply::Done), false));
     assert_eq!(lifted(b, 1, write(ino, vec![piece()])), (Err(Errno::EAGAIN), false));
-    let (Ok(_), true) = lifted(a, 3, write(ino, vec![piece()])) else { panic!("not written") };
+    let (Ok(_), true) = lifted(a, 4, write(ino, vec![piece()])) else { panic!("not written") };
 }
