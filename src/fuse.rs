@@ -14,6 +14,7 @@ mod counters;
 mod metrics;
 mod notify;
 mod session;
+mod unreadable;
 mod waits;
 mod worker;
 
@@ -269,7 +270,7 @@ fn serve(
 ) -> Result<(), WorkerError> {
     let session = Session::begin(device, Arc::clone(worker), Arc::clone(&worker.counters), terms);
     let session = Arc::new(session.map_err(WorkerError::Session)?);
-    worker.attach(session.device()?);
+    worker.attach(session.device()?)?;
     abi.get_or_init(|| session.version());
     for _ in 0..threads {
         let (session, events) = (Arc::clone(&session), events.clone());

@@ -40,6 +40,10 @@ pub const MOUNT_BYTES_PER_EXTENT: u64 = 100;
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a block.
 pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
+/// Memory in which a mount notes the names that its kernel was told, in bytes: of 50,000 names one in 90 is mistaken.
+pub const TOLD_NAMES_BYTES: usize = 64 * 1024;
+/// How far before a file's end a kernel is told of it, at most: where requests keep the pages between locked.
+pub const SIZE_REACH_BYTES: usize = 64 * BLOCK_BYTES_MAX;
 /// Pieces of one write operation: a flush of more is several operations.
 pub const PIECES_MAX: usize = 256;
 /// Bytes of an encoded log entry: inline content, or the largest xattr, and the header and names around it.

@@ -33,6 +33,7 @@ mod runs;
 mod session;
 mod sizes;
 mod stores;
+mod told;
 mod tree;
 mod turns;
 mod upload;
@@ -219,7 +220,7 @@ impl Mount {
             unnamed: BTreeSet::new(),
             invalidations: Invalidations::default(),
             deferred: BTreeMap::new(),
-            epochs: Epochs::default(),
+            epochs: Epochs::new(),
             held_back: BTreeMap::new(),
             writing_back: BTreeMap::new(),
             early: Vec::new(),
@@ -270,7 +271,7 @@ impl Mount {
                     let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_belief_old(ino);
                     let is_behind = !self.is_fresh || self.lookups.is_behind(ino);
                     let is_fenced = is_behind && self.invalidations.is_inode_fenced(ino);
-                    self.sizes.asked(now, unique, ino, is_overtaken || is_fenced);
+                    self.sizes.asked(now, unique, ino, is_overtaken || is_fenced, self.lookups.answers(ino));
                 }
                 if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
                     self.request(now, unique, caller, request);
@@ -379,6 +380,7 @@ impl Mount {
     }
 
     fn dispatch(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
+        self.sizes.look_at(unique);
         if self.config.opens == Opens::Untracked && matches!(request, Request::Open { .. } | Request::Flush { .. }) {
             // The kernel never asks again.
             return self.respond(unique, Err(Errno::ENOSYS));

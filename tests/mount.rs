@@ -19,14 +19,17 @@ mod mount {
     mod deleted;
     mod fallocate;
     mod first_start;
+    mod grown;
     mod holder;
     mod interrupt;
     mod links;
     mod locks;
+    mod map;
     mod mknod;
     mod mmap;
     mod mount_command;
     mod names;
+    mod nested;
     mod opens;
     mod own_write;
     mod permissions;

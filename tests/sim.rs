@@ -122,6 +122,7 @@ fn of_old(seed: u64) -> Options {
         shares: 0,
         stripes: 0,
         pins: 0,
+        tails: 0,
         rewinds: 0,
         threads: 1,
         hides_pids: false,
@@ -170,7 +171,8 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
 fn among_friends(seed: u64) -> Options {
     let sessions = SessionBounds::DEFAULT;
     let from_seed = Options::from_seed(seed);
-    let mut options = Options { sessions, shares: 0, strangers: 0, threads: 1, stripes: 0, rewinds: 0, ..from_seed };
+    let mut options =
+        Options { sessions, shares: 0, strangers: 0, threads: 1, stripes: 0, tails: 0, rewinds: 0, ..from_seed };
     options.faults.retain(|fault| !matches!(fault, Fault::SetClock | Fault::Restore | Fault::Twin));
     options
 }
@@ -387,7 +389,7 @@ fn a_copy_that_is_not_welcome_does_not_shut_its_original_out() {
 
 #[test]
 fn nodes_that_forgot_what_they_promised_are_seen_and_harmless() {
-    let runs = (0..30).map(|seed| sim::run(seed, restored_often(seed), None));
+    let runs = (0..20).map(|seed| sim::run(seed, restored_often(seed), None));
     let sum = runs.fold(Report::default(), Report::and);
     println!("{sum:?}");
     assert!(sum.restores > 10 && sum.twins > 5 && sum.forgetful > 10, "{sum:?}");
@@ -568,6 +570,31 @@ fn appends_that_a_kernel_places_are_seen() {
 #[test]
 fn bytes_that_a_close_does_not_bring_to_the_log_are_seen() {
     is_seen(Breach::Closes, &["durability"]);
+}
+
+/// Files grow while others have them open and go by the size that their kernel believes in.
+fn watched(seed: u64) -> Options {
+    Options {
+        mounts: 3,
+        lookers: 0,
+        processes: 3,
+        names: 2,
+        directories: 1,
+        tails: 300,
+        large: 100,
+        hides_pids: false,
+        ..among_friends(seed)
+    }
+}
+
+#[test]
+fn a_kernel_that_is_not_told_that_an_open_file_has_grown_is_seen() {
+    for threads in [1, 4] {
+        for seed in SEEDS_TO_SEE {
+            let _ = sim::run(seed, Options { threads, ..watched(seed) }, None);
+        }
+    }
+    is_seen_under(Breach::Sizes, &["size"], watched);
 }
 
 /// Files are unlinked and replaced while others have them open.

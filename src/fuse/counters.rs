@@ -70,7 +70,7 @@ impl Counters {
             Notification::Attributes { .. } => 1,
             Notification::Pages { .. } => 2,
             Notification::AllNames => 3,
-            Notification::LastByte { .. } => 4,
+            Notification::Size { .. } => 4,
         };
         self.notifications[kind].fetch_add(1, Relaxed);
     }

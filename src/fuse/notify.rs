@@ -5,7 +5,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::Write,
+    io::{self, Write},
     os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread,
@@ -14,8 +14,8 @@ use std::{
 
 use nix::libc;
 
-use super::counters::Counters;
-use crate::{holder::notification, mount::Notification};
+use super::{counters::Counters, unreadable::Unreadable};
+use crate::{holder::notification, limits, mount::Notification, types::Ino};
 
 /// Threads that may hang in the kernel at a time; what comes on top waits for one of them.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -36,6 +36,7 @@ pub(super) struct Notifier {
 
 struct Shared {
     device: File,
+    unreadable: Unreadable,
     counters: Arc<Counters>,
     done: Box<Done>,
 }
@@ -61,17 +62,18 @@ struct LaneState {
 }
 
 impl Notifier {
-    /// `device` is a duplicate of the session's descriptor.
-    pub(super) fn new(device: OwnedFd, counters: Arc<Counters>, done: Box<Done>) -> Self {
+    /// `device` is a duplicate of the session's descriptor. Fails where there is no room for a mapping.
+    pub(super) fn new(device: OwnedFd, counters: Arc<Counters>, done: Box<Done>) -> io::Result<Self> {
         let lane = |name, threads_max| {
             let state = Mutex::new(LaneState::default());
             Arc::new(Lane { name, threads_max, state, wake: Condvar::new() })
         };
-        Self {
-            shared: Arc::new(Shared { device: device.into(), counters, done }),
+        let unreadable = Unreadable::new(limits::SIZE_REACH_BYTES)?;
+        Ok(Self {
+            shared: Arc::new(Shared { device: device.into(), unreadable, counters, done }),
             quick: lane("notify-quick", QUICK_THREADS_MAX),
             blocking: lane("notify", BLOCKING_THREADS_MAX),
-        }
+        })
     }
 
     /// Queues a ticket; never blocks.
@@ -124,8 +126,8 @@ impl Shared {
         fail::fail_point!("mount-forget-nothing", |_| (self.done)(job.ticket));
         for notification in &job.notifications {
             self.counters.notification(notification);
-            match (&self.device).write(&encode(notification)) {
-                Ok(_) => {}
+            match self.tell(notification) {
+                Ok(()) => {}
                 // The kernel knows nothing of it: nothing to forget.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                     self.counters.notifications_missed.fetch_add(1, Relaxed);
@@ -140,21 +142,32 @@ impl Shared {
         }
         (self.done)(job.ticket);
     }
-}
 
-fn encode(notification: &Notification) -> Vec<u8> {
-    match notification {
-        Notification::Name { parent, name } => notification::inval_entry(*parent, name),
-        Notification::Attributes { ino } => notification::inval_attributes(*ino),
-        Notification::Pages { ino, offset, length } => notification::inval_pages(*ino, *offset, *length),
-        Notification::AllNames => notification::inc_epoch(),
-        Notification::LastByte { ino, offset, byte } => notification::store(*ino, *offset, *byte),
+    fn tell(&self, notification: &Notification) -> io::Result<()> {
+        let message = match notification {
+            Notification::Name { parent, name } => notification::inval_entry(*parent, name),
+            Notification::Attributes { ino } => notification::inval_attributes(*ino),
+            Notification::Pages { ino, offset, length } => notification::inval_pages(*ino, *offset, *length),
+            Notification::AllNames => notification::inc_epoch(),
+            Notification::Size { ino, from, size } => return self.tell_size(*ino, *from, *size),
+        };
+        (&self.device).write(&message).map(drop)
+    }
+
+    /// The kernel takes over the size before it copies a byte (`fuse_notify_store`, fs/fuse/dev.c), which it is then refused:
+    /// it is told how long the file is and not what is in it, and goes to no page behind the first.
+    fn tell_size(&self, ino: Ino, from: u64, size: u64) -> io::Result<()> {
+        let length = u32::try_from(size.saturating_sub(from)).unwrap_or(u32::MAX);
+        match self.unreadable.write_behind(&self.device, &notification::store(ino, from, length), length as usize) {
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+            other => other.map(drop),
+        }
     }
 }
 
 /// INVAL_ENTRY takes the directory's lock, INVAL_INODE with pages and STORE wait for those that requests have locked.
 const fn may_block(notification: &Notification) -> bool {
-    matches!(notification, Notification::Name { .. } | Notification::Pages { .. } | Notification::LastByte { .. })
+    matches!(notification, Notification::Name { .. } | Notification::Pages { .. } | Notification::Size { .. })
 }
 
 #[cfg(test)]
@@ -167,13 +180,14 @@ mod tests {
     };
 
     use super::*;
-    use crate::types::{Ino, Name};
+    use crate::types::Name;
 
     fn notifier(device: OwnedFd) -> (Notifier, Receiver<u64>, Arc<Counters>) {
         let (done, tickets) = mpsc::channel();
         let counters = Arc::new(Counters::default());
         let done = Box::new(move |ticket| done.send(ticket).expect("the test listens"));
-        (Notifier::new(device, Arc::clone(&counters), done), tickets, counters)
+        let notifier = Notifier::new(device, Arc::clone(&counters), done).expect("room for a mapping");
+        (notifier, tickets, counters)
     }
 
     /// A device whose writes block, as INVAL_ENTRY does while a request holds the directory's lock: a full socket.

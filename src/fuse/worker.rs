@@ -124,11 +124,13 @@ impl Worker {
     }
 
     /// From now on notifications go to the kernel; `device` is a duplicate of the session's descriptor. Those of before
-    /// had nothing to forget.
-    pub(super) fn attach(self: &Arc<Self>, device: OwnedFd) {
+    /// had nothing to forget. Fails where there is no room for a mapping.
+    pub(super) fn attach(self: &Arc<Self>, device: OwnedFd) -> io::Result<()> {
         let worker = Arc::clone(self);
         let done = Box::new(move |ticket| worker.happened(Input::Notified { ticket }));
-        self.notifier.get_or_init(|| Notifier::new(device, Arc::clone(&self.counters), done));
+        let notifier = Notifier::new(device, Arc::clone(&self.counters), done)?;
+        self.notifier.get_or_init(|| notifier);
+        Ok(())
     }
 
     /// The holder has a table: what it should know is written there, from now on before any answer that rests on it.

@@ -36,16 +36,15 @@ pub fn inval_pages(ino: Ino, offset: u64, length: u64) -> Vec<u8> {
     inval_inode(ino, i64::try_from(offset).unwrap_or(i64::MAX), i64::try_from(length).unwrap_or(0))
 }
 
-/// This byte is part of the file, which is at least so long.
+/// The `length` bytes that are to follow this are part of the file, which so is no shorter than where they end.
 #[must_use]
-pub fn store(ino: Ino, offset: u64, byte: u8) -> Vec<u8> {
-    let mut message = header(STORE, 24 + 1);
+pub fn store(ino: Ino, offset: u64, length: u32) -> Vec<u8> {
+    let mut message = header(STORE, 24 + length as usize);
     message.extend(ino.0.to_ne_bytes());
     message.extend(offset.to_ne_bytes());
-    // One byte, and padding.
-    message.extend(1_u32.to_ne_bytes());
+    message.extend(length.to_ne_bytes());
+    // Padding.
     message.extend(0_u32.to_ne_bytes());
-    message.push(byte);
     message
 }
 
@@ -85,9 +84,9 @@ mod tests {
         let attributes = inval_attributes(Ino(7));
         assert_eq!((attributes.len(), attributes[4], attributes[16], &attributes[24..32]), (40, 2, 7, &[0xff; 8][..]));
         assert_eq!(inc_epoch(), [16, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        let byte = store(Ino(7), 5, b'x');
-        assert_eq!(byte[..8], [41, 0, 0, 0, 4, 0, 0, 0]);
-        assert_eq!(byte[16..], [&[7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1][..], &[0; 7], b"x"].concat());
+        let store = store(Ino(7), 5, 1);
+        assert_eq!((store.len(), &store[..8]), (40, &[41, 0, 0, 0, 4, 0, 0, 0][..]));
+        assert_eq!(store[16..], [&[7, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1][..], &[0; 7]].concat());
         let to_the_end = inval_pages(Ino(1), 4096, u64::MAX);
         assert_eq!(to_the_end[32..], [0; 8]);
     }

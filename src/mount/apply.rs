@@ -1,7 +1,7 @@
 //! Entries of the log: applied in order, published by being part of the replica, then turned into notifications of what
 //! this kernel may have cached, and acknowledged when the kernel has carried those out (PROTOCOL R2, R3, R8, R25).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -93,8 +93,10 @@ impl Mount {
 
     /// The kernel has carried a ticket out.
     pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
-        self.invalidations.notified(ticket);
-        self.stored_last_byte(ticket);
+        for ino in self.invalidations.notified(ticket) {
+            self.lookups.notified(ino, now);
+        }
+        self.told_size(ticket);
         self.written_back(now, ticket);
         if let Some(ino) = self.refills.notified(ticket) {
             self.resume_parked(now, ino);
@@ -128,7 +130,10 @@ impl Mount {
                 Notification::Pages { ino, offset, length } => {
                     self.lookups.forgotten(*ino, self.now, (*offset, *length) == (0, 0));
                 }
-                Notification::Name { .. } | Notification::AllNames | Notification::LastByte { .. } => {}
+                Notification::Size { ino, size, .. } => self.lookups.told_size(*ino, *size, self.now),
+                // Answers that are on their way are of the epoch in which they were asked for.
+                Notification::AllNames => self.epochs.told.clear(),
+                Notification::Name { .. } => {}
             }
             // With a lease nothing completes without this mount: what the kernel believes is what was complete, if it was
             // told of that.
@@ -146,10 +151,12 @@ impl Mount {
     pub(super) fn issue_gathered(&mut self, mut gathering: Gathering) -> Option<u64> {
         let pages = std::mem::take(&mut gathering.pages);
         let mut page_entries = std::mem::take(&mut gathering.page_entries);
+        let sizes = std::mem::take(&mut gathering.sizes);
         let ticket = self.issue_names(gathering);
         for (ino, ranges) in pages {
             self.issue_pages(ino, ranges, page_entries.remove(&ino).unwrap_or_default());
         }
+        self.issue_sizes(sizes);
         ticket
     }
 
@@ -170,7 +177,7 @@ impl Mount {
         Some(ticket)
     }
 
-    /// Attributes at once, then pages. Ranges whose pages a request of this mount keeps locked are told too, but nobody
+    /// Attributes at once, then pages, then how much the file has grown. Ranges whose pages a request of this mount keeps locked are told too, but nobody
     /// waits for that: such a page is not up to date, and its request is answered from the state as it is now (R8).
     pub(super) fn issue_pages(&mut self, ino: Ino, ranges: Ranges, mut entries: Vec<LogIndex>) {
         if !self.lookups.is_known(ino) {
@@ -181,9 +188,17 @@ impl Mount {
         let (free, locked) = part(&spanned(ranges), &self.waiting.locked_pages(ino));
         let pages = |range: &(u64, u64)| Notification::of_pages(ino, *range);
         let attributes = Notification::Attributes { ino };
-        self.issue([attributes].into_iter().chain(free.iter().map(pages)).collect(), entries);
-        if !locked.is_empty() {
-            self.issue(locked.iter().map(pages).collect(), Vec::new());
+        let mut told: Vec<Notification> = [attributes].into_iter().chain(free.iter().map(pages)).collect();
+        let mut behind: Vec<Notification> = Vec::new();
+        match self.take_growth(ino) {
+            Some(Ok(size)) => told.push(size),
+            Some(Err(size)) => behind.push(size),
+            None => {}
+        }
+        behind.extend(locked.iter().map(pages));
+        self.issue(told, entries);
+        if !behind.is_empty() {
+            self.issue(behind, Vec::new());
         }
     }
 
@@ -258,6 +273,8 @@ impl Mount {
                 Change::Name { parent, name, .. } => self.missing.forget(*parent, name),
                 Change::Content { ino, .. } => {
                     changed.insert(*ino);
+                    let size = self.volume().inode(*ino).map_or(0, |inode| inode.size);
+                    self.sizes.changed(*ino, size, purpose.is_none());
                 }
                 Change::Orphaned { ino } => self.orphaned.entry(index).or_default().push(*ino),
                 Change::Freed { ino } => {
@@ -293,7 +310,7 @@ impl Mount {
                 }
                 self.job_applied(now, job);
                 if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
-                    self.own_write_applied(now, index, operation, *reply);
+                    self.own_write_applied(now, index, self.request_of(job), operation, *reply);
                 }
             }
         }
@@ -377,7 +394,14 @@ impl Mount {
     }
 
     /// Bytes of this mount reached the log. The kernel has the same in its pages, except where apply chose the place.
-    fn own_write_applied(&mut self, now: Instant, index: LogIndex, operation: &Operation, reply: Reply) {
+    fn own_write_applied(
+        &mut self,
+        now: Instant,
+        index: LogIndex,
+        request: Option<u64>,
+        operation: &Operation,
+        reply: Reply,
+    ) {
         let (ino, pieces, append) = match operation {
             Operation::Write { ino, pieces, append, .. } => (*ino, pieces, *append),
             Operation::Flush(flush) => (flush.ino, &flush.pieces, false),
@@ -385,9 +409,17 @@ impl Mount {
         };
         let mut written = pieces.last().map_or(0, |last| last.offset);
         if let (Reply::Written { size, .. }, true) = (reply, append) {
+            let kind = request.and_then(|unique| self.waiting.get(unique)).map(|waiting| &waiting.kind);
+            if let Some(Kind::Append { offset, length, .. }) = kind
+                && size > offset.saturating_add(u64::from(*length))
+            {
+                self.sizes.is_untold(ino);
+            }
             self.inode_changed(now, ino, index);
             if self.may_answer(ino) {
                 self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
+            } else if self.is_access_believed(ino, 0) {
+                self.issue_sizes(BTreeMap::from([(ino, Vec::new())]));
             }
             written = size.saturating_sub(1);
         }
@@ -451,11 +483,11 @@ impl Mount {
             return self.hold_back(ino, index, on_its_way.unwrap_or(now));
         }
         if !self.may_answer(ino) {
-            return;
+            return self.gather_size(ino, index, gathering);
         }
         // It has nothing but what it is being told to forget.
         if is_file && !self.lookups.is_cached(ino) && self.invalidations.join(ino, index) {
-            return;
+            return self.gather_size(ino, index, gathering);
         }
         if is_file && (is_content || self.lookups.has_pages(ino)) {
             gathering.pages.entry(ino).or_default().push((0, u64::MAX));
@@ -521,8 +553,10 @@ impl Mount {
             let is_directory = old.or(new).is_some_and(|inode| inode.kind == FileKind::Directory);
             let is_rewritten = old.map(|inode| inode.data_version) != new.map(|inode| inode.data_version);
             let is_rewound = old.zip(new).is_some_and(|(old, new)| new.is_rewound_from(old));
+            let size = new.map_or(0, |inode| inode.size);
             changed.insert(ino);
             self.inode_changed(now, ino, index);
+            self.sizes.changed(ino, size, true);
             if is_directory {
                 gathering.directories.insert(ino);
                 if is_rewound {

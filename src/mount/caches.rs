@@ -55,6 +55,13 @@ impl Mount {
         changed.append(&mut self.handles.take_changed());
         for ino in changed {
             let (is_open, is_directory) = (self.handles.is_open(ino), self.is_directory(ino));
+            match self.volume().inode(ino).filter(|_| is_open) {
+                Some(inode) => {
+                    let size = inode.size;
+                    self.sizes.opened(ino, size);
+                }
+                None => self.sizes.closed(ino),
+            }
             let is_wanted = is_open || self.lookups.is_known(ino) && is_directory;
             if let Some((slot, inode)) = self.watch.watched.set(ino, is_wanted.then_some(is_open)) {
                 self.outputs.push_back(Output::Watch { slot, inode });

@@ -163,6 +163,9 @@ impl Mount {
                 let ino = *ino;
                 // The kernel stores these without comparing versions (PROTOCOL R1).
                 let shown = self.attributes(ino).ok_or(Errno::ENOENT);
+                if let Ok(attributes) = &shown {
+                    self.lookups.told_of(attributes, now, caller.pid, false);
+                }
                 let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
                 self.answer(now, unique, result);
             }
@@ -477,7 +480,7 @@ impl Mount {
         self.answer(now, unique, result);
     }
 
-    fn ttl_of_entry(&self, parent: Ino, name: &Name, ino: Ino) -> Duration {
+    fn ttl_of_entry(&mut self, parent: Ino, name: &Name, ino: Ino) -> Duration {
         if self.volume().lookup(parent, name) == Some(ino) { self.entry_ttl(parent, name) } else { Duration::ZERO }
     }
 

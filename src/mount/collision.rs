@@ -4,26 +4,35 @@
 //! so no acknowledgement ever waits for a lock that an unanswered request holds (DESIGN 8, deadlock 3; PROTOCOL R8, R22,
 //! R23).
 //!
-//! A name in a locked directory is made stale by INC_EPOCH, which takes no lock; the names of a rename are told once more
-//! when it was answered. It makes every cached name ask again, so that it is sent the less often the more names there
-//! are, and acknowledgements wait for the next one. Without it (older kernels) the entry is acknowledged first and the
-//! name invalidated when the request was answered: until then this kernel may answer from before. That window is
+//! A name in a locked directory that this kernel was told is made stale by INC_EPOCH, which takes no lock; the names of a
+//! rename are told once more when it was answered. It makes every cached name ask again, and Linux takes away what is
+//! mounted below it then; so it is sent for no name that this kernel was never told (`told.rs`), the less often the more
+//! names there are, and acknowledgements wait for the next one. Without it (older kernels) the entry is acknowledged first
+//! and the name invalidated when the request was answered: until then this kernel may answer from before. That window is
 //! documented under P2.
 
 use std::time::Duration;
 
-use super::{Mount, Notification, Timer, invalidation::Gathering, waiting::Waiting};
+use super::{Mount, Notification, Timer, invalidation::Gathering, told::Told, waiting::Waiting};
 use crate::types::{Ino, Instant, LogIndex, Name};
 
 /// Names that may be made to ask again within a second.
 const NAMES_PER_SECOND: u32 = 20_000;
 
 /// INC_EPOCH because of collisions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Epochs {
     last: Option<Instant>,
+    /// Names that the kernel was told since, and may keep.
+    pub(super) told: Told,
     /// Entries whose acknowledgement waits for the next one.
     waiting: Vec<LogIndex>,
+}
+
+impl Epochs {
+    pub(crate) fn new() -> Self {
+        Self { last: None, told: Told::new(), waiting: Vec::new() }
+    }
 }
 
 impl Mount {
@@ -38,6 +47,9 @@ impl Mount {
     ) {
         if !self.waiting.is_locked(parent) {
             gathering.names.insert((parent, name.clone()));
+            return;
+        }
+        if !self.may_believe(parent, name) {
             return;
         }
         let by_epoch = gathering.all_names || self.may_send_epoch(now);
@@ -107,12 +119,17 @@ impl Mount {
                         gathering.inodes.insert(*ino);
                     }
                     Notification::AllNames => gathering.all_names = true,
-                    // No entry waits for it.
-                    Notification::LastByte { .. } => {}
+                    // It has tickets without names as well.
+                    Notification::Size { .. } => {}
                 }
             }
         }
-        let by_epoch = gathering.all_names || self.may_send_epoch(now);
+        let is_believed = touches_own
+            || excused.iter().flat_map(|(_, notifications)| notifications).any(|n| match n {
+                Notification::Name { parent, name } => locks.contains(parent) && self.may_believe(*parent, name),
+                _ => false,
+            });
+        let by_epoch = gathering.all_names || is_believed && self.may_send_epoch(now);
         gathering.all_names = by_epoch;
         let entries: Vec<LogIndex> = excused.iter().flat_map(|(entries, _)| entries.iter().copied()).collect();
         if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
@@ -133,11 +150,23 @@ impl Mount {
         }
         self.issue_gathered(gathering);
         for entry in entries {
-            if !by_epoch {
+            if is_believed && !by_epoch {
                 self.wait_for_epoch(entry);
             }
             self.invalidations.release(entry);
         }
+    }
+
+    /// Whether the kernel was told the name, or a request that it has not answered may tell it. Else it asks for it.
+    fn may_believe(&self, parent: Ino, name: &Name) -> bool {
+        // Without epochs nobody would forget what is noted here.
+        let is_noted = !self.config.kernel.inc_epoch || self.epochs.told.may_have(parent, name);
+        let names_it = |unique: &u64| {
+            let waiting = self.waiting.get(*unique);
+            waiting
+                .is_some_and(|waiting| waiting.names.iter().any(|(directory, own)| *directory == parent && own == name))
+        };
+        is_noted || self.waiting.lockers(parent).iter().any(names_it)
     }
 
     /// A request arrived that keeps pages locked while it waits: what stands behind these pages in a ticket is told
@@ -148,9 +177,13 @@ impl Mount {
                 let to = if *length == 0 { u64::MAX } else { offset.saturating_add(*length) };
                 *of == ino && *offset < end && begin < to
             }
+            Notification::Size { ino: of, from, .. } => *of == ino && (begin..end).contains(from),
             _ => false,
         };
         for (entries, notifications) in self.invalidations.excuse(is_stopped) {
+            if notifications.iter().any(|notification| matches!(notification, Notification::Size { .. })) {
+                self.sizes.is_untold(ino);
+            }
             let ranges = notifications.iter().filter_map(|notification| match notification {
                 Notification::Pages { offset, length, .. } => {
                     Some((*offset, if *length == 0 { u64::MAX } else { offset.saturating_add(*length) }))
@@ -168,6 +201,10 @@ impl Mount {
     pub(super) fn make_up(&mut self, _now: Instant, waiting: Waiting) {
         let mut gathering = Gathering::default();
         let mut unfence = Vec::new();
+        if waiting.is_rename {
+            // What the kernel was told of one it believes of the other now.
+            waiting.names.iter().for_each(|(directory, name)| self.epochs.told.insert(*directory, name));
+        }
         for directory in &waiting.locks {
             // Another request has the lock; it will make up for this.
             if self.waiting.is_locked(*directory) {

@@ -31,9 +31,9 @@ pub enum Notification {
     Pages { ino: Ino, offset: u64, length: u64 },
     /// FUSE_NOTIFY_INC_EPOCH: every cached name asks again. Takes no lock. Only where the kernel has it.
     AllNames,
-    /// FUSE_NOTIFY_STORE of a file's last byte: the kernel believes in no less than its size from then on. Waits for the
-    /// page if a request has it locked.
-    LastByte { ino: Ino, offset: u64, byte: u8 },
+    /// The file is no shorter than that: FUSE_NOTIFY_STORE of `from..size`, of which the kernel gets no byte. It believes in
+    /// the size first, and then waits for the page of `from` if a request has it locked.
+    Size { ino: Ino, from: u64, size: u64 },
 }
 
 impl Notification {

@@ -56,8 +56,10 @@ impl Invalidations {
         for notification in &notifications {
             match notification {
                 Notification::Name { parent, name } => self.fence_name(*parent, name),
-                Notification::Attributes { ino } | Notification::Pages { ino, .. } => self.fence_inode(*ino),
-                Notification::AllNames | Notification::LastByte { .. } => {}
+                Notification::Attributes { ino } | Notification::Pages { ino, .. } | Notification::Size { ino, .. } => {
+                    self.fence_inode(*ino);
+                }
+                Notification::AllNames => {}
             }
         }
         for entry in &entries {
@@ -86,19 +88,24 @@ impl Invalidations {
         has_joined
     }
 
-    /// The kernel has carried the ticket out.
-    pub(crate) fn notified(&mut self, ticket: u64) {
-        let Some(ticket) = self.tickets.remove(&ticket) else { return };
+    /// The kernel has carried the ticket out; of which inodes it was told.
+    pub(crate) fn notified(&mut self, ticket: u64) -> Vec<Ino> {
+        let Some(ticket) = self.tickets.remove(&ticket) else { return Vec::new() };
+        let mut inodes = Vec::new();
         for notification in &ticket.notifications {
             match notification {
                 Notification::Name { parent, name } => self.unfence_name(*parent, name),
-                Notification::Attributes { ino } | Notification::Pages { ino, .. } => lower(&mut self.inodes, ino),
-                Notification::AllNames | Notification::LastByte { .. } => {}
+                Notification::Attributes { ino } | Notification::Pages { ino, .. } | Notification::Size { ino, .. } => {
+                    lower(&mut self.inodes, ino);
+                    inodes.push(*ino);
+                }
+                Notification::AllNames => {}
             }
         }
         for entry in ticket.entries {
             self.release(entry);
         }
+        inodes
     }
 
     /// Takes the entries off the tickets that concern `is_concerned`, and returns them with the tickets' notifications,
@@ -195,6 +202,8 @@ pub(crate) struct Gathering {
     /// The entries that wait for names and attributes, and for the pages of each inode.
     pub(crate) entries: Vec<LogIndex>,
     pub(crate) page_entries: BTreeMap<Ino, Vec<LogIndex>>,
+    /// Files that grew, of which the kernel is told nothing else, and the entries that wait for that.
+    pub(crate) sizes: BTreeMap<Ino, Vec<LogIndex>>,
     /// Renames that are answered only when the ticket is done (PROTOCOL R23).
     pub(crate) renames: Vec<u64>,
 }

@@ -2,13 +2,20 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::types::{Ino, Instant, LogIndex};
+use crate::types::{Attributes, Ino, Instant, LogIndex};
 
 /// How long after an answer the kernel has surely taken it over: the caller's thread only has to run.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_millis(50);
 /// The same where nothing proves it earlier, so that a change is told so much later: callers in a container with process
 /// numbers of its own have none here.
 pub(crate) const TAKEN_OVER_UNSEEN: Duration = Duration::from_millis(10);
+
+/// A file's mode, owner and group.
+type Access = (u16, u32, u32);
+
+const fn access_of(attributes: &Attributes) -> Access {
+    (attributes.mode, attributes.uid, attributes.gid)
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -22,6 +29,16 @@ struct Known {
     /// The same of pages.
     has_pages: bool,
     belief: Belief,
+    /// Who may use a file as the kernel believes, whatever answer was overtaken (`None`: nobody knows), and how long it is, at
+    /// the least.
+    believed: Option<Access>,
+    least_size: u64,
+    /// The same as it was told last, when, and which thread, as long as it may not have taken that over.
+    told: Option<(Access, u64, Instant, u32)>,
+    /// How often it was told of it, or to forget it.
+    answers: u64,
+    /// Until when requests may come that were sent before the kernel was last told something of the inode.
+    late_until: Instant,
     /// The last entry that changed the inode.
     changed_by: LogIndex,
     /// Attributes that may be kept were given last at this time, and lately to this thread alone.
@@ -52,9 +69,40 @@ impl Known {
             has_attributes: false,
             has_pages: false,
             belief,
+            believed: None,
+            least_size: 0,
+            told: None,
+            answers: 0,
+            late_until: Instant(0),
             changed_by: LogIndex(0),
             given: None,
             listed: None,
+        }
+    }
+}
+
+impl Known {
+    /// Another change has come.
+    fn overtaken(&mut self, now: Instant) {
+        self.belief = self.belief.overtaken(now);
+    }
+
+    /// The kernel was told something. The thread asks for more, and so has taken over what it was told.
+    fn settle(&mut self, now: Instant, thread: u32) {
+        if let Some((access, size, at, to)) = self.told
+            && (now >= taken_over(at, to) || thread != 0 && thread == to)
+        {
+            (self.believed, self.least_size, self.told) = (Some(access), size, None);
+        }
+    }
+
+    /// The kernel drops what it has not taken over.
+    fn drops_answers(&mut self, now: Instant) {
+        self.settle(now, 0);
+        self.answers += 1;
+        if let Some((access, size, ..)) = self.told.take() {
+            self.believed = self.believed.filter(|believed| *believed == access);
+            self.least_size = self.least_size.min(size);
         }
     }
 }
@@ -100,11 +148,13 @@ impl Lookups {
     }
 
     /// A reply hands the inode to the kernel once more. `is_behind`: its attributes are older than what has completed.
-    pub(crate) fn replied(&mut self, ino: Ino, is_behind: bool) {
+    pub(crate) fn replied(&mut self, attributes: &Attributes, is_behind: bool) {
+        let ino = attributes.ino;
         let belief = if is_behind { Belief::Old { is_behind } } else { Belief::Current };
         let known = self.known.entry(ino).or_insert(Known::new(belief));
         if known.count == 0 {
             self.changed.push(ino);
+            (known.believed, known.least_size) = (Some(access_of(attributes)), attributes.size);
         }
         known.count += 1;
     }
@@ -179,14 +229,65 @@ impl Lookups {
         }
     }
 
+    /// The kernel is told who may use a file and how long it is, in an answer to this thread (0: nobody knows which).
+    /// `is_doubtful`: it may drop the answer.
+    pub(crate) fn told_of(&mut self, attributes: &Attributes, now: Instant, thread: u32, is_doubtful: bool) {
+        let Some(known) = self.known.get_mut(&attributes.ino) else { return };
+        known.settle(now, thread);
+        known.answers += 1;
+        let told = (access_of(attributes), attributes.size, now, thread);
+        // What is on its way to another thread may come behind this.
+        let doubtful = if is_doubtful || now < known.late_until { Some(told) } else { known.told.replace(told) };
+        if let Some((access, size, ..)) = doubtful {
+            known.believed = known.believed.filter(|believed| *believed == access);
+            known.least_size = known.least_size.min(size);
+        }
+    }
+
+    /// How often the kernel was told of the inode, or to forget it.
+    pub(crate) fn answers(&self, ino: Ino) -> u64 {
+        self.known.get(&ino).map_or(0, |known| known.answers)
+    }
+
+    /// The kernel was told something of the inode.
+    pub(crate) fn notified(&mut self, ino: Ino, now: Instant) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.late_until = now.after(TAKEN_OVER_UNSEEN);
+        }
+    }
+
+    /// The kernel is told that the file is no shorter than that.
+    pub(crate) fn told_size(&mut self, ino: Ino, size: u64, now: Instant) {
+        if let Some(known) = self.known.get_mut(&ino) {
+            known.drops_answers(now);
+            known.least_size = known.least_size.max(size);
+        }
+    }
+
+    /// The kernel lets in who it should, also if it drops answers that are under way. This thread has taken over what it was
+    /// told.
+    pub(crate) fn is_access_believed(&mut self, attributes: &Attributes, now: Instant, thread: u32) -> bool {
+        let Some(known) = self.known.get_mut(&attributes.ino) else { return false };
+        known.settle(now, thread);
+        let access = access_of(attributes);
+        known.believed == Some(access) && known.told.is_none_or(|(told, ..)| told == access)
+    }
+
+    /// The kernel may believe the file shorter than that, and this thread did not just hear of it.
+    pub(crate) fn is_too_short(&mut self, ino: Ino, size: u64, now: Instant, thread: u32) -> bool {
+        let Some(known) = self.known.get_mut(&ino) else { return false };
+        known.settle(now, thread);
+        known.least_size < size
+    }
+
     /// The entry changed the inode. `is_settled`: the kernel is not being told of an earlier change, which so is complete.
     pub(crate) fn changed(&mut self, ino: Ino, now: Instant, index: LogIndex, is_settled: bool) {
         let Some(known) = self.known.get_mut(&ino).filter(|known| known.changed_by != index) else { return };
         known.changed_by = index;
-        known.belief = match known.belief {
-            Belief::Old { is_behind } => Belief::Old { is_behind: is_behind || is_settled },
-            other => other.overtaken(now),
-        };
+        match known.belief {
+            Belief::Old { is_behind } => known.belief = Belief::Old { is_behind: is_behind || is_settled },
+            Belief::Current | Belief::Told { .. } => known.overtaken(now),
+        }
         // What the kernel could have kept is overtaken.
         known.given = None;
     }
@@ -211,7 +312,8 @@ impl Lookups {
     /// The kernel is being told to forget attributes, and perhaps all pages.
     pub(crate) fn forgotten(&mut self, ino: Ino, now: Instant, pages: bool) {
         if let Some(known) = self.known.get_mut(&ino) {
-            known.belief = known.belief.overtaken(now);
+            known.overtaken(now);
+            known.drops_answers(now);
             known.given = None;
             known.has_attributes = false;
             known.has_pages &= !pages;
@@ -266,13 +368,56 @@ impl Lookups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{FileKind, Timestamp};
+
+    fn attributes(ino: Ino) -> Attributes {
+        let time = Timestamp::default();
+        Attributes {
+            ino,
+            kind: FileKind::File,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 10,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        }
+    }
+
+    #[test]
+    fn what_is_believed_of_mode_and_size_is_what_was_taken_over() {
+        let (mut lookups, ino) = (Lookups::new(), Ino(5));
+        let old = attributes(ino);
+        let new = Attributes { mode: 0o600, size: 20, ..old };
+        let (at, later) = (Instant(1_000_000_000), Instant(1_000_000_000).after(TAKEN_OVER));
+        lookups.replied(&old, false);
+        assert!(lookups.is_access_believed(&old, at, 1) && !lookups.is_access_believed(&new, at, 1));
+        assert!(lookups.is_too_short(ino, 20, at, 1) && !lookups.is_too_short(ino, 10, at, 1));
+        lookups.told_of(&new, at, 1, false);
+        for one in [old, new] {
+            assert!(!lookups.is_access_believed(&one, at, 2), "the answer may yet be dropped");
+        }
+        assert!(lookups.is_access_believed(&new, at, 1), "the thread asks for more");
+        assert!(!lookups.is_too_short(ino, 20, at, 2));
+        lookups.told_of(&old, at, 1, false);
+        lookups.forgotten(ino, at, false);
+        assert!(!lookups.is_access_believed(&old, later, 1), "it may have been dropped");
+        lookups.told_of(&old, at, 1, false);
+        assert!(lookups.is_access_believed(&old, later, 2));
+        lookups.told_size(ino, 30, later);
+        assert!(!lookups.is_too_short(ino, 30, later, 1));
+    }
 
     #[test]
     fn an_inode_is_known_from_its_first_reply_to_its_last_forget() {
         let mut lookups = Lookups::new();
         let ino = Ino(5);
-        lookups.replied(ino, false);
-        lookups.replied(ino, false);
+        lookups.replied(&attributes(ino), false);
+        lookups.replied(&attributes(ino), false);
         assert!(!lookups.forget(ino, 1));
         assert!(lookups.is_known(ino));
         assert!(lookups.forget(ino, 1));
@@ -283,8 +428,8 @@ mod tests {
     fn it_is_confirmed_by_use_and_not_by_a_second_reply() {
         let mut lookups = Lookups::new();
         let ino = Ino(5);
-        lookups.replied(ino, false);
-        lookups.replied(ino, false);
+        lookups.replied(&attributes(ino), false);
+        lookups.replied(&attributes(ino), false);
         assert!(!lookups.is_confirmed(ino));
         lookups.confirm(ino);
         assert!(lookups.is_confirmed(ino));
@@ -295,7 +440,7 @@ mod tests {
     #[test]
     fn an_answer_is_on_its_way_to_other_threads_for_a_while() {
         let (mut lookups, ino) = (Lookups::new(), Ino(5));
-        lookups.replied(ino, false);
+        lookups.replied(&attributes(ino), false);
         let (given, later) = (Instant(1_000_000_000), Instant(1_000_000_000).after(TAKEN_OVER));
         assert!(!lookups.is_on_its_way(ino, given, 8));
         lookups.gave_attributes(ino, given, 7);

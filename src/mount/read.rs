@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Caller, Mount, Response,
-    sizes::OWN_READS,
     view::Segment,
     waiting::{Kind, Waiting},
 };
@@ -41,7 +40,7 @@ impl Mount {
         match self.assemble(ino, offset, length, &blocks) {
             Ok(parts) => {
                 self.counters.content_hits += 1;
-                self.give_pages(unique, ino, caller);
+                self.lookups.gave_pages(ino, caller.pid);
                 self.respond(unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.respond(unique, Err(Errno::EIO)),
@@ -89,7 +88,7 @@ impl Mount {
         let blocks = std::mem::take(blocks);
         match self.assemble(ino, offset, length, &blocks) {
             Ok(parts) => {
-                self.give_pages(unique, ino, caller);
+                self.lookups.gave_pages(ino, caller.pid);
                 self.answer(now, unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.answer(now, unique, Err(Errno::EIO)),
@@ -102,13 +101,6 @@ impl Mount {
                 }
                 self.fetch(now, missing, deadline);
             }
-        }
-    }
-
-    /// The kernel keeps what it is answered; this mount's own READs are no business of it.
-    fn give_pages(&mut self, unique: u64, ino: Ino, caller: Caller) {
-        if unique & OWN_READS == 0 {
-            self.lookups.gave_pages(ino, caller.pid);
         }
     }
 

@@ -74,8 +74,11 @@ impl Mount {
         }
         let fh = self.open_handle(ino, flags);
         if !flags.truncate {
-            let opened = self.opened_as(ino, fh, flags);
-            return self.respond(unique, Ok(Response::Opened(opened)));
+            let opened = Ok(Response::Opened(self.opened_as(ino, fh, flags)));
+            return match self.tell_opener(ino, caller.pid) {
+                Some(ticket) => self.respond_behind(ticket, unique, opened),
+                None => self.respond(unique, opened),
+            };
         }
         let kind = Kind::OpenTruncate { ino, flags, fh, created: None };
         let waiting = Waiting::new(caller, self.deadline(now), kind);
@@ -115,7 +118,8 @@ impl Mount {
 
     /// A reply gives the kernel the inode.
     pub(super) fn hand_out(&mut self, attributes: &Attributes) {
-        self.lookups.replied(attributes.ino, self.is_delegated_elsewhere(attributes.ino));
+        let is_behind = self.is_delegated_elsewhere(attributes.ino);
+        self.lookups.replied(attributes, is_behind);
         if attributes.kind == FileKind::File {
             self.handles.file_known(attributes.ino);
         }

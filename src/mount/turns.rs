@@ -244,6 +244,10 @@ impl Mount {
         }
         let mut opened = self.opened_as(ino, fh, flags);
         opened.keep_cache &= !is_first;
+        let told = self.tell_opener(ino, 0);
+        if let Some(waiting) = self.waiting.get_mut(unique) {
+            waiting.tickets.extend(told);
+        }
         self.answer(now, unique, Ok(Response::Opened(opened)));
     }
 

@@ -143,8 +143,15 @@ impl Mount {
     }
 
     /// How long the kernel may keep what a name means (PROTOCOL R1, R3).
-    pub(super) fn entry_ttl(&self, parent: Ino, name: &Name) -> Duration {
-        if self.is_fresh && !self.invalidations.is_name_fenced(parent, name) { self.name_ttl() } else { Duration::ZERO }
+    pub(super) fn entry_ttl(&mut self, parent: Ino, name: &Name) -> Duration {
+        if !self.is_fresh || self.invalidations.is_name_fenced(parent, name) {
+            return Duration::ZERO;
+        }
+        let ttl = self.name_ttl();
+        if ttl > Duration::ZERO {
+            self.epochs.told.insert(parent, name);
+        }
+        ttl
     }
 
     /// How long the kernel may keep the attributes that it is told now, where its version of the inode protects it from a
@@ -157,6 +164,10 @@ impl Mount {
         let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
         let is_told = !is_fenced && !is_elsewhere;
         let is_current = !is_file || is_told && self.lookups.may_keep(ino, self.now, caller.pid);
+        if let Some(attributes) = self.attributes(ino).filter(|_| is_file) {
+            let is_doubtful = is_fenced || self.sizes.is_behind_another(self.lookups.answers(ino));
+            self.lookups.told_of(&attributes, self.now, caller.pid, is_doubtful);
+        }
         if self.is_fresh && !is_ahead && !is_elsewhere && is_safe && is_current && self.is_watched(ino) {
             self.lookups.gave_attributes(ino, self.now, caller.pid);
             self.config.timing.cache

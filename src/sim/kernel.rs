@@ -15,7 +15,7 @@
 
 mod tickets;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -186,6 +186,8 @@ pub(super) struct Kernel {
     /// FUSE_NOTIFY_INVAL_ENTRY is that of Linux 6.19: without the directory's lock it looks whether somebody bears the name,
     /// and does nothing where nobody does (PROTOCOL S1-2b).
     inval_entry_fails: bool,
+    /// Files whose size the mount cannot tell it before it asks.
+    pub(super) untold: BTreeSet<Ino>,
     /// A lock or page was given back: whoever waits may look again.
     pub(super) stirred: bool,
 }

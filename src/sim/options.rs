@@ -52,6 +52,8 @@ pub struct Options {
     pub stripes: u64,
     /// Chance that a process holds a file by a descriptor that its mount is not told of.
     pub pins: u64,
+    /// Chance that a process watches the end of a file that it has open, and asks nobody.
+    pub tails: u64,
     /// Chance that a process gives a directory the mtime again that it had.
     pub rewinds: u64,
     /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
@@ -113,6 +115,8 @@ pub enum Breach {
     Rounds,
     /// R7: a worker that is stopped is all there is to make the kernel forget.
     Holder,
+    /// R29: kernels are not told that files have grown.
+    Sizes,
     /// R8: what makes a kernel forget a file waits for all its pages, also those that a request keeps locked.
     LockedPages,
     /// R9: a mount applies nothing while its kernel is being told to forget something.
@@ -259,6 +263,7 @@ impl Options {
             shares: 0,
             stripes: 0,
             pins: 0,
+            tails: 0,
             rewinds: 0,
             hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
@@ -305,6 +310,9 @@ impl Options {
         options.rewinds = dice.roll(2).min(1) * (10 + dice.roll(60));
         let mut dice = Dice::new(seed ^ 0x7069_6e73);
         options.pins = dice.roll(2).min(1) * (20 + dice.roll(100));
+        let mut dice = Dice::new(seed ^ 0x0074_6169_6c73);
+        // Who has no number may open what has just grown before its mount knows that it was told the mode.
+        options.tails = dice.roll(2).min(1) * (20 + dice.roll(100)) * u64::from(!options.hides_pids);
         options
     }
 

@@ -433,6 +433,10 @@ impl Oracle {
         match sight {
             Sight::Listing { directory, entries } => return self.check_listing(glance, *directory, entries),
             Sight::Mode { .. } => return self.check_mode(glance, sight),
+            Sight::Mapped { at, attributes, bytes } => {
+                let glance = Glance { start: *at, ..glance.clone() };
+                return self.check_mapped(&glance, attributes, bytes);
+            }
             Sight::Name { .. } | Sight::Attributes(_) | Sight::Content { .. } => {}
         }
         self.check_value(glance, sight, true);
@@ -451,6 +455,32 @@ impl Oracle {
             has_gone || self.is_ahead(glance, &object) || allowed.iter().any(|(_, value)| fits(sight, value));
         assert!(is_right, "permission: {glance:?} went by {sight:?}, not by one of {allowed:?}");
         self.checked += 1;
+    }
+
+    /// PROTOCOL R29: a kernel believes an open file no shorter than it is since the last complete change, and a mapping
+    /// shows its bytes. That it believes in too much does no harm.
+    fn check_mapped(&mut self, glance: &Glance, believed: &Attributes, bytes: &Bytes) {
+        let (object, content) = (Object::Attributes(believed.ino), Object::Content(believed.ino));
+        let Some(versions) = self.history.get(&object) else { return };
+        let allowed = &versions[self.floor(glance, &object, versions)..];
+        let attributes: Vec<&Attributes> = allowed
+            .iter()
+            .filter_map(|(_, value)| if let Value::Attributes(attributes) = value { Some(&**attributes) } else { None })
+            .collect();
+        if attributes.len() < allowed.len() || glance.without_lease || self.is_ahead(glance, &object) {
+            return;
+        }
+        let is_right = attributes.iter().any(|attributes| believed.size >= attributes.size);
+        assert!(is_right, "size: {glance:?} believes in {believed:?}, no longer than one of {attributes:?}");
+        self.checked += 1;
+        let Some(contents) = self.history.get(&content) else { return };
+        let allowed = &contents[self.floor(glance, &content, contents)..];
+        let sight = Sight::Content { ino: believed.ino, bytes: bytes.clone() };
+        let is_as_long = |value: &Value| matches!(value, Value::Content(content) if content.len() == bytes.len());
+        if allowed.iter().any(|(_, value)| is_as_long(value)) {
+            let is_right = allowed.iter().any(|(_, value)| fits(&sight, value)) || is_mixed(&sight, allowed);
+            assert!(is_right, "stale read: {glance:?} saw {sight:?} by a mapping, not one of {allowed:?}");
+        }
     }
 
     /// `binds`: what is seen here is the least that may be seen from now on. A listing does not bind: it may show a name
@@ -691,6 +721,7 @@ fn object_of(sight: &Sight) -> Object {
         Sight::Attributes(attributes) => Object::Attributes(attributes.ino),
         Sight::Mode { ino, .. } => Object::Attributes(*ino),
         Sight::Content { ino, .. } => Object::Content(*ino),
+        Sight::Mapped { attributes, .. } => Object::Content(attributes.ino),
         Sight::Listing { directory, .. } => Object::Attributes(*directory),
     }
 }

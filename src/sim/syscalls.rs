@@ -7,6 +7,7 @@ mod counting;
 mod listing;
 mod mapping;
 mod stripes;
+mod tail;
 
 use std::time::Duration;
 
@@ -64,6 +65,11 @@ pub(super) enum Call {
     Pin {
         path: Path,
         pause: Duration,
+    },
+    /// open, and by a mapping look at what is there up to its end behind each of these pauses, close.
+    Tail {
+        path: Path,
+        pauses: Vec<Duration>,
     },
     Truncate {
         path: Path,
@@ -126,6 +132,12 @@ pub(super) enum Sight {
     },
     Content {
         ino: Ino,
+        bytes: Bytes,
+    },
+    /// How long the kernel believes the file to be at that time, by its mount's clock, and what a mapping shows of it.
+    Mapped {
+        at: Instant,
+        attributes: Attributes,
         bytes: Bytes,
     },
     Listing {
@@ -258,6 +270,7 @@ impl Step<'_> {
             Call::Overwrite { path, offset, data } => self.overwrite(path, *offset, data),
             Call::Append { path, data } => self.append(path, data),
             Call::Pin { path, pause } => self.pin(path, *pause),
+            Call::Tail { path, pauses } => self.tail(path, pauses),
             Call::Truncate { path, size } => {
                 let changes = AttributeChanges { size: Some(*size), ..AttributeChanges::default() };
                 self.setattr(path, changes)
@@ -505,7 +518,7 @@ impl Step<'_> {
         // Pages are read up to the size that the kernel believes in (i_size), which is not that of the answer where it
         // dropped the answer because an invalidation overtook it (fuse_change_attributes_i).
         let believed = self.note(|kernel| Some(Note::Number(kernel.known_size(ino))))?;
-        let mut size = match believed {
+        let size = match believed {
             Note::Number(size) if !opened.direct_io => size,
             _ => asked,
         };
@@ -513,14 +526,19 @@ impl Step<'_> {
         if size == 0 {
             return Ok(Ok(Bytes::new()));
         }
-        let length = u32::try_from(size).unwrap_or(u32::MAX);
         if opened.direct_io {
+            let length = u32::try_from(size).unwrap_or(u32::MAX);
             let answer = self.request(|_| {
                 let request = Request::Read { ino, fh, offset: 0, length };
                 (request, Context::Read { ino, pages: (0, 0), is_direct: true })
             })?;
             return Ok(data_of(answer));
         }
+        self.read_pages(ino, fh, size)
+    }
+
+    /// The first bytes of the file, as the page cache has them or is given them.
+    fn read_pages(&mut self, ino: Ino, fh: u64, mut size: u64) -> Answer<Bytes> {
         let last = (size - 1) / PAGE;
         // A page that somebody has locked is waited for; what is cached whole is not asked for.
         let cached = self.note(|kernel| {

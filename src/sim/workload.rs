@@ -47,6 +47,9 @@ pub(super) struct Workload {
     /// What is rolled for calls that hold files without opening them, and how often they come.
     pin_dice: Dice,
     pins: u64,
+    /// What is rolled for calls that watch a file grow, and how often they come.
+    tail_dice: Dice,
+    tails: u64,
     /// What is rolled for calls that set a directory's time back, and how often they come.
     rewind_dice: Dice,
     rewinds: u64,
@@ -73,6 +76,8 @@ impl Workload {
             stripes: options.stripes,
             pin_dice: dice.clone().split().split().split().split(),
             pins: options.pins,
+            tail_dice: dice.clone().split().split().split().split().split(),
+            tails: options.tails,
             rewind_dice: dice.clone().split().split().split().split(),
             rewinds: options.rewinds,
             counted: BTreeMap::new(),
@@ -108,6 +113,9 @@ impl Workload {
         }
         if self.pins > 0 && self.pin_dice.chance(self.pins) {
             return self.pin();
+        }
+        if self.tails > 0 && self.tail_dice.chance(self.tails) {
+            return self.tail();
         }
         if self.rewinds > 0 && self.rewind_dice.chance(self.rewinds) {
             let path = self.path();
@@ -220,6 +228,17 @@ impl Workload {
         let directory = name(&format!("d{}", dice.roll(self.directories)));
         let path = Path { directory, name: name(&format!("n{}", dice.roll(self.names))) };
         Call::Pin { path, pause: dice.micros(0, 3_000_000) }
+    }
+
+    fn tail(&mut self) -> Call {
+        let dice = &mut self.tail_dice;
+        let directory = name(&format!("d{}", dice.roll(self.directories)));
+        let path = match dice.chance(500) {
+            true => log_of(directory),
+            false => Path { directory, name: name(&format!("n{}", dice.roll(self.names))) },
+        };
+        let pauses = (0..1 + dice.index(5)).map(|_| dice.micros(0, 100_000));
+        Call::Tail { path, pauses: pauses.collect() }
     }
 
     fn stripe(&mut self, stripe: u64) -> Call {

@@ -1,60 +1,8 @@
 //! mmap(2): reading what others wrote, writing and msync.
-#![allow(unsafe_code)]
 
-use std::{ffi::c_void, fs, ptr::null_mut, time::UNIX_EPOCH};
+use std::{fs, time::UNIX_EPOCH};
 
-use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
-
-use super::support::everywhere;
-
-/// A mapping of the first bytes of a file, for this test's thread alone.
-struct Map(*mut c_void, usize);
-
-impl Map {
-    fn new(file: &fs::File, length: usize, write: bool) -> Self {
-        let mut protection = ProtFlags::READ;
-        protection.set(ProtFlags::WRITE, write);
-        Self::with(file, length, protection, MapFlags::SHARED)
-    }
-
-    fn private(file: &fs::File, length: usize) -> Self {
-        Self::with(file, length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
-    }
-
-    fn with(file: &fs::File, length: usize, protection: ProtFlags, flags: MapFlags) -> Self {
-        // SAFETY: a new mapping at an address that the kernel chooses aliases nothing.
-        let address = unsafe { mmap(null_mut(), length, protection, flags, file, 0) }.expect("mmap");
-        Self(address, length)
-    }
-
-    /// Copies the bytes out, one by one: the file may change under the mapping.
-    fn bytes(&self) -> Vec<u8> {
-        let start = self.0.cast::<u8>();
-        // SAFETY: the mapping is `self.1` bytes long and lives as long as `self`.
-        (0..self.1).map(|at| unsafe { start.add(at).read_volatile() }).collect()
-    }
-
-    fn store(&self, byte: u8) {
-        let start = self.0.cast::<u8>();
-        for at in 0..self.1 {
-            // SAFETY: as in `bytes`; the mapping was made writable.
-            unsafe { start.add(at).write_volatile(byte) };
-        }
-    }
-
-    fn fill(&self, byte: u8) {
-        self.store(byte);
-        // SAFETY: the range is the mapping's.
-        unsafe { msync(self.0, self.1, MsyncFlags::SYNC) }.expect("msync");
-    }
-}
-
-impl Drop for Map {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's, which nobody can use any more.
-        unsafe { munmap(self.0, self.1) }.expect("munmap");
-    }
-}
+use super::{map::Map, support::everywhere};
 
 /// On local file systems the store itself changes mtime, and not what writes it back, whenever that may be.
 #[test]

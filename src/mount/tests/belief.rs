@@ -103,7 +103,7 @@ fn a_change_waits_for_what_is_being_told_and_needs_nothing_of_its_own() {
 }
 
 #[test]
-fn a_size_that_the_kernel_was_never_told_is_told_by_its_last_byte() {
+fn a_size_that_the_kernel_would_not_take_over_is_told_first() {
     let (mut scene, file) = read_elsewhere();
     let here = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
     let there = scene.open(1, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
@@ -118,7 +118,7 @@ fn a_size_that_the_kernel_was_never_told_is_told_by_its_last_byte() {
     assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
     scene.sides[1].is_stalled = false;
     scene.settle();
-    let stored = scene.position(&Step::Told(1, Notification::LastByte { ino: file, offset: 11, byte: b'!' }));
+    let stored = scene.position(&Step::Told(1, Notification::Size { ino: file, from: 0, size: 12 }));
     assert!(stored < scene.position(&Step::Answered(1, asked)), "{:?}", scene.journal);
 }
 
@@ -131,4 +131,49 @@ fn a_name_of_a_file_that_is_being_written_elsewhere_tells_no_size() {
     assert!(scene.sides[1].mount.lookups.is_behind(file), "the bytes are complete, and not in the answer");
     assert_eq!(scene.getattr(1, file).0.size, 6);
     assert!(!scene.sides[1].mount.lookups.is_behind(file));
+}
+
+/// Neither the block of the file's end is here, nor is its last page free.
+#[test]
+fn a_size_is_told_around_pages_that_a_request_has_locked() {
+    let mut scene = Scene::new(2);
+    let file = scene.file(0, "f", &[7; 100_000]);
+    scene.lookup(1, Ino::ROOT, "f");
+    scene.open(1, file, OpenFlags::default());
+    for store in scene.leader.stores.values_mut() {
+        store.hangs = true;
+    }
+    let read = scene.send(1, Request::Read { ino: file, fh: 0, offset: 98_304, length: 4096 });
+    assert_eq!(scene.answer(1, read), None, "its block is not here");
+    let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    let flags = WriteFlags { sync: true, ..WriteFlags::default() };
+    let data = bytes::Bytes::from_static(b"more");
+    let written = scene.call(0, Request::Write { ino: file, fh, offset: 100_000, data, flags });
+    assert_eq!(written, Ok(Response::Written { length: 4 }), "nobody waits for the page");
+    let size = Notification::Size { ino: file, from: 94_208, size: 100_004 };
+    assert!(scene.sides[1].notified.contains(&size), "{:?}", scene.sides[1].notified);
+}
+
+/// A kernel that is told of a size alone drops an answer that is under way, and with it the mode.
+#[test]
+fn a_size_is_not_told_while_a_mode_is_doubtful() {
+    let (mut scene, file) = read_elsewhere();
+    scene.open(1, file, OpenFlags::default());
+    let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    let append = |scene: &mut Scene, offset: u64| {
+        let flags = WriteFlags { sync: true, ..WriteFlags::default() };
+        let data = bytes::Bytes::from_static(b"more");
+        assert!(scene.call(0, Request::Write { ino: file, fh, offset, data, flags }).is_ok());
+        let told = &scene.sides[1].notified;
+        told.iter().any(|n| matches!(n, Notification::Size { size, .. } if *size == offset + 4))
+    };
+    assert!(append(&mut scene, 7), "behind its pages");
+    assert!(append(&mut scene, 11), "and alone");
+    assert!(scene.call(0, chmod(file, 0o600)).is_ok());
+    assert!(!append(&mut scene, 15));
+    // What is asked at once may have been asked before the kernel was told of the mode.
+    scene.pass(TAKEN_OVER);
+    assert_eq!(scene.getattr(1, file).0.size, 19, "who asks hears of both");
+    scene.pass(TAKEN_OVER);
+    assert!(append(&mut scene, 19));
 }

@@ -259,6 +259,58 @@ fn two_mounts_that_change_one_directory_at_once_do_not_wait_for_each_other() {
     }
 }
 
+/// An epoch takes away what is mounted below any name.
+#[test]
+fn a_name_that_the_kernel_was_never_told_needs_no_epoch() {
+    let mut scene = Scene::with_epoch(2);
+    let directory = scene.mkdir(0, Ino::ROOT, "d");
+    scene.lookup(1, Ino::ROOT, "d");
+    scene.pass(Duration::from_secs(1));
+    let collide = |scene: &mut Scene, texts: [&str; 2]| {
+        let requests: Vec<u64> = (0..2).map(|side| scene.post(side, mkdir_request(directory, texts[side]))).collect();
+        scene.settle();
+        for (side, unique) in requests.into_iter().enumerate() {
+            assert!(matches!(scene.answer(side, unique), Some(Ok(Response::Entry { .. }))));
+            assert_eq!(scene.hanging(side), 0);
+        }
+        [0, 1].map(|side| scene.sides[side].notified.contains(&Notification::AllNames))
+    };
+    scene.forget_notified();
+    assert_eq!(collide(&mut scene, ["a", "b"]), [false, false]);
+    for (side, other) in [(0, "b"), (1, "a")] {
+        assert!(scene.lookup(side, directory, other).is_some(), "it asks");
+    }
+    // Missing names are told, too; by an epoch all of them are forgotten.
+    assert_eq!(scene.lookup(1, directory, "c"), None);
+    assert_eq!(collide(&mut scene, ["c", "e"]), [false, true]);
+    scene.pass(Duration::from_secs(1));
+    scene.forget_notified();
+    assert_eq!(collide(&mut scene, ["f", "g"]), [false, false]);
+}
+
+/// What the kernel believes of one name it believes of the other, once it has renamed it.
+#[test]
+fn a_name_that_was_renamed_to_was_told() {
+    let mut scene = Scene::with_epoch(2);
+    scene.create(0, "x");
+    scene.lookup(1, Ino::ROOT, "x");
+    let rename = |from: &str, to: &str| Request::Rename {
+        from: Ino::ROOT,
+        from_name: name(from),
+        to: Ino::ROOT,
+        to_name: name(to),
+        mode: RenameMode::Replace,
+    };
+    assert_eq!(scene.call(1, rename("x", "y")), Ok(Response::Done));
+    scene.pass(Duration::from_secs(1));
+    scene.forget_notified();
+    let requests = [(0, rename("y", "z")), (1, mkdir_request(Ino::ROOT, "other"))]
+        .map(|(side, request)| (side, scene.post(side, request)));
+    scene.settle();
+    assert!(requests.into_iter().all(|(side, unique)| scene.answer(side, unique).is_some_and(|answer| answer.is_ok())));
+    assert!(scene.sides[1].notified.contains(&Notification::AllNames));
+}
+
 #[test]
 fn a_request_that_locks_a_directory_frees_entries_that_wait_for_its_names() {
     for with_epoch in [false, true] {
@@ -266,6 +318,7 @@ fn a_request_that_locks_a_directory_frees_entries_that_wait_for_its_names() {
         scene.mkdir(0, Ino::ROOT, "other");
         for side in [1, 2] {
             scene.lookup(side, Ino::ROOT, "other");
+            scene.lookup(side, Ino::ROOT, "x");
         }
         scene.sides[1].is_stalled = true;
         let first = scene.send(0, mkdir_request(Ino::ROOT, "x"));
@@ -302,7 +355,11 @@ fn epochs_keep_a_distance_and_acknowledgements_wait_for_the_next() {
         scene.pass(Duration::from_secs(1));
         scene.forget_notified();
         let collide = |scene: &mut Scene, text: &str| -> Vec<u64> {
-            let post = |side| scene.post(side, mkdir_request(Ino::ROOT, &format!("{text}-{side}-{number}")));
+            let texts = [0, 1].map(|side| format!("{text}-{side}-{number}"));
+            for side in 0..2 {
+                scene.lookup(side, Ino::ROOT, &texts[1 - side]);
+            }
+            let post = |side: usize| scene.post(side, mkdir_request(Ino::ROOT, &texts[side]));
             let requests = (0..2).map(post).collect();
             scene.settle();
             requests
@@ -522,8 +579,8 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
         assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
         scene.sides[1].is_stalled = false;
         scene.settle();
-        let last_byte = Notification::LastByte { ino: file, offset: 5, byte: b'!' };
-        let stored = scene.position(&Step::Told(1, last_byte.clone()));
+        let size = Notification::Size { ino: file, from: 0, size: 6 };
+        let stored = scene.position(&Step::Told(1, size.clone()));
         for unique in [asked, again] {
             let answer = scene.answer(1, unique);
             assert!(
@@ -531,7 +588,7 @@ fn a_mount_that_comes_back_is_fresh_only_when_it_has_forgotten_what_changed() {
             );
             assert!(stored < scene.position(&Step::Answered(1, unique)), "{:?}", scene.journal);
         }
-        assert_eq!(scene.sides[1].notified.iter().filter(|told| **told == last_byte).count(), 1, "told once");
+        assert_eq!(scene.sides[1].notified.iter().filter(|told| **told == size).count(), 1, "told once");
         scene.pass(Timing::DEFAULT.heartbeat * 2);
         let told = &scene.sides[1].notified;
         assert!(told.contains(&name_of(Ino::ROOT, "missing")) && told.contains(&name_of(Ino::ROOT, "gone")));

@@ -100,7 +100,7 @@ fn pages_that_a_read_filled_before_an_append_go_behind_it() {
     let data = bytes::Bytes::from_static(b" and after");
     let append = Request::Write { ino: file, fh, offset: 6, data, flags };
     assert_eq!(scene.call(0, append), Ok(Response::Written { length: 10 }));
-    assert_eq!(scene.sides[0].notified, [page(file)]);
+    assert!(scene.sides[0].notified.contains(&page(file)), "{:?}", scene.sides[0].notified);
 }
 
 #[test]

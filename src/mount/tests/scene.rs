@@ -465,6 +465,6 @@ fn stops(request: &Request, notification: &Notification) -> bool {
             let (first, last) = (begin / 4096 * 4096, (begin + size).next_multiple_of(4096));
             of == ino && first < end && *offset < last
         }
-        Notification::Attributes { .. } | Notification::AllNames | Notification::LastByte { .. } => false,
+        Notification::Attributes { .. } | Notification::AllNames | Notification::Size { .. } => false,
     }
 }

@@ -102,27 +102,15 @@ impl Kernel {
                 self.epoch += 1;
                 true
             }
-            // fuse_notify_store: the size first, then the page.
-            Notification::LastByte { ino, offset, byte } => {
-                if !has_hung {
+            // fuse_notify_store: the size first, then the first page, of which nothing is copied.
+            Notification::Size { ino, from, size } => {
+                let page = from / PAGE;
+                let Some(attributes) = self.inodes.get_mut(ino).map(|inode| &mut inode.attributes) else { return true };
+                if let Some(attributes) = attributes.as_mut().filter(|attributes| attributes.size < *size) {
+                    attributes.size = *size;
                     self.forget_attributes(*ino);
                 }
-                let page = offset / PAGE;
-                let is_last = {
-                    let Some(inode) = self.inodes.get_mut(ino) else { return true };
-                    if let Some(attributes) = &mut inode.attributes {
-                        attributes.size = attributes.size.max(offset + 1);
-                    }
-                    inode.attributes.is_some_and(|attributes| attributes.size == offset + 1)
-                };
-                if self.are_locked(*ino, page, page) {
-                    return false;
-                }
-                if offset % PAGE == 0 && is_last && !self.inode(*ino).pages.contains_key(&page) {
-                    self.inode(*ino).pages.insert(page, vec![0; PAGE as usize].into());
-                }
-                self.written(*ino, *offset, &[*byte]);
-                true
+                !self.are_locked(*ino, page, page)
             }
         }
     }

@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+/// Nanoseconds by which times of a mount's clock may be wrong.
+const ROUNDING: u64 = 1000;
+
 impl World {
     pub(super) fn add_mount(&mut self) {
         let number = self.mounts.len();
@@ -149,6 +152,7 @@ impl World {
             self.carry_out_mount(number, output);
         }
         let host = &mut self.mounts[number];
+        host.kernel.untold = host.core.sizes_untold().collect();
         let status = host.core.status();
         self.report.leases_lost += u64::from(host.is_fresh && !status.lease_held);
         host.is_fresh = status.lease_held;
@@ -619,11 +623,20 @@ impl World {
         if outcome.is_ok() {
             self.oracle.check_closed(number, process, glance.start, &lost);
         }
+        let mut running = running;
+        let clock = &self.mounts[number].clock;
+        for sight in &mut running.sights {
+            if let Sight::Mapped { at, .. } = sight {
+                *at = Instant(clock.when(*at).0.saturating_sub(ROUNDING)).max(glance.start);
+            }
+        }
         for sight in &running.sights {
             let ino = match sight {
                 Sight::Attributes(attributes) => Some(attributes.ino),
                 Sight::Mode { .. } if self.mounts[number].processes[process].lost_lease => continue,
                 Sight::Mode { ino, .. } => Some(*ino),
+                Sight::Mapped { .. } if self.mounts[number].processes[process].lost_lease => continue,
+                Sight::Mapped { attributes, .. } => Some(attributes.ino),
                 Sight::Content { ino, .. } => Some(*ino),
                 _ => None,
             };

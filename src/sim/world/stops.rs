@@ -132,6 +132,6 @@ pub(super) fn is_told(notification: &Notification, breach: Option<Breach>) -> bo
         Notification::Attributes { .. } => breach != Some(Breach::Attributes),
         Notification::Pages { .. } => breach != Some(Breach::Pages),
         Notification::AllNames => breach != Some(Breach::Epochs),
-        Notification::LastByte { .. } => true,
+        Notification::Size { .. } => breach != Some(Breach::Sizes),
     }
 }
