@@ -233,14 +233,13 @@ impl Kernel {
     }
 
     /// A READ got fewer bytes than it asked for: the file ends here, unless something overtook the answer
-    /// (fuse_read_update_size). The size that the kernel believes in then. (Linux shows it beside times of before until it
-    /// is told of the change that is under way.)
-    pub(super) fn read_short(&mut self, ino: Ino, end: u64, since: u64) -> u64 {
+    /// (fuse_read_update_size). (Linux shows the new size beside times of before until it is told of the change that is under
+    /// way.)
+    pub(super) fn read_short(&mut self, ino: Ino, end: u64, since: u64) {
         let is_told = self.inode(ino).version > since || self.fresh_attributes(ino).is_some();
         if let Some(attributes) = self.inode(ino).attributes.as_mut().filter(|_| !is_told) {
             attributes.size = attributes.size.min(end);
         }
-        self.known_size(ino)
     }
 
     /// What a request notes before it is sent, to see later whether its answer was overtaken.

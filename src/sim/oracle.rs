@@ -85,7 +85,10 @@ impl Written {
 /// A request to change the bytes of this range.
 #[derive(Debug)]
 struct Rewrite {
-    at: Instant,
+    /// The mount that was asked, and the request's number there.
+    call: (usize, u64),
+    /// It was carried out, or refused, by then.
+    answered: Option<Instant>,
     ino: Ino,
     from: u64,
     to: u64,
@@ -93,6 +96,10 @@ struct Rewrite {
 }
 
 impl Rewrite {
+    fn is_over(&self, at: Instant) -> bool {
+        self.answered.is_some_and(|answered| answered < at)
+    }
+
     fn overlaps(&self, written: &Written) -> bool {
         let end = written.offset + written.data.len() as u64;
         self.ino == written.ino && self.from < end && written.offset < self.to
@@ -585,32 +592,38 @@ impl Oracle {
         }
     }
 
-    /// A write() that began then has returned: from now on all mounts show it, unless another change of the range was asked
-    /// for meanwhile, which may come to lie over it.
+    /// A write() that began then has returned: from now on all mounts show it, unless another change of the range was under
+    /// way meanwhile, which may come to lie over it.
     pub(super) fn wrote(&mut self, began: Instant, mut written: Written) {
         // The call's code runs again with every step.
         let is_known = |known: &Written| known.ino == written.ino && known.data == written.data;
         if !self.written.iter().any(is_known) {
             let is_other =
-                |other: &Rewrite| other.at >= began && other.data != written.data && other.overlaps(&written);
+                |other: &Rewrite| !other.is_over(began) && other.data != written.data && other.overlaps(&written);
             written.is_doubtful |= self.rewrites.iter().any(is_other);
             self.written.push(written);
         }
     }
 
     /// A request that changes content: what was written there before may never be in the log for itself.
-    pub(super) fn doubt(&mut self, now: Instant, request: &Request) {
+    pub(super) fn doubt(&mut self, call: (usize, u64), request: &Request) {
         let (ino, from, to, data) = match request {
             Request::Write { ino, offset, data, .. } => (*ino, *offset, offset + data.len() as u64, data.clone()),
             Request::Setattr { ino, changes } if changes.size.is_some() => (*ino, 0, u64::MAX, Bytes::new()),
             Request::Open { ino, flags } if flags.truncate => (*ino, 0, u64::MAX, Bytes::new()),
             _ => return,
         };
-        let rewrite = Rewrite { at: now, ino, from, to, data };
+        let rewrite = Rewrite { call, answered: None, ino, from, to, data };
         for written in &mut self.written {
             written.is_doubtful |= rewrite.overlaps(written);
         }
         self.rewrites.push(rewrite);
+    }
+
+    pub(super) fn request_answered(&mut self, now: Instant, call: (usize, u64)) {
+        if let Some(rewrite) = self.rewrites.iter_mut().rfind(|rewrite| rewrite.call == call) {
+            rewrite.answered.get_or_insert(now);
+        }
     }
 
     /// PROTOCOL R11: who reads on another mount after a write() returned sees its bytes, closed or not. `lost`: how often

@@ -538,7 +538,7 @@ impl Step<'_> {
     }
 
     /// The first bytes of the file, as the page cache has them or is given them.
-    fn read_pages(&mut self, ino: Ino, fh: u64, mut size: u64) -> Answer<Bytes> {
+    fn read_pages(&mut self, ino: Ino, fh: u64, size: u64) -> Answer<Bytes> {
         let last = (size - 1) / PAGE;
         // A page that somebody has locked is waited for; what is cached whole is not asked for.
         let cached = self.note(|kernel| {
@@ -552,7 +552,7 @@ impl Step<'_> {
             }
             Some(Note::Pages(all.map(|pages| pages.concat().into())))
         })?;
-        let mut content = match cached {
+        let content = match cached {
             Note::Pages(Some(content)) => content,
             _ => {
                 let version = self.note(|kernel| Some(Note::Number(kernel.version())))?;
@@ -564,18 +564,21 @@ impl Step<'_> {
                 })?;
                 let content = try_call!(Ok(data_of(answer)));
                 let end = content.len() as u64;
-                if end < u64::from(length)
-                    && let Note::Number(known) =
-                        self.note(|kernel| Some(Note::Number(kernel.read_short(ino, end, version))))?
-                {
-                    size = size.min(known);
+                if end < u64::from(length) {
+                    self.note(|kernel| {
+                        kernel.read_short(ino, end, version);
+                        Some(Note::Done)
+                    })?;
                 }
                 content
             }
         };
-        let mut shown = content.split_to(content.len().min(usize::try_from(size).unwrap_or(usize::MAX))).to_vec();
-        // What the answer left out reads as zeros up to the size that the kernel believes in.
-        shown.resize(usize::try_from(size).unwrap_or(0), 0);
+        // The file ends where the kernel believes it to end once the pages are up to date (filemap_read, mm/filemap.c), which
+        // may be less than before: another reader's answer was short. What that left out reads as zeros.
+        let believed = self.note(|kernel| Some(Note::Number(kernel.known_size(ino))))?;
+        let Note::Number(end) = believed else { return Ok(Err(Errno::EIO)) };
+        let mut shown = content.to_vec();
+        shown.resize(usize::try_from(end.min((last + 1) * PAGE)).unwrap_or(0), 0);
         Ok(Ok(shown.into()))
     }
 

@@ -431,6 +431,7 @@ impl World {
         if !self.is_current(number, life) {
             return;
         }
+        self.oracle.request_answered(self.now, (number, unique));
         let host = &mut self.mounts[number];
         host.kernel.now = host.clock.at(self.now);
         if self.options.breach == Some(Breach::Beliefs)
@@ -500,7 +501,7 @@ impl World {
             let pid = if self.options.hides_pids { 0 } else { 1 + process as u32 };
             let caller = Caller { uid: 33, gid: 33, pid };
             self.report.upcalls += 1;
-            self.oracle.doubt(self.now, &request);
+            self.oracle.doubt((number, unique), &request);
             match self.answer_in_its_place(number, &request) {
                 Some(result) => self.at(self.now, Event::Answer { mount: number, life, unique, result }),
                 None => self.read_request(number, unique, caller, request),
