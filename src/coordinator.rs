@@ -200,7 +200,7 @@ impl Coordinator {
             Input::Inherited { term, leased } => self.inherited = Some((term, leased)),
             Input::Hold(held) => self.held = held,
             Input::Clock(nanoseconds) => self.proposals.set_clock(nanoseconds),
-            Input::Space(space) => self.stores.told(now, space, state, &self.config.timing),
+            Input::Space { space, content } => self.stores.told(space, content),
             Input::Tick => {}
         }
         self.advance(now, state);

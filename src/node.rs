@@ -24,8 +24,8 @@ use bytes::Bytes;
 
 pub use ends::{Apart, Ends};
 pub use event::{
-    AdminAnswer, AdminError, AdminRequest, ClockStatus, Input, LogBatch, LogEntry, NodeStatus, Output, PeerMessage,
-    PeerStatus, Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
+    AdminAnswer, AdminError, AdminRequest, ClockStatus, Input, LogBatch, LogEntry, Measured, NodeStatus, Output,
+    PeerMessage, PeerStatus, Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
 };
 
 pub use self::hello::{HelloError, PeerHello};
@@ -407,7 +407,9 @@ impl Node {
             PeerMessage::SnapshotPiece { index, term, membership, rows, last } => {
                 self.take_piece(from, index, term, membership, rows, last);
             }
-            PeerMessage::Report { node, space, content_bytes } => self.take_report(from, node, space, content_bytes),
+            PeerMessage::Report { node, measured, content_bytes } => {
+                self.take_report(from, node, measured, content_bytes);
+            }
             PeerMessage::HandOver { term, leased } => {
                 self.tell_coordinator(coordinator::Input::Inherited { term, leased: leased.into_iter().collect() });
             }

@@ -78,6 +78,9 @@ pub struct Report {
     pub forgetful: u64,
     /// Calls that were told EIO, because what they rested on was taken from their mount.
     pub calls_lost: u64,
+    /// Reservations of space that were given, and that were refused because there was too little.
+    pub reservations: u64,
+    pub reservations_refused: u64,
 }
 
 impl Report {
@@ -88,6 +91,8 @@ impl Report {
             trace: self.trace ^ other.trace,
             events: self.events + other.events,
             calls: self.calls + other.calls,
+            reservations: self.reservations + other.reservations,
+            reservations_refused: self.reservations_refused + other.reservations_refused,
             upcalls: self.upcalls + other.upcalls,
             entries: self.entries + other.entries,
             answers: self.answers + other.answers,

@@ -123,6 +123,7 @@ fn of_old(seed: u64) -> Options {
         stripes: 0,
         pins: 0,
         tails: 0,
+        reserves: 0,
         rewinds: 0,
         threads: 1,
         hides_pids: false,
@@ -171,8 +172,17 @@ fn a_lookup_during_a_rename_does_not_make_fresh_what_is_moved() {
 fn among_friends(seed: u64) -> Options {
     let sessions = SessionBounds::DEFAULT;
     let from_seed = Options::from_seed(seed);
-    let mut options =
-        Options { sessions, shares: 0, strangers: 0, threads: 1, stripes: 0, tails: 0, rewinds: 0, ..from_seed };
+    let mut options = Options {
+        sessions,
+        shares: 0,
+        strangers: 0,
+        threads: 1,
+        stripes: 0,
+        tails: 0,
+        reserves: 0,
+        rewinds: 0,
+        ..from_seed
+    };
     options.faults.retain(|fault| !matches!(fault, Fault::SetClock | Fault::Restore | Fault::Twin));
     options
 }
@@ -389,7 +399,7 @@ fn a_copy_that_is_not_welcome_does_not_shut_its_original_out() {
 
 #[test]
 fn nodes_that_forgot_what_they_promised_are_seen_and_harmless() {
-    let runs = (0..20).map(|seed| sim::run(seed, restored_often(seed), None));
+    let runs = (0..30).map(|seed| sim::run(seed, restored_often(seed), None));
     let sum = runs.fold(Report::default(), Report::and);
     println!("{sum:?}");
     assert!(sum.restores > 10 && sum.twins > 5 && sum.forgetful > 10, "{sum:?}");
@@ -570,6 +580,20 @@ fn appends_that_a_kernel_places_are_seen() {
 #[test]
 fn bytes_that_a_close_does_not_bring_to_the_log_are_seen() {
     is_seen(Breach::Closes, &["durability"]);
+}
+
+/// Several mounts reserve more than there is.
+fn short_of_space(seed: u64) -> Options {
+    Options { mounts: 3, lookers: 0, processes: 3, directories: 2, reserves: 300, ..among_friends(seed) }
+}
+
+#[test]
+fn space_that_is_reserved_and_not_there_is_seen() {
+    let runs = (0..20).map(|seed| sim::run(seed, short_of_space(seed), None));
+    let sum = runs.fold(Report::default(), Report::and);
+    println!("{sum:?}");
+    assert!(sum.reservations > 100 && sum.reservations_refused > 20, "{sum:?}");
+    is_seen_under(Breach::Devices, &["space"], short_of_space);
 }
 
 /// Files grow while others have them open and go by the size that their kernel believes in.

@@ -97,8 +97,11 @@ pub enum Input {
     Hold(bool),
     /// Cluster time, nanoseconds since 1970. Nothing is proposed before it was told once.
     Clock(u64),
-    /// Space of a majority of stores.
-    Space(Space),
+    /// Space of a majority of stores, and bytes of content that their states named by then at the least.
+    Space {
+        space: Space,
+        content: u64,
+    },
     /// Nothing happened but time.
     Tick,
 }

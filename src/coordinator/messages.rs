@@ -67,7 +67,7 @@ impl Coordinator {
         speaker: Speaker,
         sequence: Sequence,
         answered: Vec<Sequence>,
-        operation: Operation,
+        mut operation: Operation,
     ) {
         let Some(member) = self.members.get_mut(&speaker.key) else { return };
         // Under way already: its answer goes to the connection that the session then has.
@@ -88,8 +88,8 @@ impl Coordinator {
             member.calls.insert(sequence, Call::Applied { index, outcome });
             return self.begin_completion(now, speaker.key, sequence, index);
         }
-        let space = match self.admit(state, volume, speaker.access, &operation) {
-            Ok(space) => space,
+        let needs = match self.admit(state, volume, speaker.access, &operation) {
+            Ok(needs) => needs,
             Err(errno) => {
                 let message = ToMount::Answer { sequence, index: LogIndex(0), outcome: Err(errno) };
                 return self.send(speaker.connection, message);
@@ -109,24 +109,25 @@ impl Coordinator {
             let reason = "too many calls wait for their place in the log; they are taken when there is room".to_owned();
             return self.refuse(speaker.connection, Refusal::Busy, reason);
         }
+        if let Operation::Allocate { at_most, .. } = &mut operation {
+            *at_most = needs.space;
+        }
         let Some(member) = self.members.get_mut(&speaker.key) else { return };
         member.calls.insert(sequence, Call::Queued);
         let origin = Origin::Call { key: speaker.key, sequence };
         let (volume, session) = speaker.key;
         let command = Command::Operation(operation);
-        self.proposals.add(origin, volume, session, sequence, answered, command, space);
+        self.proposals.add(origin, volume, session, sequence, answered, command, needs.at_most);
     }
 
-    /// What the leader refuses without an entry; else the bytes of space that the operation takes and that nobody has
-    /// reserved.
-    fn admit(&self, state: &State, volume: &Volume, access: Access, operation: &Operation) -> Result<u64, Errno> {
+    /// What the leader refuses without an entry; else what the operation takes.
+    fn admit(&self, state: &State, volume: &Volume, access: Access, operation: &Operation) -> Result<Needs, Errno> {
         if access == Access::ReadOnly && !operation.is_locking() {
             return Err(Errno::EROFS);
         }
-        let space = validate::unreserved_space_needed(volume, operation);
-        let needs =
-            Needs { space, at_once: validate::space_needed(operation), reserves: validate::reserves(operation) };
-        if self.stores.can_take(state, needs, self.proposals.space()) { Ok(space) } else { Err(Errno::ENOSPC) }
+        let needs = validate::needs(volume, operation);
+        self.stores.check(state, needs, self.proposals.space())?;
+        Ok(needs)
     }
 
     fn acknowledge(

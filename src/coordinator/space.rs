@@ -5,20 +5,17 @@
 //! space. Apply knows nothing of stores.
 
 use crate::{
-    limits::Timing,
     namespace::State,
-    types::{Instant, message::Space},
+    types::{Errno, message::Space},
 };
-
-/// What stores say is older than what the state says, by less than so many heartbeats: the device is looked at, and reports are
-/// sent, once in half as many.
-const REPORT_HEARTBEATS: u32 = 20;
 
 /// What an operation takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
     /// Bytes for which no space is reserved.
     pub(super) space: u64,
+    /// The same where what is reserved now is given back before the operation is applied.
+    pub(super) at_most: u64,
     /// Bytes that are written when it is applied.
     pub(super) at_once: u64,
     /// It takes space for what is to come.
@@ -29,20 +26,13 @@ pub(super) struct Needs {
 pub(super) struct Stores {
     /// As a majority has it.
     space: Space,
-    /// Bytes of content in the state at two moments, the older of which is before the device was looked at.
-    content: (u64, u64),
-    noted_at: Instant,
+    /// Bytes of content that the states of that majority named by then.
+    content: u64,
 }
 
 impl Stores {
-    pub(super) fn told(&mut self, now: Instant, space: Space, state: &State, timing: &Timing) {
-        let content = state.content_bytes();
-        if self.space.total == 0 {
-            (self.content, self.noted_at) = ((content, content), now);
-        } else if now >= self.noted_at.after(REPORT_HEARTBEATS * timing.heartbeat) {
-            (self.content, self.noted_at) = ((self.content.1, content), now);
-        }
-        self.space = space;
+    pub(super) const fn told(&mut self, space: Space, content: u64) {
+        (self.space, self.content) = (space, content);
     }
 
     /// What mounts are told: what is reserved is taken.
@@ -50,22 +40,26 @@ impl Stores {
         Space { available: self.space.available.saturating_sub(state.reserved_bytes()), ..self.space }
     }
 
-    /// `on_the_way`: bytes that operations take which are proposed and not applied.
-    pub(super) fn can_take(&self, state: &State, needs: Needs, on_the_way: u64) -> bool {
-        // As long as no majority of stores has said what it has, nothing is known to be full.
+    /// `on_the_way`: bytes that operations take at most which are proposed and not applied.
+    ///
+    /// # Errors
+    ///
+    /// ENOSPC; EAGAIN for a reservation while no majority of stores has said what it has, which is for a second behind the
+    /// start of all of them. Everything else is let in then: nothing is known to be full.
+    pub(super) fn check(&self, state: &State, needs: Needs, on_the_way: u64) -> Result<(), Errno> {
         if self.space.total == 0 {
-            return true;
+            return if needs.reserves { Err(Errno::EAGAIN) } else { Ok(()) };
         }
         if needs.at_once > self.space.available {
-            return false;
+            return Err(Errno::ENOSPC);
         }
         let reserved = state.reserved_bytes();
         if needs.space == 0 || reserved == 0 && !needs.reserves {
-            return true;
+            return Ok(());
         }
         // What was written since is not known to be missing.
-        let written = state.content_bytes().saturating_sub(self.content.0);
+        let written = state.content_bytes().saturating_sub(self.content);
         let taken = [written, on_the_way, needs.space].into_iter().fold(reserved, u64::saturating_add);
-        taken <= self.space.available
+        if taken <= self.space.available { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 }

@@ -1,6 +1,7 @@
 //! What the leader looks at before an operation may enter the log. Apply is total and refuses what the tree forbids;
 //! here is what must not even be stored: content under a wrong name, and more than an entry may carry.
 
+use super::space::Needs;
 use crate::{
     limits,
     namespace::{AllocateMode, Operation, Volume},
@@ -42,7 +43,7 @@ pub(super) fn check(operation: &Operation) -> Result<(), Invalid> {
 
 /// Bytes that carrying the operation out takes from the stores, about; 0 for what gives space back or needs none.
 /// Blocks that were uploaded before are there already: their store has refused them if it was full.
-pub(super) fn space_needed(operation: &Operation) -> u64 {
+fn space_needed(operation: &Operation) -> u64 {
     match operation {
         Operation::Make { .. }
         | Operation::MakeUnnamed { .. }
@@ -53,26 +54,30 @@ pub(super) fn space_needed(operation: &Operation) -> u64 {
     }
 }
 
-/// Bytes of content that the operation brings to the stores, uploaded or not, or reserves there, and for which no space is
-/// reserved yet.
-pub(super) fn unreserved_space_needed(volume: &Volume, operation: &Operation) -> u64 {
+/// What the operation takes: content that it brings to the stores, uploaded or not, or reserves there.
+pub(super) fn needs(volume: &Volume, operation: &Operation) -> Needs {
+    let (at_once, reserves) = (space_needed(operation), reserves(operation));
     let (ino, base) = match operation {
-        Operation::Allocate { ino, offset, length, .. } if reserves(operation) => {
-            return volume.holes(*ino, *offset, *length);
+        Operation::Allocate { ino, offset, length, .. } if reserves => {
+            let space = volume.holes(*ino, *offset, *length);
+            return Needs { space, at_most: space, at_once, reserves };
         }
         Operation::Write { ino, append: true, .. } => (*ino, volume.inode(*ino).map_or(0, |inode| inode.size)),
         Operation::Write { ino, .. } | Operation::Coalesce { ino, .. } => (*ino, 0),
         Operation::Flush(flush) => (flush.ino, 0),
-        _ => return space_needed(operation),
+        _ => return Needs { space: at_once, at_most: at_once, at_once, reserves },
     };
+    let content = || pieces(operation).iter().filter(|piece| piece.block.is_some());
     let needed = |piece: &Piece| {
         piece.length.saturating_sub(volume.reserved_in(ino, base.saturating_add(piece.offset), piece.length))
     };
-    pieces(operation).iter().filter(|piece| piece.block.is_some()).map(needed).fold(0, u64::saturating_add)
+    let space = content().map(needed).fold(0, u64::saturating_add);
+    let at_most = content().map(|piece| piece.length).fold(0, u64::saturating_add);
+    Needs { space, at_most, at_once, reserves }
 }
 
 /// Whether it takes space for content to come.
-pub(super) const fn reserves(operation: &Operation) -> bool {
+const fn reserves(operation: &Operation) -> bool {
     use AllocateMode::{Extend, KeepSize, Zero};
     matches!(operation, Operation::Allocate { mode: Extend | KeepSize | Zero { .. }, .. })
 }

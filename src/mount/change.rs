@@ -101,7 +101,7 @@ impl Mount {
                 self.wait(now, unique, plain());
                 self.flush(now, ino);
                 self.clear_suid_for(now, caller, ino);
-                let operation = Operation::Allocate { ino, mode, offset, length };
+                let operation = Operation::Allocate { ino, mode, offset, length, at_most: u64::MAX };
                 self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
             }
             Request::CopyRange { from, from_offset, to, to_offset, length } => {

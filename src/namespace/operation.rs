@@ -107,11 +107,13 @@ pub enum Operation {
         uploads: Vec<UploadId>,
         fence: Option<LogIndex>,
     },
+    /// EAGAIN where the range has more bytes of holes than `at_most`, which the leader writes: so many it has found space for.
     Allocate {
         ino: Ino,
         mode: AllocateMode,
         offset: u64,
         length: u64,
+        at_most: u64,
     },
     SetXattr {
         ino: Ino,

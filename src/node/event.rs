@@ -38,6 +38,15 @@ pub struct LogEntry {
     pub bytes: Bytes,
 }
 
+/// What a node says of its device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Measured {
+    pub space: Space,
+    /// Bytes of content, over all volumes, that the node's state named at the least when it last looked at the device and
+    /// when it looked before.
+    pub content: u64,
+}
+
 /// A write to the log: all of it is synced, in this order of batches, before `LogPersisted` says so.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LogBatch {
@@ -133,7 +142,7 @@ pub enum PeerMessage {
     /// addresses in the state by `SetNode` entries, and tells mounts the space of a majority.
     Report {
         node: Option<NodeInfo>,
-        space: Option<Space>,
+        measured: Option<Measured>,
         /// Bytes of content that its state names, over all volumes.
         content_bytes: u64,
     },

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, NodeConfig, Output, PeerMessage};
+use super::{Measured, Node, NodeConfig, Output, PeerMessage};
 use crate::{
     coordinator,
     namespace::{Command, NodeInfo},
@@ -24,7 +24,9 @@ const GAIN_BYTES_MIN: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Reports {
     /// Of each node, this one included, and when it was said.
-    spaces: BTreeMap<NodeId, (Space, Instant)>,
+    spaces: BTreeMap<NodeId, (Measured, Instant)>,
+    /// Content that this node's state named when its device was last looked at, in bytes.
+    looked_at: Option<u64>,
     /// Content that the states of the others name, in bytes.
     content: BTreeMap<NodeId, u64>,
     /// This node's disk is so full that it should take no more.
@@ -51,6 +53,7 @@ impl Reports {
         let own = config.address.clone().map(|address| (config.id, address));
         Self {
             spaces: BTreeMap::new(),
+            looked_at: None,
             content: BTreeMap::new(),
             is_short: false,
             full_since: None,
@@ -73,8 +76,12 @@ impl Reports {
 
 impl Node {
     pub(super) fn own_space(&mut self, space: Space) {
-        let before = self.reports.spaces.insert(self.config.id, (space, self.now));
-        if before.is_none_or(|(before, _)| before != space) {
+        let content = self.content_bytes();
+        // What was applied just before may not have come to the device yet.
+        let before = self.reports.looked_at.replace(content);
+        let measured = Measured { space, content: before.map_or(content, |before| before.min(content)) };
+        let before = self.reports.spaces.insert(self.config.id, (measured, self.now));
+        if before.is_none_or(|(before, _)| before.space != space) {
             self.report();
         }
     }
@@ -105,13 +112,13 @@ impl Node {
     /// Tells every peer of this node.
     pub(super) fn report(&mut self) {
         self.reports.due_at = self.now.after(REPORT_HEARTBEATS * self.config.timing.heartbeat);
-        let (node, space) = (self.config.address.clone(), self.space_of(self.config.id));
+        let (node, measured) = (self.config.address.clone(), self.measured_of(self.config.id));
         let content_bytes = self.content_bytes();
         // Two processes may say that they are this node: the one that takes part is.
         let takes_part = self.replica.standing() == Standing::TakesPart;
-        if takes_part && (node.is_some() || space.is_some()) {
+        if takes_part && (node.is_some() || measured.is_some()) {
             for peer in self.state.nodes().filter(|peer| peer.id != self.config.id) {
-                let message = PeerMessage::Report { node: node.clone(), space, content_bytes };
+                let message = PeerMessage::Report { node: node.clone(), measured, content_bytes };
                 self.outputs.push_back(Output::Peer { to: peer.id, message });
             }
         }
@@ -122,7 +129,7 @@ impl Node {
         &mut self,
         from: NodeId,
         node: Option<NodeInfo>,
-        space: Option<Space>,
+        measured: Option<Measured>,
         content_bytes: u64,
     ) {
         // Only nodes of the state are heard: whoever else has a certificate may not fill this table.
@@ -134,8 +141,8 @@ impl Node {
             self.outputs.push_back(Output::PeerAddress(node.clone()));
             self.reports.addresses.insert(from, node);
         }
-        if let Some(space) = space {
-            self.reports.spaces.insert(from, (space, self.now));
+        if let Some(measured) = measured {
+            self.reports.spaces.insert(from, (measured, self.now));
         }
         self.reports.content.insert(from, content_bytes);
         self.use_reports();
@@ -153,9 +160,9 @@ impl Node {
             return;
         }
         self.hand_over_when_short();
-        let known = self.majority_space();
-        if let Some(space) = known.filter(|space| self.is_believed(*space)) {
-            self.tell_coordinator(coordinator::Input::Space(space));
+        let known = self.measured_by_majority();
+        if let Some(Measured { space, content }) = known.filter(|known| self.is_believed(known.space)) {
+            self.tell_coordinator(coordinator::Input::Space { space, content });
         }
         let moved = |address: &&NodeInfo| {
             self.state.node(address.id).is_some_and(|known| known != *address)
@@ -204,19 +211,28 @@ impl Node {
 
     /// What the fullest node of the emptiest majority has; `None` as long as no majority has said. Who has not been heard
     /// of lately is no part of a majority: what it could hold is of no use. Just after a start nobody is missing yet.
-    fn majority_space(&self) -> Option<Space> {
+    fn measured_by_majority(&self) -> Option<Measured> {
         let voters: Vec<NodeId> =
             self.replica.status().peers.iter().filter(|peer| peer.voter).map(|peer| peer.id).collect();
-        let mut known: Vec<Space> = voters.iter().filter_map(|voter| self.space_of(*voter)).collect();
-        known.sort_unstable_by_key(|space| std::cmp::Reverse((space.available, space.total)));
+        let mut known: Vec<Measured> = voters.iter().filter_map(|voter| self.measured_of(*voter)).collect();
+        known
+            .sort_unstable_by_key(|known| std::cmp::Reverse((known.space.available, known.space.total, known.content)));
         let is_settled = known.len() == voters.len() || self.now >= self.reports.settled_at;
-        known.get(voters.len() / 2).copied().filter(|space| is_settled || space.available > 0)
+        known.get(voters.len() / 2).copied().filter(|known| is_settled || known.space.available > 0)
+    }
+
+    fn majority_space(&self) -> Option<Space> {
+        self.measured_by_majority().map(|measured| measured.space)
     }
 
     /// What the node has said of its space, unless that was too long ago; this one's own is always true.
     pub(super) fn space_of(&self, node: NodeId) -> Option<Space> {
-        let (space, said_at) = *self.reports.spaces.get(&node)?;
+        self.measured_of(node).map(|measured| measured.space)
+    }
+
+    fn measured_of(&self, node: NodeId) -> Option<Measured> {
+        let (measured, said_at) = *self.reports.spaces.get(&node)?;
         let is_fresh = self.now < lost_at(said_at, &self.config);
-        (is_fresh || node == self.config.id).then_some(space)
+        (is_fresh || node == self.config.id).then_some(measured)
     }
 }

@@ -143,6 +143,10 @@ fn leave_reserved(volume: VolumeId, bytes: u64, running: &Running) -> Result<(),
         return Ok(());
     }
     let free = running.packs().free_for_uploads().map_err(|error| Status::unavailable(error.to_string()))?;
+    check_left(free, bytes, others)
+}
+
+fn check_left(free: u64, bytes: u64, others: u64) -> Result<(), Status> {
     if free >= bytes.saturating_add(others) {
         return Ok(());
     }
@@ -205,5 +209,13 @@ mod tests {
         assert_eq!(code(own, own), Err(tonic::Code::Unavailable));
         assert_eq!(code(kept, all), Err(tonic::Code::Unavailable));
         assert_eq!(code(kept - 1, 2 * all), Ok(()), "others' pins stop nobody");
+    }
+
+    #[test]
+    fn what_other_volumes_have_reserved_stays_free() {
+        let code = |free, bytes, others| check_left(free, bytes, others).map_err(|status| status.code());
+        assert_eq!(code(100, 40, 60), Ok(()));
+        assert_eq!(code(100, 41, 60), Err(tonic::Code::ResourceExhausted));
+        assert_eq!(code(100, 1, u64::MAX), Err(tonic::Code::ResourceExhausted));
     }
 }

@@ -65,6 +65,11 @@ impl Disk {
         }
     }
 
+    /// What its blocks take.
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.packs.content_bytes()
+    }
+
     pub(super) fn write_log(&mut self, batch: LogBatch) {
         self.log_queue.push_back(batch);
     }

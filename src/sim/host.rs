@@ -36,6 +36,8 @@ pub(super) struct NodeHost {
     /// How many times slower than usual its disk is.
     pub(super) slowness: u32,
     pub(super) is_full: bool,
+    /// When its device was last looked at.
+    pub(super) space_told: Instant,
     /// Connections of mounts: its own number, and the world's.
     pub(super) connections: BTreeMap<ConnectionId, u64>,
     pub(super) last_connection: u64,

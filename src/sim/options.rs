@@ -54,6 +54,8 @@ pub struct Options {
     pub pins: u64,
     /// Chance that a process watches the end of a file that it has open, and asks nobody.
     pub tails: u64,
+    /// Chance that a process reserves space before it writes.
+    pub reserves: u64,
     /// Chance that a process gives a directory the mtime again that it had.
     pub rewinds: u64,
     /// Processes have no numbers that their mount could tell them apart by: each pod's containers have their own.
@@ -149,6 +151,8 @@ pub enum Breach {
     Turns,
     /// P2: kernels are not told of pages that a READ may have filled from before a WRITE.
     Refills,
+    /// Stores say that more is free than is.
+    Devices,
     /// R71: whoever says hello is welcome, whatever it has forgotten.
     Forgetting,
 }
@@ -264,6 +268,7 @@ impl Options {
             stripes: 0,
             pins: 0,
             tails: 0,
+            reserves: 0,
             rewinds: 0,
             hides_pids: Dice::new(seed ^ 0x0068_6964_6573).chance(200),
             retention: Retention::DEFAULT,
@@ -313,6 +318,8 @@ impl Options {
         let mut dice = Dice::new(seed ^ 0x0074_6169_6c73);
         // Who has no number may open what has just grown before its mount knows that it was told the mode.
         options.tails = dice.roll(2).min(1) * (20 + dice.roll(100)) * u64::from(!options.hides_pids);
+        let mut dice = Dice::new(seed ^ 0x7265_7365_7276);
+        options.reserves = dice.roll(3).min(1) * (20 + dice.roll(100));
         options
     }
 

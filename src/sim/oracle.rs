@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{kernel::PAGE, stamps::Stamps, syscalls::Sight};
+use super::{kernel::PAGE, stamps::Stamps, syscalls::Sight, world::DEVICE_BYTES};
 use crate::{
     mount::Request,
     namespace::{Entry, Founding, Operation, Reply, State, Volume},
@@ -222,6 +222,7 @@ impl Oracle {
             self.holds_ended.insert(session, index);
         }
         let applied = self.state.apply(index, entry);
+        self.check_space(index);
         let header = &entry.header;
         let is_mine = self.volume().is_some_and(|volume| volume.id() == header.volume);
         if !is_mine {
@@ -265,6 +266,13 @@ impl Oracle {
             let (applied, digest) = (volume.applied(), volume.digest());
             self.volume_digests.insert(applied, digest);
         }
+    }
+
+    /// What is reserved is there when it is written, on every device.
+    fn check_space(&mut self, index: LogIndex) {
+        let (reserved, content) = (self.state.reserved_bytes(), self.state.content_bytes());
+        let is_there = reserved == 0 || reserved + content <= DEVICE_BYTES;
+        assert!(is_there, "space: entry {index} leaves {reserved} bytes reserved beside {content}, of {DEVICE_BYTES}");
     }
 
     /// Notes what has another value than before: of everything known, not only of what the entry says it changed.

@@ -34,6 +34,10 @@ impl Packs {
         self.blocks.get(hash)
     }
 
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.blocks.values().map(|block| block.len() as u64).sum()
+    }
+
     pub(super) fn put(&mut self, hash: BlockHash, bytes: Bytes, pin: Option<Pin>) {
         self.blocks.insert(hash, bytes);
         match pin {

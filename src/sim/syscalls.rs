@@ -6,6 +6,7 @@
 mod counting;
 mod listing;
 mod mapping;
+mod reserving;
 mod stripes;
 mod tail;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 pub(super) use self::{
     counting::{Guard, number_in},
     mapping::MAPPED_BYTES,
+    reserving::Reservation,
     stripes::Round,
 };
 use super::kernel::{Cached, Context, Hold, Kernel, Owner, PAGE};
@@ -70,6 +72,11 @@ pub(super) enum Call {
     Tail {
         path: Path,
         pauses: Vec<Duration>,
+    },
+    /// open, fallocate, write into what was reserved, give it back or not, close.
+    Reserve {
+        path: Path,
+        reservation: Reservation,
     },
     Truncate {
         path: Path,
@@ -193,6 +200,8 @@ pub(super) struct Running {
     /// What it wrote under its lock.
     pub(super) counted: Option<u64>,
     pub(super) is_killed: bool,
+    /// Whether it got the space that it asked for.
+    pub(super) reserved: Option<bool>,
 }
 
 impl Running {
@@ -213,6 +222,7 @@ impl Running {
             lock: None,
             counted: None,
             is_killed: false,
+            reserved: None,
         }
     }
 
@@ -271,6 +281,7 @@ impl Step<'_> {
             Call::Append { path, data } => self.append(path, data),
             Call::Pin { path, pause } => self.pin(path, *pause),
             Call::Tail { path, pauses } => self.tail(path, pauses),
+            Call::Reserve { path, reservation } => self.reserve(path, reservation),
             Call::Truncate { path, size } => {
                 let changes = AttributeChanges { size: Some(*size), ..AttributeChanges::default() };
                 self.setattr(path, changes)

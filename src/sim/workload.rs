@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::{
     dice::Dice,
     options::Options,
-    syscalls::{Call, Guard, MAPPED_BYTES, Path, Round, number_in},
+    syscalls::{Call, Guard, MAPPED_BYTES, Path, Reservation, Round, number_in},
+    world::DEVICE_BYTES,
 };
 use crate::{
     limits,
@@ -20,6 +21,8 @@ use crate::{
 
 /// From this one on, kinds of calls change nothing.
 const LOOKS: u64 = 58;
+/// What reservations take together: the next one would be more than there is.
+const RESERVED_BYTES: u64 = DEVICE_BYTES / 16 * 15;
 /// Bytes of a token that an append writes.
 const TOKEN_BYTES: usize = 12;
 
@@ -50,6 +53,9 @@ pub(super) struct Workload {
     /// What is rolled for calls that watch a file grow, and how often they come.
     tail_dice: Dice,
     tails: u64,
+    /// What is rolled for calls that reserve space, and how often they come.
+    reserve_dice: Dice,
+    reserves: u64,
     /// What is rolled for calls that set a directory's time back, and how often they come.
     rewind_dice: Dice,
     rewinds: u64,
@@ -78,6 +84,8 @@ impl Workload {
             pins: options.pins,
             tail_dice: dice.clone().split().split().split().split().split(),
             tails: options.tails,
+            reserve_dice: dice.clone().split().split().split().split().split().split(),
+            reserves: options.reserves,
             rewind_dice: dice.clone().split().split().split().split(),
             rewinds: options.rewinds,
             counted: BTreeMap::new(),
@@ -98,7 +106,8 @@ impl Workload {
     pub(super) fn paths(&self) -> Vec<Path> {
         let names = || {
             (0..self.names).map(|number| format!("n{number}")).chain(
-                ["log", "flock", "fcntl", "map", "flock-shm", "fcntl-shm", "map-shm", "stripes"].map(str::to_owned),
+                ["log", "flock", "fcntl", "map", "flock-shm", "fcntl-shm", "map-shm", "stripes", "space0", "space1"]
+                    .map(str::to_owned),
             )
         };
         let in_directory =
@@ -116,6 +125,9 @@ impl Workload {
         }
         if self.tails > 0 && self.tail_dice.chance(self.tails) {
             return self.tail();
+        }
+        if self.reserves > 0 && self.reserve_dice.chance(self.reserves) {
+            return self.reserve();
         }
         if self.rewinds > 0 && self.rewind_dice.chance(self.rewinds) {
             let path = self.path();
@@ -239,6 +251,15 @@ impl Workload {
         };
         let pauses = (0..1 + dice.index(5)).map(|_| dice.micros(0, 100_000));
         Call::Tail { path, pauses: pauses.collect() }
+    }
+
+    fn reserve(&mut self) -> Call {
+        let dice = &mut self.reserve_dice;
+        let directory = name(&format!("d{}", dice.roll(self.directories)));
+        let length = RESERVED_BYTES / (2 + dice.roll(3));
+        let data = vec![b'a' + dice.roll(26) as u8; 1 + dice.index(200)].into();
+        let reservation = Reservation { length, offset: dice.roll(300), data, ends: dice.chance(500) };
+        Call::Reserve { path: Path { directory, name: name(&format!("space{}", dice.roll(2))) }, reservation }
     }
 
     fn stripe(&mut self, stripe: u64) -> Call {

@@ -42,6 +42,8 @@ use crate::{
 
 /// Wall clock at the beginning of virtual time, nanoseconds since 1970.
 pub(super) const EPOCH: u64 = 1_750_000_000_000_000_000;
+/// Bytes of each store's device. Only reservations come near.
+pub(super) const DEVICE_BYTES: u64 = 16 << 20;
 /// When the faults are over, every call returns within this: the hold time of what a lost mount had, and as much again.
 const LIVENESS: Duration = Duration::from_secs(20);
 /// A run has some 7,000 on average: one that has this many goes round and round.

@@ -4,7 +4,7 @@ use super::{
     WireError, founding_from, founding_to_bytes, node_from, proto, protocol_from, required, rows_from, rows_to,
 };
 use crate::{
-    node::{Greeting, Hello, Life, Mark, PeerHello, PeerMessage, Recollection, Verdict},
+    node::{Greeting, Hello, Life, Mark, Measured, PeerHello, PeerMessage, Recollection, Verdict},
     types::{LogIndex, SessionId, Stamp, Term, VolumeId},
 };
 
@@ -67,9 +67,14 @@ impl From<PeerFrame> for proto::PeerMessage {
                     last,
                 })
             }
-            PeerFrame::Message(PeerMessage::Report { node, space, content_bytes }) => {
-                let (node, space) = (node.map(Into::into), space.map(Into::into));
-                Message::Report(proto::NodeReport { node, space, content_bytes })
+            PeerFrame::Message(PeerMessage::Report { node, measured, content_bytes }) => {
+                let (space, measured_content_bytes) = measured.map(|m| (m.space.into(), m.content)).unzip();
+                Message::Report(proto::NodeReport {
+                    node: node.map(Into::into),
+                    space,
+                    content_bytes,
+                    measured_content_bytes: measured_content_bytes.unwrap_or(0),
+                })
             }
             PeerFrame::Message(PeerMessage::HandOver { term, leased }) => {
                 let leased = leased.into_iter();
@@ -147,7 +152,9 @@ impl TryFrom<proto::PeerMessage> for PeerFrame {
             },
             Message::Report(report) => PeerMessage::Report {
                 node: report.node.map(TryInto::try_into).transpose()?,
-                space: report.space.map(Into::into),
+                measured: report
+                    .space
+                    .map(|space| Measured { space: space.into(), content: report.measured_content_bytes }),
                 content_bytes: report.content_bytes,
             },
             Message::HandOver(hand_over) => PeerMessage::HandOver {

@@ -14,8 +14,8 @@ use crate::{
         AllocateMode, Flush, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
     },
     node::{
-        self, ClockStatus, Greeting, Life, Mark, NodeStatus, PeerHello, PeerMessage, PeerStatus, Recollection,
-        SessionStatus, Standing, Verdict, VolumeStatus,
+        self, ClockStatus, Greeting, Life, Mark, Measured, NodeStatus, PeerHello, PeerMessage, PeerStatus,
+        Recollection, SessionStatus, Standing, Verdict, VolumeStatus,
     },
     types::{
         AttributeChanges, BlockHash, ClearSuid, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino,
@@ -123,8 +123,12 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
         (term(), any::<u64>(), option::of(any::<u64>()))
             .prop_map(|(term, round, wall_clock)| PeerMessage::HeartbeatAcknowledged { term, round, wall_clock }),
         (index(), bytes()).prop_map(|(index, after)| PeerMessage::SnapshotRequest { index, after }),
-        (option::of(node_info()), option::of(space()), any::<u64>())
-            .prop_map(|(node, space, content_bytes)| PeerMessage::Report { node, space, content_bytes }),
+        (option::of(node_info()), option::of((space(), any::<u64>())), any::<u64>()).prop_map(
+            |(node, measured, content_bytes)| {
+                let measured = measured.map(|(space, content)| Measured { space, content });
+                PeerMessage::Report { node, measured, content_bytes }
+            }
+        ),
         (term(), vec((any::<u32>().prop_map(VolumeId), any::<u64>().prop_map(SessionId)), 0..4))
             .prop_map(|(term, leased)| PeerMessage::HandOver { term, leased }),
         (index(), term(), bytes(), rows(), any::<bool>()).prop_map(|(index, term, membership, rows, last)| {
@@ -289,11 +293,8 @@ fn operation() -> impl Strategy<Value = Operation> {
                 uploads: uploads.into_iter().map(UploadId).collect(),
                 fence,
             }),
-        (ino(), allocate, any::<u64>(), any::<u64>()).prop_map(|(ino, mode, offset, length)| Operation::Allocate {
-            ino,
-            mode,
-            offset,
-            length
+        (ino(), allocate, any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(ino, mode, offset, length, at_most)| {
+            Operation::Allocate { ino, mode, offset, length, at_most }
         }),
         (ino(), xattr_name(), bytes(), xattr, any::<bool>()).prop_map(|(ino, name, value, mode, clear_sgid)| {
             Operation::SetXattr { ino, name, value, mode, clear_sgid }

@@ -147,7 +147,7 @@ impl Model {
             Operation::Write { ino, pieces, append, mtime, clear_suid, .. } => {
                 self.write(*ino, pieces, *append, (*mtime, *clear_suid), blocks)
             }
-            Operation::Allocate { ino, mode, offset, length } => self.allocate(*ino, *mode, *offset, *length),
+            Operation::Allocate { ino, mode, offset, length, .. } => self.allocate(*ino, *mode, *offset, *length),
             Operation::SetXattr { ino, name, value, mode, .. } => self.set_xattr(*ino, name, value, *mode),
             Operation::RemoveXattr { ino, name } => self.remove_xattr(*ino, name),
             Operation::CopyRange { from, from_offset, to, to_offset, length } => {

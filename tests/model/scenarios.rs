@@ -284,7 +284,7 @@ fn every_change_of_content_clears_capabilities() {
     let changes = [
         write(file, vec![piece(0, 5)]),
         Operation::SetAttributes { ino: file, changes: AttributeChanges { size: Some(1), ..Default::default() } },
-        Operation::Allocate { ino: file, mode: zero, offset: 0, length: 9 },
+        Operation::Allocate { ino: file, mode: zero, offset: 0, length: 9, at_most: u64::MAX },
     ];
     for change in changes {
         node.set_xattr(file, "security.capability", vec![1, 2, 3]).expect("set");
@@ -344,7 +344,7 @@ fn files_end_at_sixteen_tebibytes() {
         fence: None,
     };
     assert_eq!(node.ask(append), Err(Errno::EFBIG));
-    let insert = Operation::Allocate { ino: file, mode: AllocateMode::Insert, offset: 0, length: 4096 };
+    let insert = Operation::Allocate { ino: file, mode: AllocateMode::Insert, offset: 0, length: 4096, at_most: 0 };
     assert_eq!(node.ask(insert), Err(Errno::EFBIG));
     assert_eq!(node.write(file, 0, limits::BLOCK_BYTES_MAX as u64 + 1), Err(Errno::EINVAL), "longer than any block");
     assert_eq!(node.ask(write(file, vec![piece(0, 1); limits::PIECES_MAX + 1])), Err(Errno::EINVAL));
@@ -464,7 +464,7 @@ fn a_range_is_put_in_and_taken_out_in_the_middle_of_an_extent() {
     let mut node = Node::new();
     let file = node.file("f");
     node.write(file, 0, 10_000).expect("write");
-    let allocate = |mode, offset, length| Operation::Allocate { ino: file, mode, offset, length };
+    let allocate = |mode, offset, length| Operation::Allocate { ino: file, mode, offset, length, at_most: u64::MAX };
     node.ask(allocate(AllocateMode::Insert, 4096, 8192)).expect("insert");
     let shape = |node: &Node| -> Vec<(u64, u64, u64)> {
         let extents = node.volume().extents(file, 0, u64::MAX);

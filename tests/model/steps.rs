@@ -329,7 +329,7 @@ impl Step {
                 Operation::Write { ino: file(ino), pieces, append, mtime, clear_suid, uploads, fence: None }
             }
             Self::Allocate { ino, mode, offset, length } => {
-                Operation::Allocate { ino: file(ino), mode, offset, length }
+                Operation::Allocate { ino: file(ino), mode, offset, length, at_most: u64::MAX }
             }
             Self::SetXattr { ino, name, value, mode } => {
                 let length = if value == 255 { limits::XATTR_VALUE_BYTES_MAX + 1 } else { usize::from(value) };

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     coordinator::messages::ANSWERED_MAX,
     namespace::AllocateMode,
-    types::{BlockHash, Piece, message::Space},
+    types::{AttributeChanges, BlockHash, Piece, message::Space},
 };
 
 #[test]
@@ -238,18 +238,18 @@ fn full_stores_refuse_what_takes_space_and_nothing_else() {
     let a = bench.mount(1);
     bench.change(a, 1, create("f"));
     bench.answer(a);
-    bench.input(Input::Space(Space { total: 1 << 30, available: 100 }));
+    bench.input(Input::Space { space: Space { total: 1 << 30, available: 100 }, content: 0 });
     bench.call(a, 2, create("g"));
     assert_eq!(bench.answer(a), Some((2, LogIndex(0), Err(Errno::ENOSPC))));
     bench.change(a, 3, unlink("f"));
     assert!(matches!(bench.answer(a), Some((3, _, Ok(_)))));
-    bench.input(Input::Space(Space { total: 1 << 30, available: 1 << 20 }));
+    bench.input(Input::Space { space: Space { total: 1 << 30, available: 1 << 20 }, content: 0 });
     bench.change(a, 2, create("g"));
     assert!(matches!(bench.answer(a), Some((2, _, Ok(_)))), "the same call, once there is space");
 }
 
 fn reserve(ino: u64, offset: u64, length: u64) -> Operation {
-    Operation::Allocate { ino: Ino(ino), mode: AllocateMode::KeepSize, offset, length }
+    Operation::Allocate { ino: Ino(ino), mode: AllocateMode::KeepSize, offset, length, at_most: u64::MAX }
 }
 
 /// A block that was uploaded.
@@ -263,7 +263,7 @@ fn what_is_reserved_never_exceeds_what_the_stores_have() {
     const FREE: u64 = 1 << 20;
     let mut bench = Bench::leading();
     let (a, b) = (bench.mount(1), bench.mount(2));
-    bench.input(Input::Space(Space { total: 1 << 30, available: FREE }));
+    bench.input(Input::Space { space: Space { total: 1 << 30, available: FREE }, content: 0 });
     for (sequence, name) in [(1, "f"), (2, "g")] {
         let index = bench.change(a, sequence, create(name));
         bench.acknowledge(b, index);
@@ -298,6 +298,39 @@ fn what_is_reserved_never_exceeds_what_the_stores_have() {
     bench.change(a, 8, unlink("f"));
     bench.acknowledge(b, bench.index);
     bench.answer(a);
+}
+
+/// Two mounts together got more than there was: one's reservation took the place of what it had itself given back just
+/// before, and the other's was let in between the two.
+#[test]
+fn what_is_given_back_and_reserved_anew_is_not_given_to_another_meanwhile() {
+    const FREE: u64 = 1 << 20;
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    bench.input(Input::Space { space: Space { total: 1 << 30, available: FREE }, content: 0 });
+    bench.change(a, 1, create("f"));
+    bench.answer(a);
+    bench.change(a, 2, reserve(2, 0, FREE));
+    bench.answer(a);
+    let cut = AttributeChanges { size: Some(0), ..AttributeChanges::default() };
+    bench.call(a, 3, Operation::SetAttributes { ino: Ino(2), changes: cut });
+    // As it is now nothing is missing.
+    bench.call(a, 4, reserve(2, 0, FREE));
+    bench.commit();
+    assert!(matches!(bench.answer(a), Some((3, _, Ok(_)))));
+    assert!(matches!(bench.answer(a), Some((4, _, Err(Errno::EAGAIN)))), "it comes again");
+    bench.change(a, 5, reserve(2, 0, FREE));
+    assert!(matches!(bench.answer(a), Some((5, _, Ok(_)))));
+}
+
+#[test]
+fn nothing_is_reserved_before_it_is_known_what_there_is() {
+    let mut bench = Bench::leading();
+    let a = bench.mount(1);
+    bench.change(a, 1, create("f"));
+    bench.answer(a);
+    bench.call(a, 2, reserve(2, 0, 1));
+    assert_eq!(bench.answer(a), Some((2, LogIndex(0), Err(Errno::EAGAIN))));
 }
 
 #[test]

@@ -71,7 +71,9 @@ impl Draft {
                 }
                 self.write(*ino, pieces, *append, *mtime, *clear_suid)
             }
-            Operation::Allocate { ino, mode, offset, length } => self.allocate(*ino, *mode, *offset, *length),
+            Operation::Allocate { ino, mode, offset, length, at_most } => {
+                self.allocate(*ino, *mode, (*offset, *length), *at_most)
+            }
             Operation::SetXattr { ino, name, value, mode, clear_sgid } => {
                 self.set_xattr(*ino, name, value, *mode, *clear_sgid)
             }

@@ -94,7 +94,13 @@ impl Draft {
         Ok(if tail == size { Reply::Done } else { Reply::Unfinished })
     }
 
-    pub(super) fn allocate(&mut self, ino: Ino, mode: AllocateMode, offset: u64, length: u64) -> Result<Reply, Errno> {
+    pub(super) fn allocate(
+        &mut self,
+        ino: Ino,
+        mode: AllocateMode,
+        (offset, length): (u64, u64),
+        at_most: u64,
+    ) -> Result<Reply, Errno> {
         let size = match self.inode(ino)?.kind {
             FileKind::File => self.file(ino)?,
             FileKind::Directory => return Err(Errno::EISDIR),
@@ -103,7 +109,7 @@ impl Draft {
         };
         let end = range_end(offset, length)?;
         if let AllocateMode::Extend | AllocateMode::KeepSize | AllocateMode::Zero { .. } = mode
-            && !self.reserve(ino, offset, end)?
+            && !self.reserve(ino, (offset, end), at_most)?
         {
             self.stamp_attributes(ino);
             return Ok(Reply::Unfinished);
@@ -212,14 +218,17 @@ impl Draft {
         Ok(Reply::Done)
     }
 
-    /// Reserves what is a hole in the range, as many holes as one entry may; whether that was all. EDQUOT, and nothing is
-    /// reserved, where the whole is too much.
-    fn reserve(&mut self, ino: Ino, from: u64, to: u64) -> Result<bool, Errno> {
+    /// Reserves what is a hole in the range, as many holes as one entry may; whether that was all. EDQUOT or EAGAIN, and
+    /// nothing is reserved, where the whole is too much for the quota, or more than the leader has found space for.
+    fn reserve(&mut self, ino: Ino, (from, to): (u64, u64), at_most: u64) -> Result<bool, Errno> {
         let extents = self.inode(ino)?.extents().ok_or(Errno::EINVAL)?;
         let missing: u64 = extents.holes(from, to).map(|(begin, end)| end - begin).sum();
         let quota = self.volume.options().quota_bytes.unwrap_or(u64::MAX);
         if missing > 0 && self.volume.bytes_used().saturating_add(missing) > quota {
             return Err(Errno::EDQUOT);
+        }
+        if missing > at_most {
+            return Err(Errno::EAGAIN);
         }
         let mut holes: Vec<(u64, u64)> = extents.holes(from, to).take(self.extents_left + 1).collect();
         let is_whole = holes.len() <= self.extents_left;
@@ -396,7 +405,7 @@ mod tests {
         let (most, end) = (limits::EXTENTS_PER_FILE_MAX, 2 * limits::EXTENTS_PER_FILE_MAX);
         let full = bench.file("full", most + 1);
         assert_eq!(bench.write(full, end + 9), Err(Errno::EFBIG));
-        let punch = Operation::Allocate { ino: full, mode: AllocateMode::Punch, offset: 0, length: 1 };
+        let punch = Operation::Allocate { ino: full, mode: AllocateMode::Punch, offset: 0, length: 1, at_most: 0 };
         assert_eq!(bench.ask(punch), Ok(Reply::Done));
         bench.write(full, end + 9).expect("there is a place");
         let other = bench.file("other", limits::EXTENTS_PER_VOLUME_MAX - most + 1);

@@ -588,6 +588,8 @@ impl World {
         outcome.is_ok().hash(&mut self.trace);
         self.report.calls += 1;
         self.report.calls_lost += u64::from(outcome == Err(Errno::EIO));
+        self.report.reservations += u64::from(running.reserved == Some(true));
+        self.report.reservations_refused += u64::from(running.reserved == Some(false));
         if let Some(bound) = self.options.others_wait.filter(|_| number != 0) {
             let waited = self.now.since(self.mounts[number].processes[process].started);
             assert!(waited <= bound, "pause: {:?} of mount {number} took {waited:?}", running.call);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
-use super::{Event, World};
+use super::{DEVICE_BYTES, Event, World};
 use crate::{
     node::{Input, LogBatch, Node, NodeConfig, Output, PeerMessage, StateBatch},
     replica::{self, Replica, Standing},
@@ -41,6 +41,7 @@ impl World {
                 set_ahead: 0,
                 slowness: 1,
                 is_full: false,
+                space_told: self.now,
                 connections: BTreeMap::new(),
                 last_connection: 0,
                 is_stopping: false,
@@ -96,9 +97,15 @@ impl World {
     }
 
     fn tell_space(&mut self, id: NodeId) {
-        let is_full = self.nodes.get(&id).is_some_and(|host| host.is_full);
-        let available = if is_full { 0 } else { 1 << 39 };
-        self.tell_node(id, Input::Space(Space { total: 1 << 40, available }));
+        let Some(host) = self.nodes.get_mut(&id) else { return };
+        host.space_told = self.now;
+        let is_full = host.is_full;
+        let mut free = DEVICE_BYTES.saturating_sub(host.disk.content_bytes());
+        if self.options.breach == Some(Breach::Devices) {
+            free *= 2;
+        }
+        let available = if is_full { 0 } else { free };
+        self.tell_node(id, Input::Space(Space { total: DEVICE_BYTES, available }));
         if is_full || self.options.faults.contains(&Fault::FullDisk) {
             self.tell_node(id, Input::ShortOfSpace(is_full));
         }
@@ -164,6 +171,15 @@ impl World {
         if host.life == life && host.wake == Some(now) {
             host.wake = None;
             self.tell_node(id, Input::Tick);
+        }
+        self.look_at_device(id);
+    }
+
+    /// A server looks at its device now and then.
+    fn look_at_device(&mut self, id: NodeId) {
+        let is_due = |host: &NodeHost| self.now >= host.space_told.after(10 * self.options.timing.heartbeat);
+        if self.options.reserves > 0 && self.nodes.get(&id).is_some_and(is_due) {
+            self.tell_space(id);
         }
     }
 

@@ -99,7 +99,7 @@ fn a_range_in_many_pieces_is_punched_in_steps_and_not_moved() {
     let mut node = Node::new();
     let file = fragmented(&mut node, "f", 2500);
     let whole = extents(&node, file);
-    let allocate = |mode, offset, length| Operation::Allocate { ino: file, mode, offset, length };
+    let allocate = |mode, offset, length| Operation::Allocate { ino: file, mode, offset, length, at_most: u64::MAX };
     for mode in [AllocateMode::Collapse, AllocateMode::Insert] {
         assert_eq!(ask(&mut node, allocate(mode, 0, 4096)), Err(Errno::EOPNOTSUPP));
         assert_eq!(extents(&node, file), whole);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn allocate(ino: Ino, mode: AllocateMode, offset: u64, length: u64) -> Operation {
-    Operation::Allocate { ino, mode, offset, length }
+    Operation::Allocate { ino, mode, offset, length, at_most: u64::MAX }
 }
 
 /// Where its extents lie, and which of them are reserved.
@@ -32,6 +32,20 @@ fn what_is_reserved_can_be_written_though_the_quota_is_used_up() {
     assert_eq!(counted(&node), (100_000, 0));
     assert_eq!(node.write(file, 60_000, 1), Err(Errno::EDQUOT));
     node.ask(allocate(file, AllocateMode::Extend, 0, 60_000)).expect("nothing is missing");
+    node.starts_again();
+}
+
+/// The leader found space for the hole that it saw, and a cut that was on its way made it larger.
+#[test]
+fn no_more_is_reserved_than_space_was_found_for() {
+    let mut node = Node::new();
+    let file = node.file("f");
+    let allocate =
+        |length, at_most| Operation::Allocate { ino: file, mode: AllocateMode::Extend, offset: 0, length, at_most };
+    assert_eq!(node.ask(allocate(100, 99)), Err(Errno::EAGAIN));
+    assert_eq!((shape(&node, file), counted(&node)), (vec![], (0, 0)));
+    node.ask(allocate(100, 100)).expect("reserved");
+    node.ask(allocate(100, 0)).expect("nothing is missing");
     node.starts_again();
 }
 

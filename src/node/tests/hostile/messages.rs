@@ -261,7 +261,7 @@ fn content() -> BoxedStrategy<Operation> {
         ),
         2 => ino().prop_map(|ino| Operation::Delegate { ino }),
         2 => (ino(), allocate, offset(), offset())
-            .prop_map(|(ino, mode, offset, length)| Operation::Allocate { ino, mode, offset, length }),
+            .prop_map(|(ino, mode, offset, length)| Operation::Allocate { ino, mode, offset, length, at_most: length / 2 }),
         2 => (ino(), offset(), ino(), offset(), offset()).prop_map(|(from, from_offset, to, to_offset, length)| {
             Operation::CopyRange { from, from_offset, to, to_offset, length }
         }),
