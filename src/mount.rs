@@ -575,7 +575,13 @@ fn subject(request: &Request) -> Option<Ino> {
         | Request::Allocate { ino, .. }
         | Request::SeekData { ino, .. }
         | Request::SeekHole { ino, .. } => Some(*ino),
-        Request::Forget { .. } | Request::Release { .. } | Request::Releasedir { .. } | Request::Statfs => None,
+        // A handle may be older than anything that the kernel knows.
+        Request::ByHandle { .. }
+        | Request::Parent { .. }
+        | Request::Forget { .. }
+        | Request::Release { .. }
+        | Request::Releasedir { .. }
+        | Request::Statfs => None,
     }
 }
 

@@ -20,6 +20,7 @@ mod mount {
     mod fallocate;
     mod first_start;
     mod grown;
+    mod handles;
     mod holder;
     mod interrupt;
     mod links;

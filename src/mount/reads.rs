@@ -180,6 +180,8 @@ const fn is_read(request: &Request) -> bool {
     matches!(
         request,
         Request::Lookup { .. }
+            | Request::ByHandle { .. }
+            | Request::Parent { .. }
             | Request::Getattr { .. }
             | Request::Readlink { .. }
             | Request::Open { .. }

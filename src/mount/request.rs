@@ -49,10 +49,18 @@ pub struct WriteFlags {
 /// A request of the kernel. `fh` is the number that `Response::Opened` gave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// `.` and `..` are asked only by NFS export and answered like names.
     Lookup {
         parent: Ino,
         name: Name,
+    },
+    /// What a file handle names (open_by_handle_at(2), an NFS server): a LOOKUP of `.` in an inode that the kernel need not
+    /// know.
+    ByHandle {
+        ino: Ino,
+    },
+    /// The same of a directory's parent: a LOOKUP of `..`.
+    Parent {
+        ino: Ino,
     },
     /// No answer is sent.
     Forget {

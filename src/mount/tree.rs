@@ -23,6 +23,11 @@ impl Mount {
     pub(super) fn look(&mut self, caller: Caller, request: Request) -> Result<Response, Errno> {
         match request {
             Request::Lookup { parent, name } => self.lookup(caller, parent, &name),
+            Request::ByHandle { ino } => self.by_number(caller, ino),
+            Request::Parent { ino } => {
+                let parent = self.volume().parent(ino).ok_or(Errno::ENOENT)?;
+                self.by_number(caller, parent)
+            }
             Request::Getattr { ino, for_read } => {
                 let mut attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
                 let ttl = self.attributes_ttl(caller, ino);
@@ -182,6 +187,14 @@ impl Mount {
         let attributes_ttl = self.attributes_ttl(caller, attributes.ino);
         self.hand_out(&attributes);
         Ok(Response::Entry { attributes, entry_ttl, attributes_ttl })
+    }
+
+    /// The kernel keeps no name of it (`fuse_get_dentry`, fs/fuse/inode.c), and takes ENOENT for a stale handle.
+    fn by_number(&mut self, caller: Caller, ino: Ino) -> Result<Response, Errno> {
+        let attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
+        let attributes_ttl = self.attributes_ttl(caller, ino);
+        self.hand_out(&attributes);
+        Ok(Response::Entry { attributes, entry_ttl: Duration::ZERO, attributes_ttl })
     }
 
     fn opendir(&self, ino: Ino) -> Result<Response, Errno> {

@@ -132,7 +132,11 @@ pub(in crate::fuse) fn decode(header: &Header, body: Body<'_>, agreement: Agreem
         opcode::INTERRUPT => return Ok(Message::Interrupt { unique: unresent(r.u64()?) }),
         opcode::DESTROY | opcode::RELEASEDIR => return Ok(Message::Acknowledge),
         opcode::NOTIFY_REPLY => return Ok(Message::Nothing),
-        opcode::LOOKUP => Request::Lookup { parent: ino, name: values::name(r.string()?)? },
+        opcode::LOOKUP => match r.string()? {
+            b"." => Request::ByHandle { ino },
+            b".." => Request::Parent { ino },
+            name => Request::Lookup { parent: ino, name: values::name(name)? },
+        },
         opcode::GETATTR => Request::Getattr { ino, for_read: r.u32()? & GETATTR_FH != 0 },
         opcode::SETATTR => setattr(header, r, agreement)?,
         opcode::READLINK => Request::Readlink { ino },

@@ -14,10 +14,11 @@ pub(in crate::fuse) const MINOR_MIN: u32 = 31;
 const PAGE_BYTES: u32 = 4096;
 
 /// What we take where the kernel has it. READDIRPLUS is left out because its replies are taken for newer than they are
-/// (PROTOCOL R2), WRITEBACK_CACHE because written bytes would wait in the kernel, EXPORT_SUPPORT because `.` and `..` are
-/// no names here.
+/// (PROTOCOL R2), WRITEBACK_CACHE because written bytes would wait in the kernel.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ATOMIC_O_TRUNC)
+    // Handles are good for longer than the kernel remembers their inodes, so that an NFS server can export a mount.
+    .union(InitFlags::FUSE_EXPORT_SUPPORT)
     .union(InitFlags::FUSE_BIG_WRITES)
     .union(InitFlags::FUSE_AUTO_INVAL_DATA)
     .union(InitFlags::FUSE_PARALLEL_DIROPS)

@@ -123,6 +123,8 @@ fn requests_about_names() {
     let rename = |mode| Request::Rename { from: INO, from_name: name("a"), to: Ino(5), to_name: name("b"), mode };
     for (opcode, body, request) in [
         (opcode::LOOKUP, s().bytes(b"n\0"), Request::Lookup { parent: INO, name: name("n") }),
+        (opcode::LOOKUP, s().bytes(b".\0"), Request::ByHandle { ino: INO }),
+        (opcode::LOOKUP, s().bytes(b"..\0"), Request::Parent { ino: INO }),
         (
             opcode::MKNOD,
             s().u32(libc::S_IFCHR | 0o660).u32(0x103).u32(0o27).u32(0).bytes(b"n\0"),
