@@ -103,6 +103,7 @@ impl Coordinator {
                 self.members.insert(key, Member::new(now, if is_free { Instant(0) } else { predecessor_until }));
             }
         }
+        self.end_remnants(state);
         self.sweep_at = Some(now.after(self.sweep_interval()));
         for connection in self.connections_where(|phase| matches!(phase, Phase::Waiting(_))) {
             self.greet(now, state, connection);
