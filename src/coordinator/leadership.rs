@@ -157,12 +157,12 @@ impl Coordinator {
         }
     }
 
-    /// A change of the cluster part.
-    pub(super) fn command(&mut self, ticket: Option<u64>, command: Command) {
+    /// A change of the cluster part or of a volume.
+    pub(super) fn command(&mut self, ticket: Option<u64>, volume: VolumeId, command: Command) {
         match (self.role, ticket) {
             (Role::Following { .. }, Some(ticket)) => self.outputs.push_back(Output::Lost { ticket }),
             (Role::Following { .. }, None) => {}
-            _ => self.proposals.add_own(Origin::Command { ticket }, VolumeId(0), command),
+            _ => self.proposals.add_own(Origin::Command { ticket }, volume, command),
         }
     }
 
