@@ -72,7 +72,7 @@ fn refuse_serve(authority: &Path, data: &Path) -> String {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &["serve"],
         &["mount"],
         &["unmount"],
