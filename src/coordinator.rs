@@ -195,7 +195,7 @@ impl Coordinator {
             Input::Proposed { token, index } => self.proposals.taken(token, index),
             Input::Dropped { token } => self.take_back(now, token),
             Input::LeaseConfirmed { ticket } => self.lease_confirmed(now, state, ticket),
-            Input::Command { ticket, command } => self.command(ticket, command),
+            Input::Command { ticket, volume, command } => self.command(ticket, volume, command),
             Input::HandOver { to, likely } => self.hand_over(now, state, to, likely),
             Input::Inherited { term, leased } => self.inherited = Some((term, leased)),
             Input::Hold(held) => self.held = held,

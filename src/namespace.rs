@@ -24,7 +24,7 @@ pub mod volume;
 pub use companion::Companion;
 pub use delegation::Delegation;
 pub use effects::{Applied, Change, Effects, RowChange};
-pub use entry::{Command, DecodeError, Entry, EntryHeader, Founding, NodeInfo, VolumeOptions};
+pub use entry::{ByteQuota, Command, DecodeError, Entry, EntryHeader, Founding, NodeInfo, QuotaChanges, VolumeOptions};
 pub use extent::Extent;
 pub use inode::Inode;
 pub use locks::LockTable;

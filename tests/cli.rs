@@ -72,7 +72,7 @@ fn refuse_serve(authority: &Path, data: &Path) -> String {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &["serve"],
         &["mount"],
         &["unmount"],
@@ -88,6 +88,7 @@ fn every_command_explains_itself_with_an_example() {
         &["cluster", "transfer-leader"],
         &["volume", "create"],
         &["volume", "list"],
+        &["volume", "set"],
         &["volume", "delete"],
         &["credential", "create"],
         &[],
@@ -113,6 +114,8 @@ fn unknown_commands_and_flags_are_usage_errors() {
         (&["volume", "create"], "<NAME>"),
         (&["volume", "create", "a/b"], "a/b"),
         (&["volume", "create", "a", "--quota", "much"], "much"),
+        (&["volume", "set", "a"], "--quota"),
+        (&["volume", "set", "a", "--quota-inodes", "0"], "0"),
         (&["cluster", "init", "--authority", "x", "--nodes", "a b"], "a b"),
         (&["status", "--servers", "a:b:c:d", "--servers", "h:99999"], "99999"),
     ] {

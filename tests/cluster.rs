@@ -8,6 +8,8 @@ mod clocks;
 mod failing;
 #[path = "cluster/forgetful.rs"]
 mod forgetful;
+#[path = "cluster/foundings.rs"]
+mod foundings;
 #[path = "cluster/full.rs"]
 mod full;
 #[path = "cluster/gates.rs"]

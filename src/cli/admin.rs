@@ -13,7 +13,7 @@ use tonic::{Code, Status, transport::Channel};
 use super::{Failure, address};
 use crate::{
     client::transport::{endpoint, sentence_of},
-    namespace::{VolumeOptions, entry::Founding},
+    namespace::{QuotaChanges, VolumeOptions, entry::Founding},
     node::{AdminError, NodeStatus},
     pki::{Authority, Identity},
     types::{FoundingId, NodeId, VolumeId},
@@ -67,6 +67,7 @@ pub(super) struct Answer {
 pub(super) enum Change {
     CreateVolume { name: String, options: VolumeOptions },
     DeleteVolume { name: String },
+    SetQuotas { name: String, changes: QuotaChanges },
     TransferLeader { to: Option<NodeId> },
 }
 
@@ -239,6 +240,9 @@ impl Administrator {
                 }
                 Change::DeleteVolume { name } => {
                     client.delete_volume(proto::DeleteVolumeRequest { name, founding }).await
+                }
+                Change::SetQuotas { name, changes } => {
+                    client.set_quotas(proto::SetQuotasRequest { name, founding, ..changes.into() }).await
                 }
                 Change::TransferLeader { to } => {
                     let to = to.map(|node| node.0);

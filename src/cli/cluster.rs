@@ -190,18 +190,17 @@ pub(super) async fn found(authority: &Authority, addresses: Vec<String>, quotas:
     let mut founding = founding(authority, number, &addresses, &reports);
     (founding.main.quota_bytes, founding.main.quota_inodes) = (quotas.quota, quotas.quota_inodes);
     let plan = plan(&founding, &addresses, &reports)?;
-    let blank: Vec<_> =
-        (1..).map(NodeId).zip(&addresses).zip(&plan).filter(|(_, step)| **step == Step::Prepare).collect();
+    let blank = in_order_of_preparation(&addresses, &reports, &plan);
     // All are asked before the first is changed.
-    for ((node, address), _) in &blank {
+    for (node, address) in &blank {
         let asked = administrator.prepare(address, &founding, *node, true).await;
         asked.map_err(|failure| format!("{failure}; nothing was changed"))?;
     }
-    for ((node, address), _) in &blank {
-        administrator
-            .prepare(address, &founding, *node, false)
-            .await
-            .map_err(|failure| format!("{failure}; nothing votes yet, repeat `cluster init` when that is mended"))?;
+    for (at, (node, address)) in blank.iter().enumerate() {
+        let nothing_yet = at == 0 && blank.len() == plan.len();
+        let then = if nothing_yet { "nothing was changed" } else { "repeat `cluster init` when that is mended" };
+        let prepared = administrator.prepare(address, &founding, *node, false).await;
+        prepared.map_err(|failure| format!("{failure}; {then}"))?;
     }
     for (_, address) in addresses.iter().enumerate().filter(|(at, _)| plan[*at] != Step::Nothing) {
         administrator
@@ -290,6 +289,25 @@ enum Step {
     Nothing,
 }
 
+/// The nodes that are to be prepared. Whoever else founds them at this moment comes to them in the same order, though it may
+/// have named them in another: who is first at the first of them goes on, and the others have changed nothing.
+fn in_order_of_preparation<'a>(
+    addresses: &'a [String],
+    reports: &[&Report],
+    plan: &[Step],
+) -> Vec<(NodeId, &'a String)> {
+    let mut blank: Vec<_> = (1..)
+        .map(NodeId)
+        .zip(addresses)
+        .zip(reports.iter().zip(plan))
+        .filter(|(_, (_, step))| **step == Step::Prepare)
+        .map(|(node, (report, _))| (&report.process.peer_address, node))
+        .collect();
+    // What they say of themselves is the same to all; in containers it may be no more than a port.
+    blank.sort_by_key(|(peer_address, (_, address))| (*peer_address, *address));
+    blank.into_iter().map(|(_, node)| node).collect()
+}
+
 /// What is left to do, or why this founding cannot be.
 fn plan(founding: &Founding, addresses: &[String], reports: &[&Report]) -> Result<Vec<Step>, Failure> {
     let mut steps = Vec::new();
@@ -314,8 +332,8 @@ fn plan(founding: &Founding, addresses: &[String], reports: &[&Report]) -> Resul
             Phase::Prepared { node, founding: other } if *node == meant && other == founding => Step::Begin,
             Phase::Prepared { node, .. } => {
                 return Err(format!(
-                    "{address} was prepared as node {node} of another founding; give the same --nodes and quotas as then, or \
-                     wipe {} there and start it again; nothing was changed",
+                    "{address} was prepared as node {node} of another founding; give the same --nodes and quotas as then; \
+                     where nobody goes on with that one and no node runs, wipe {} there and start it again; nothing was changed",
                     report.process.data
                 )
                 .into());
@@ -461,6 +479,27 @@ mod tests {
         foreign.cluster = ClusterId(8);
         let refused = plan(&founding, &addresses[..1], &[&foreign]).expect_err("refused").to_string();
         assert!(refused.contains("nothing was changed"), "{refused}");
+    }
+
+    #[test]
+    fn nodes_are_prepared_in_one_order_however_they_are_named() {
+        let mut reports: Vec<_> = (1..=3).map(|at| report(at, Phase::Blank)).collect();
+        for (report, host) in reports.iter_mut().zip(["b", "c", "a"]) {
+            report.process.peer_address = format!("{host}:7441");
+        }
+        let addresses: Vec<_> = (1..=3).map(|at| format!("node{at}:7440")).collect();
+        let order = |places: [usize; 3], plan: [Step; 3]| -> Vec<(u64, String)> {
+            let addresses = places.map(|at| addresses[at].clone());
+            let reports = places.map(|at| &reports[at]);
+            let order = in_order_of_preparation(&addresses, &reports, &plan);
+            order.into_iter().map(|(node, address)| (node.0, address.clone())).collect()
+        };
+        let named = |nodes: &[(u64, usize)]| -> Vec<(u64, String)> {
+            nodes.iter().map(|(node, at)| (*node, addresses[*at].clone())).collect()
+        };
+        assert_eq!(order([0, 1, 2], [Step::Prepare; 3]), named(&[(3, 2), (1, 0), (2, 1)]));
+        assert_eq!(order([2, 1, 0], [Step::Prepare; 3]), named(&[(1, 2), (3, 0), (2, 1)]));
+        assert_eq!(order([0, 1, 2], [Step::Begin, Step::Prepare, Step::Prepare]), named(&[(3, 2), (2, 1)]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `manyfs volume`: making, listing and deleting volumes.
+//! `manyfs volume`: making, listing, changing and deleting volumes.
 
 use serde::Serialize;
 
@@ -9,13 +9,18 @@ use super::{
     runtime,
     status::{ClusterView, VolumeView},
 };
-use crate::{limits, namespace::VolumeOptions, pki::check_volume_name};
+use crate::{
+    limits,
+    namespace::{ByteQuota, QuotaChanges, VolumeOptions},
+    pki::check_volume_name,
+};
 
-/// Make, list and delete volumes: trees of their own, with a root and credentials each.
+/// Make, list, change and delete volumes: trees of their own, with a root and credentials each.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Volume {
     Create(Create),
     List(List),
+    Set(Set),
     Delete(Delete),
 }
 
@@ -71,6 +76,34 @@ pub(super) struct List {
     format: Format,
 }
 
+/// Change what a volume may hold.
+///
+/// It may be less than what the volume holds: nothing is deleted, and nothing grows (EDQUOT) until it is below again.
+///
+/// Example: manyfs volume set site2 --quota 20G --authority authority.toml --servers node1,node2,node3
+#[derive(Debug, clap::Args)]
+pub(super) struct Set {
+    #[arg(value_parser = name)]
+    name: String,
+    #[command(flatten)]
+    quotas: NewQuotas,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct NewQuotas {
+    /// Bytes of content and extended attributes the volume may hold, with K, M, G or T for powers of 1024; `none` for no limit
+    #[arg(long, value_name = "SIZE", value_parser = byte_quota)]
+    quota: Option<ByteQuota>,
+    /// Files, directories and other inodes the volume may have, 2097152 at most
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=limits::INODES_MAX))]
+    quota_inodes: Option<u64>,
+}
+
 /// Delete a volume and everything in it, for good.
 ///
 /// Example: manyfs volume delete site2 --yes --authority authority.toml --servers node1,node2,node3
@@ -102,6 +135,7 @@ impl Volume {
         match self {
             Self::Create(command) => command.run(),
             Self::List(command) => command.run(),
+            Self::Set(command) => command.run(),
             Self::Delete(command) => command.run(),
         }
     }
@@ -130,6 +164,17 @@ impl List {
             if view.is_silent() { Err(view.silence()) } else { Ok(view) }
         })?;
         self.format.print(&Listed { volumes: view.volumes }, |listed| volumes(&listed.volumes))
+    }
+}
+
+impl Set {
+    fn run(self) -> Result<(), Failure> {
+        let changes = QuotaChanges { bytes: self.quotas.quota, inodes: self.quotas.quota_inodes };
+        let change = Change::SetQuotas { name: self.name.clone(), changes };
+        runtime()?.block_on(async { self.target.administrator()?.change(&change).await })?;
+        self.format.print(&Changed { volume: self.name }, |set| {
+            format!("volume {} has these quotas now; `manyfs volume list` shows them and what is used", set.volume)
+        })
     }
 }
 
@@ -182,6 +227,10 @@ fn mode(text: &str) -> Result<u16, String> {
         .ok_or_else(|| "permission bits in octal, such as 755".to_owned())
 }
 
+fn byte_quota(text: &str) -> Result<ByteQuota, String> {
+    if text == "none" { Ok(ByteQuota::Unlimited) } else { bytes(text).map(ByteQuota::Bytes) }
+}
+
 fn bytes(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.char_indices().last() {
         Some((at, 'K' | 'k')) => (&text[..at], 10),
@@ -208,6 +257,8 @@ mod tests {
         assert!(mode("888").is_err() && mode("17777").is_err() && mode("").is_err());
         assert_eq!(bytes("20G"), Ok(20 << 30));
         assert_eq!(bytes("512"), Ok(512));
+        assert_eq!(byte_quota("none"), Ok(ByteQuota::Unlimited));
+        assert_eq!(byte_quota("1K"), Ok(ByteQuota::Bytes(1024)));
         assert!(bytes("0").is_err() && bytes("G").is_err() && bytes("99999999T").is_err() && bytes("").is_err());
     }
 }

@@ -76,9 +76,10 @@ pub enum Input {
     LeaseConfirmed {
         ticket: u64,
     },
-    /// A change of the cluster part. With a ticket, `Output::Carried` or `Output::Lost` follows.
+    /// A change of the cluster part (0) or of a volume. With a ticket, `Output::Carried` or `Output::Lost` follows.
     Command {
         ticket: Option<u64>,
+        volume: VolumeId,
         command: Command,
     },
     /// Hand leadership over as soon as no lease stands that the successor would wait for in vain: `Output::HandOver`

@@ -1,7 +1,8 @@
 //! What sessions hold of their volume: recalls are passed on to the holder, and everything that a session holds ends when
 //! it was not heard of for the hold time.
 //!
-//! Nothing here must survive a leader: delegations are in the state, and whoever wants one back says so again and again.
+//! Nothing here must survive a leader: delegations are in the state, whoever wants one back says so again and again, and that a
+//! predecessor has ended a part of what a session holds is seen in the state.
 
 use std::time::Duration;
 
@@ -21,6 +22,16 @@ impl Coordinator {
         }
     }
 
+    /// What a predecessor has begun to take away goes whole, also if the session is heard again: its bytes are refused since
+    /// the first part, under all that it held.
+    pub(super) fn end_remnants(&mut self, state: &State) {
+        for volume in state.volumes() {
+            for session in volume.holders().into_iter().filter(|session| volume.has_remnants(*session)) {
+                self.end_holds((volume.id(), session));
+            }
+        }
+    }
+
     /// Ends what silent sessions hold. The time until the next one has been silent for too long.
     pub(super) fn end_silent_holds(&mut self, now: Instant, state: &State) -> Option<Duration> {
         let hold = self.config.timing.hold;
@@ -32,11 +43,17 @@ impl Coordinator {
                 let silent = now.since(member.heard);
                 if silent < hold {
                     next = Some(next.map_or(hold - silent, |next| next.min(hold - silent)));
-                } else if self.ending_holds.insert(key) {
-                    self.proposals.add_own(Origin::EndHolds { key }, volume.id(), Command::EndHolds { session });
+                } else {
+                    self.end_holds(key);
                 }
             }
         }
         next
+    }
+
+    fn end_holds(&mut self, key: Key) {
+        if self.ending_holds.insert(key) {
+            self.proposals.add_own(Origin::EndHolds { key }, key.0, Command::EndHolds { session: key.1 });
+        }
     }
 }

@@ -103,6 +103,7 @@ impl Coordinator {
                 self.members.insert(key, Member::new(now, if is_free { Instant(0) } else { predecessor_until }));
             }
         }
+        self.end_remnants(state);
         self.sweep_at = Some(now.after(self.sweep_interval()));
         for connection in self.connections_where(|phase| matches!(phase, Phase::Waiting(_))) {
             self.greet(now, state, connection);
@@ -156,12 +157,12 @@ impl Coordinator {
         }
     }
 
-    /// A change of the cluster part.
-    pub(super) fn command(&mut self, ticket: Option<u64>, command: Command) {
+    /// A change of the cluster part or of a volume.
+    pub(super) fn command(&mut self, ticket: Option<u64>, volume: VolumeId, command: Command) {
         match (self.role, ticket) {
             (Role::Following { .. }, Some(ticket)) => self.outputs.push_back(Output::Lost { ticket }),
             (Role::Following { .. }, None) => {}
-            _ => self.proposals.add_own(Origin::Command { ticket }, VolumeId(0), command),
+            _ => self.proposals.add_own(Origin::Command { ticket }, volume, command),
         }
     }
 

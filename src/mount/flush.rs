@@ -397,8 +397,38 @@ impl Mount {
         if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
             waiting.sequence = None;
         }
+        if outcome.is_ok() {
+            self.restart_deadlines(now, &inodes);
+        }
         for ino in inodes {
             self.propose_next(now, ino);
+        }
+    }
+
+    /// A part of a change of these files was carried out. The write timeout is for what gets nowhere: it begins anew for the
+    /// rest, for what stands behind it, and for whoever waits for these; not for a caller that a signal hit.
+    fn restart_deadlines(&mut self, now: Instant, inodes: &[Ino]) {
+        let deadline = self.deadline(now);
+        let files = inodes.iter().filter_map(|ino| self.files.get(ino));
+        let ids: BTreeSet<JobId> = files.flat_map(|file| file.unanswered.iter().copied()).collect();
+        let mut requests = BTreeSet::new();
+        for id in ids {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            self.timers.remove(&(job.deadline, Timer::Job(id)));
+            job.deadline = deadline;
+            if job.request.is_none() {
+                self.timers.insert((deadline, Timer::Job(id)));
+            }
+            requests.extend(job.request);
+            requests.extend(&job.watchers);
+        }
+        for unique in requests {
+            let Some(waiting) = self.waiting.get_mut(unique) else { continue };
+            // Whose lock is queued has no deadline.
+            if waiting.late != Errno::EINTR && self.timers.remove(&(waiting.deadline, Timer::Request(unique))) {
+                self.timers.insert((deadline, Timer::Request(unique)));
+                waiting.deadline = deadline;
+            }
         }
     }
 

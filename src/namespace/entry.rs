@@ -44,7 +44,7 @@ pub struct NodeInfo {
     pub client_address: String,
 }
 
-/// How a volume begins.
+/// How a volume begins; `Command::SetQuotas` changes the quotas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VolumeOptions {
     pub uid: u32,
@@ -61,6 +61,21 @@ impl Default for VolumeOptions {
     fn default() -> Self {
         Self { uid: 33, gid: 33, mode: 0o755, quota_bytes: None, quota_inodes: limits::INODES_DEFAULT }
     }
+}
+
+/// What of a volume's quotas changes; `None` stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct QuotaChanges {
+    pub bytes: Option<ByteQuota>,
+    /// `limits::INODES_MAX` at most, as far as apply goes by it.
+    pub inodes: Option<u64>,
+}
+
+/// How many bytes a volume may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ByteQuota {
+    Unlimited,
+    Bytes(u64),
 }
 
 /// What an entry does. Variants are only ever added at the end.
@@ -93,6 +108,8 @@ pub enum Command {
     EndHolds { session: SessionId },
     /// Volume part, of a volume that was deleted: its next rows go; ENODEV where there are none.
     ShrinkVolume,
+    /// Volume part: its quotas. They may be less than what is used: then nothing grows until it is less again.
+    SetQuotas(QuotaChanges),
 }
 
 /// How a cluster begins: the same on every founding node, at log index 1.

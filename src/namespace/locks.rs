@@ -112,6 +112,13 @@ impl LockTable {
         self.totals.contains_key(&session)
     }
 
+    /// Whether the session has a lock that this entry, or one before it, granted.
+    #[must_use]
+    pub fn has_older(&self, session: SessionId, than: LogIndex) -> bool {
+        let mut locks = self.files_of(session).flat_map(|ino| self.held.of_session(ino, session));
+        locks.any(|lock| lock.grant <= than)
+    }
+
     /// Whether the session has a lock of the file.
     #[must_use]
     pub fn holds(&self, session: SessionId, ino: Ino) -> bool {

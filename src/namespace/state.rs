@@ -280,6 +280,7 @@ impl State {
             | Command::ReapOrphans { .. }
             | Command::EndHolds { .. }
             | Command::ShrinkVolume
+            | Command::SetQuotas(_)
             | Command::Operation(_) => return Err(Errno::EINVAL),
         }
         Ok(Reply::Done)

@@ -340,6 +340,15 @@ impl Volume {
         self.delegations.values().map(|delegation| delegation.session).chain(self.locks.sessions()).collect()
     }
 
+    /// Whether the session has something still that its holds' end has not come to: what it did under that is refused
+    /// already (`Draft::end_holds`).
+    #[must_use]
+    pub fn has_remnants(&self, session: SessionId) -> bool {
+        let Some(since) = self.session(session).map(|session| session.holds_since) else { return false };
+        let is_older = |delegation: &Delegation| delegation.session == session && delegation.grant <= since;
+        self.delegations.values().any(is_older) || self.locks.has_older(session, since)
+    }
+
     /// flock and fcntl locks, whose turn it is to have a file open, and who waits for these.
     #[must_use]
     pub const fn locks(&self) -> &LockTable {

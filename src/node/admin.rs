@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{AdminAnswer, AdminError, AdminRequest, Node, Output};
 use crate::{
     coordinator, limits,
-    namespace::{Command, Reply},
-    types::{Errno, Instant, NodeId},
+    namespace::{Command, Reply, Volume},
+    types::{Errno, Instant, NodeId, VolumeId},
 };
 
 /// What became of a leadership that was to be handed over and was not.
@@ -41,14 +41,21 @@ impl Admin {
 
 impl Node {
     pub(super) fn administer(&mut self, ticket: u64, request: AdminRequest) {
-        let (name, command) = match request {
+        let (name, volume, command) = match request {
             AdminRequest::Status => {
                 let status = Box::new(self.status());
                 return self.answer(ticket, Ok(AdminAnswer::Status(status)));
             }
             AdminRequest::TransferLeader { to } => return self.transfer_leader(ticket, to),
-            AdminRequest::CreateVolume { name, options } => (name.clone(), Command::CreateVolume { name, options }),
-            AdminRequest::DeleteVolume { name } => (name.clone(), Command::DeleteVolume { name }),
+            AdminRequest::CreateVolume { name, options } => {
+                (name.clone(), Some(VolumeId(0)), Command::CreateVolume { name, options })
+            }
+            AdminRequest::DeleteVolume { name } => (name.clone(), Some(VolumeId(0)), Command::DeleteVolume { name }),
+            // The entry goes to the volume's mounts: it names the volume, which another of its name would not be.
+            AdminRequest::SetQuotas { name, changes } => {
+                let named = self.state.volume_named(&name).map(Volume::id);
+                (name, named, Command::SetQuotas(changes))
+            }
         };
         if name.len() > limits::VOLUME_NAME_BYTES_MAX {
             let (found, max) = (name.len(), limits::VOLUME_NAME_BYTES_MAX);
@@ -59,9 +66,10 @@ impl Node {
             let leader = self.leader_address();
             return self.answer(ticket, Err(AdminError::NotLeader { leader }));
         }
+        let Some(volume) = volume else { return self.answer(ticket, Err(no_volume(&name))) };
         let until = self.now.after(self.config.timing.write_timeout);
         self.admin.waiting.insert(ticket, Waiting { what: What::Volume { name }, until });
-        self.tell_coordinator(coordinator::Input::Command { ticket: Some(ticket), command });
+        self.tell_coordinator(coordinator::Input::Command { ticket: Some(ticket), volume, command });
     }
 
     fn transfer_leader(&mut self, ticket: u64, to: Option<NodeId>) {
@@ -96,7 +104,7 @@ impl Node {
         let result = match outcome {
             Ok(_) => Ok(AdminAnswer::Done),
             Err(Errno::EEXIST) => Err(AdminError::Refused(format!("a volume {name:?} exists"))),
-            Err(Errno::ENOENT) => Err(AdminError::Refused(format!("there is no volume {name:?}"))),
+            Err(Errno::ENOENT | Errno::ENODEV) => Err(no_volume(&name)),
             Err(Errno::EINVAL) => Err(AdminError::Refused(format!("{name:?} cannot be the name of a volume"))),
             Err(errno) => Err(AdminError::Refused(format!("volume {name:?}: {errno}"))),
         };
@@ -153,4 +161,8 @@ impl Node {
         let leader = self.leader.filter(|leader| *leader != self.config.id)?;
         self.state.node(leader).map(|node| node.client_address.clone())
     }
+}
+
+fn no_volume(name: &str) -> AdminError {
+    AdminError::Refused(format!("there is no volume {name:?}"))
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    namespace::{NodeInfo, RowChange, State, VolumeOptions},
+    namespace::{NodeInfo, QuotaChanges, RowChange, State, VolumeOptions},
     replica::{Greeting, Hello, Mark, Standing},
     types::{
         BlockHash, ConnectionId, CredentialId, FoundingId, Grant, LogIndex, NodeId, SessionId, Stamp, Term, UploadId,
@@ -159,6 +159,7 @@ pub enum AdminRequest {
     Status,
     CreateVolume { name: String, options: VolumeOptions },
     DeleteVolume { name: String },
+    SetQuotas { name: String, changes: QuotaChanges },
     TransferLeader { to: Option<NodeId> },
 }
 

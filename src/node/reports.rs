@@ -8,7 +8,7 @@ use crate::{
     coordinator,
     namespace::{Command, NodeInfo},
     replica::{self, Standing},
-    types::{Instant, NodeId, message::Space},
+    types::{Instant, NodeId, VolumeId, message::Space},
 };
 
 /// A node reports once in so many heartbeats.
@@ -171,7 +171,11 @@ impl Node {
         let moved: Vec<NodeInfo> = self.reports.addresses.values().filter(moved).cloned().collect();
         for address in moved {
             self.reports.proposed.insert(address.id, address.clone());
-            self.tell_coordinator(coordinator::Input::Command { ticket: None, command: Command::SetNode(address) });
+            self.tell_coordinator(coordinator::Input::Command {
+                ticket: None,
+                volume: VolumeId(0),
+                command: Command::SetNode(address),
+            });
         }
     }
 

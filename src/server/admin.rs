@@ -116,6 +116,18 @@ impl Admin for AdminService {
         self.change(&founding, AdminRequest::DeleteVolume { name }).await
     }
 
+    async fn set_quotas(
+        &self,
+        request: Request<proto::SetQuotasRequest>,
+    ) -> Result<Response<proto::ChangeResponse>, Status> {
+        admit(&request)?;
+        let request = request.into_inner();
+        let changes = (&request)
+            .try_into()
+            .map_err(|error: crate::wire::WireError| Status::invalid_argument(error.to_string()))?;
+        self.change(&request.founding, AdminRequest::SetQuotas { name: request.name, changes }).await
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<proto::TransferLeaderRequest>,

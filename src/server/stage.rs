@@ -116,7 +116,10 @@ pub(super) enum FoundingError {
     Busy,
     #[error("this node is node {} of a cluster already, founding {}; `cluster init` is for blank nodes", .0.node, .0.founding)]
     Used(Member),
-    #[error("this node was prepared as node {node} for another founding; wipe its data directory to found it anew")]
+    #[error(
+        "this node was prepared as node {node} for another founding, perhaps by a `cluster init` that is under way: look at \
+         `manyfs status`; where nobody goes on with that one and no node runs, wipe its data directory to found it anew"
+    )]
     Other { node: NodeId },
     #[error(
         "this node's authority is of cluster {here}, the founding is of cluster {there}; use the same authority file"

@@ -7,7 +7,8 @@ use super::{
     wide_to_bytes,
 };
 use crate::{
-    namespace::{VolumeOptions, entry::Founding},
+    limits,
+    namespace::{ByteQuota, QuotaChanges, VolumeOptions, entry::Founding},
     node::{AdminAnswer, AdminError, ClockStatus, NodeStatus, PeerStatus, SessionStatus, Standing, VolumeStatus},
     types::{ClusterId, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId},
 };
@@ -151,6 +152,37 @@ impl TryFrom<proto::Founding> for Founding {
             stamp: Stamp(founding.stamp),
             main: required("Founding", "main", founding.main)?.try_into()?,
         })
+    }
+}
+
+/// The request that changes quotas; whose founding it is for is added by who sends it.
+impl From<QuotaChanges> for proto::SetQuotasRequest {
+    fn from(changes: QuotaChanges) -> Self {
+        let quota = changes.bytes.map(|bytes| match bytes {
+            ByteQuota::Unlimited => proto::set_quotas_request::Quota::Unlimited(proto::Unlimited {}),
+            ByteQuota::Bytes(bytes) => proto::set_quotas_request::Quota::QuotaBytes(bytes),
+        });
+        Self { quota, quota_inodes: changes.inodes, ..Self::default() }
+    }
+}
+
+impl TryFrom<&proto::SetQuotasRequest> for QuotaChanges {
+    type Error = WireError;
+
+    fn try_from(request: &proto::SetQuotasRequest) -> Result<Self, WireError> {
+        if let Some(found) = request.quota_inodes.filter(|inodes| !(1..=limits::INODES_MAX).contains(inodes)) {
+            return Err(WireError::Value {
+                message: "SetQuotasRequest",
+                field: "quota_inodes",
+                expected: "a number of inodes from 1 to 2097152",
+                found: found.to_string(),
+            });
+        }
+        let bytes = request.quota.as_ref().map(|quota| match quota {
+            proto::set_quotas_request::Quota::Unlimited(proto::Unlimited {}) => ByteQuota::Unlimited,
+            proto::set_quotas_request::Quota::QuotaBytes(bytes) => ByteQuota::Bytes(*bytes),
+        });
+        Ok(Self { bytes, inodes: request.quota_inodes })
     }
 }
 
@@ -385,6 +417,21 @@ mod tests {
         ) {
             let bytes = damage.apply(proto::StatusResponse::from(report).encode_to_vec());
             let _ = proto::StatusResponse::decode(bytes.as_slice()).map(Report::try_from);
+        }
+    }
+
+    #[test]
+    fn quotas_survive_the_wire_and_senseless_ones_do_not() {
+        for bytes in [None, Some(ByteQuota::Unlimited), Some(ByteQuota::Bytes(0)), Some(ByteQuota::Bytes(u64::MAX))] {
+            for inodes in [None, Some(1), Some(limits::INODES_MAX)] {
+                let changes = QuotaChanges { bytes, inodes };
+                let request = proto::SetQuotasRequest::from(changes);
+                assert_eq!(QuotaChanges::try_from(&request), Ok(changes));
+            }
+        }
+        for inodes in [0, limits::INODES_MAX + 1] {
+            let request = proto::SetQuotasRequest { quota_inodes: Some(inodes), ..Default::default() };
+            assert!(QuotaChanges::try_from(&request).is_err());
         }
     }
 

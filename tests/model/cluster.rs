@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use manyfs::{
     namespace::{
-        Applied, Change, Command, Effects, Entry, EntryHeader, Founding, Operation, Reply, State, Volume, VolumeOptions,
+        Applied, ByteQuota, Change, Command, Effects, Entry, EntryHeader, Founding, Operation, QuotaChanges, Reply,
+        State, Volume, VolumeOptions,
     },
     types::{
         BlockHash, Errno, FileKind, FoundingId, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, VolumeId,
@@ -103,6 +104,16 @@ impl Cluster {
                 let applied = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::EndHolds { session });
                 assert_eq!(applied.outcome, Ok(Reply::Done));
                 self.model.holders.retain(|_, (holder, _)| *holder != session);
+            }
+            Step::SetQuotas { bytes, inodes } => {
+                let changes = QuotaChanges {
+                    bytes: bytes.map(|bytes| bytes.map_or(ByteQuota::Unlimited, ByteQuota::Bytes)),
+                    inodes: *inodes,
+                };
+                let applied = self.apply(SessionId(0), Sequence(0), Vec::new(), Command::SetQuotas(changes));
+                assert_eq!(applied.outcome, Ok(Reply::Done));
+                self.model.quotas.0 = bytes.unwrap_or(self.model.quotas.0);
+                self.model.quotas.1 = inodes.or(self.model.quotas.1);
             }
             Step::Switch => self.switch(),
             Step::Reopen => {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use manyfs::{
     limits,
     namespace::{
-        AllocateMode, Applied, Change, Command, Entry, EntryHeader, Flush, Founding, NewNode, NodeInfo, Operation,
-        RenameMode, Reply, RowError, State, Volume, VolumeOptions, XattrMode,
+        AllocateMode, Applied, ByteQuota, Change, Command, Entry, EntryHeader, Flush, Founding, NewNode, NodeInfo,
+        Operation, QuotaChanges, RenameMode, Reply, RowError, State, Volume, VolumeOptions, XattrMode,
     },
     types::{
         AttributeChanges, BlockHash, ClearSuid, Errno, FileKind, FoundingId, Ino, LockClaim, LockFamily, LockKind,
@@ -441,6 +441,42 @@ fn inodes_have_a_quota() {
     assert_eq!(node.ask(make("g", NewNode::File)), Err(Errno::EDQUOT), "a file that may be open counts");
     node.main(Command::ReapOrphans { inodes: vec![file] });
     node.ask(make("g", NewNode::File)).expect("there is a place again");
+}
+
+/// A quota could be given when a volume was made, and never changed.
+#[test]
+fn quotas_can_be_changed_also_below_what_is_used() {
+    let stores = Space { total: 1 << 40, available: 1 << 38 };
+    let mut node = Node::with_quotas(Some(3000), Some(10));
+    let (file, other) = (node.file("f"), node.file("g"));
+    node.write(file, 0, 2000).expect("write");
+    let set = |bytes, inodes| Command::SetQuotas(QuotaChanges { bytes, inodes });
+    let digest = node.state.digest();
+    assert_eq!(node.main(set(Some(ByteQuota::Bytes(1000)), None)).outcome, Ok(Reply::Done));
+    assert_ne!(node.state.digest(), digest);
+    assert_eq!(State::from_rows(node.state.rows()).expect("its own rows").digest(), node.state.digest());
+    let VolumeSpace { bytes, inodes, inodes_free } = node.volume().space(stores);
+    assert_eq!((bytes, inodes, inodes_free), (Space { total: 1000, available: 0 }, 10, 7), "the other stays");
+    assert_eq!(node.volume().bytes_used(), 2000, "nothing is taken away");
+    assert_eq!(node.write(other, 0, 1), Err(Errno::EDQUOT));
+    node.write(file, 0, 2000).expect("it does not grow");
+    let cut = AttributeChanges { size: Some(1500), ..AttributeChanges::default() };
+    node.ask(Operation::SetAttributes { ino: file, changes: cut }).expect("less");
+    assert_eq!(node.write(other, 0, 1), Err(Errno::EDQUOT), "still more than there may be");
+    let cut = AttributeChanges { size: Some(999), ..AttributeChanges::default() };
+    node.ask(Operation::SetAttributes { ino: file, changes: cut }).expect("less");
+    node.write(other, 0, 1).expect("it is below again");
+    assert_eq!(node.write(other, 1, 1), Err(Errno::EDQUOT));
+
+    assert_eq!(node.main(set(Some(ByteQuota::Unlimited), Some(2))).outcome, Ok(Reply::Done));
+    node.write(other, 1, 1 << 20).expect("no limit");
+    assert_eq!((node.volume().space(stores).bytes, node.volume().space(stores).inodes_free), (stores, 0));
+    let make = Operation::MakeUnnamed { parent: Ino::ROOT, mode: 0o644, uid: 0, gid: 0, umask: 0 };
+    assert_eq!(node.ask(make.clone()), Err(Errno::EDQUOT));
+    assert_eq!(node.main(set(None, Some(4))).outcome, Ok(Reply::Done));
+    node.ask(make).expect("there is a place");
+    assert_eq!(node.apply(CLUSTER, (SessionId(0), Sequence(0)), set(None, None)).outcome, Err(Errno::EINVAL));
+    assert_eq!(node.apply(VolumeId(77), (SessionId(0), Sequence(0)), set(None, None)).outcome, Err(Errno::ENODEV));
 }
 
 #[test]

@@ -116,6 +116,11 @@ pub(crate) enum Step {
     EndHolds {
         of_other: bool,
     },
+    /// Bytes and inodes that the volume may have from now on, also fewer than it has.
+    SetQuotas {
+        bytes: Option<Option<u64>>,
+        inodes: Option<u64>,
+    },
     /// Calls come from the other session from now on.
     Switch,
     /// The call before once more, as after a lost answer.
@@ -246,6 +251,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         3 => (pick(), claim(), any::<bool>()).prop_map(|(ino, claim, is_close)| Step::Unlock { ino, claim, is_close }),
         14 => flush(),
         1 => any::<bool>().prop_map(|of_other| Step::EndHolds { of_other }),
+        1 => (option::of(option::of(0..9000_u64)), option::of(1..20_u64))
+            .prop_map(|(bytes, inodes)| Step::SetQuotas { bytes, inodes }),
         4 => Just(Step::Switch),
         3 => Just(Step::Repeat),
         1 => Just(Step::Stranger),
@@ -380,6 +387,7 @@ impl Step {
                 }))
             }
             Self::EndHolds { .. }
+            | Self::SetQuotas { .. }
             | Self::Switch
             | Self::Repeat
             | Self::Stranger

@@ -8,7 +8,7 @@ use nix::{
     sys::statvfs::statvfs,
 };
 
-use super::support::{Cluster, manyfs, succeed};
+use super::support::{Cluster, manyfs, succeed, wait_for};
 
 #[test]
 fn figures_are_those_of_the_stores_device() {
@@ -26,6 +26,38 @@ fn figures_are_those_of_the_stores_device() {
         fs::write(mount.path.join(format!("f{number}")), "").expect("create");
     }
     assert_eq!(used(statvfs(&mount.path).expect("statfs")), before + 10);
+}
+
+#[test]
+fn a_quota_that_is_changed_holds_at_once() {
+    let cluster = Cluster::found();
+    let mount = cluster.mount();
+    let set = |quotas: &[&str]| {
+        succeed(
+            manyfs(["volume", "set", "main", "--authority"])
+                .arg(cluster.path().join("authority.toml"))
+                .args(["--servers", &cluster.address.to_string()])
+                .args(quotas),
+        );
+    };
+    let unlimited = statvfs(&mount.path).expect("statfs").blocks();
+    let write = |name: &str, length: usize| {
+        let mut file = fs::File::create(mount.path.join(name))?;
+        file.write_all(&vec![7; length]).and_then(|()| file.sync_all())
+    };
+    write("f", 4 << 20).expect("no quota");
+    set(&["--quota", "2M", "--quota-inodes", "3"]);
+    let shown =
+        wait_for("the mount to see the quota", || statvfs(&mount.path).ok().filter(|shown| shown.blocks() < unlimited));
+    assert_eq!((shown.blocks() * shown.fragment_size(), shown.blocks_available()), (2 << 20, 0));
+    assert_eq!((shown.files(), shown.files_free()), (3, 1));
+    let is_refused = |done: std::io::Result<()>| done.err().and_then(|error| error.raw_os_error());
+    assert_eq!(is_refused(write("g", 1)), Some(Errno::EDQUOT as i32), "more is used already");
+    assert_eq!(is_refused(write("h", 0)), Some(Errno::EDQUOT as i32), "too many files");
+    assert_eq!(fs::read(mount.path.join("f")).expect("read").len(), 4 << 20, "nothing is taken away");
+    set(&["--quota", "none"]);
+    wait_for("the mount to see that there is none", || write("g", 1 << 20).ok());
+    fs::remove_file(mount.path.join("f")).expect("unlink");
 }
 
 /// df said 252 G of a volume with a quota of 10 MiB.
@@ -51,6 +83,8 @@ fn a_quota_is_what_is_shown_and_what_can_be_written() {
     drop(file);
     assert_eq!(refused.raw_os_error(), Some(Errno::EDQUOT as i32));
     fs::remove_file(mount.path.join("g")).expect("unlink");
+    // On a slow machine a part of it was flushed by age before the rest was refused.
+    wait_for("its bytes to be given back", || (figures(stat()).1 == 6 << 20).then_some(()));
     // What is reserved can be written when nothing else can.
     let file = fs::File::create(mount.path.join("h")).expect("create");
     let reserve = |length| fallocate(&file, FallocateFlags::empty(), 0, length);

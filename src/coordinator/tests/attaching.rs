@@ -100,7 +100,7 @@ fn a_credential_is_for_its_volume_and_not_for_one_with_its_name() {
         Command::DeleteVolume { name: "main".to_owned() },
         Command::CreateVolume { name: "main".to_owned(), options: VolumeOptions::default() },
     ] {
-        bench.input(Input::Command { ticket: None, command });
+        bench.input(Input::Command { ticket: None, volume: VolumeId(0), command });
         bench.commit();
     }
     let connection = bench.connect_with(grant);

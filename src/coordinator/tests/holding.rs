@@ -1,4 +1,5 @@
 use super::*;
+use crate::types::{LockClaim, LockFamily, LockKind, LockRange};
 
 impl Bench {
     fn holder_of(&self, name: &str) -> Option<SessionId> {
@@ -88,4 +89,56 @@ fn a_new_leader_counts_the_hold_time_anew() {
     bench.wait(4 * T.heartbeat);
     bench.commit();
     assert_eq!(bench.holder_of("f"), None);
+}
+
+fn lock(ino: Ino, byte: u64) -> Operation {
+    let range = LockRange { first: 2 * byte, last: 2 * byte };
+    let (family, kind) = (LockFamily::Fcntl, LockKind::Exclusive);
+    Operation::Lock { ino, claim: LockClaim { family, owner: 1, kind, range, pid: 1, fh: 1 }, waits: false }
+}
+
+/// The leader was lost between two parts of what ends a session's holds, and the session came back to the next one. Its first
+/// part has all that was written under any of them refused; what was left of them stood, and nobody was told of an end of it.
+#[test]
+fn holds_that_a_predecessor_has_ended_in_part_end_whole() {
+    let mut bench = Bench::leading();
+    let (a, b) = (bench.mount(1), bench.mount(2));
+    let (ino, _) = bench.delegated(a, 1, "f");
+    let most = limits::REAPED_ROWS_MAX as u64;
+    for byte in 0..most + 100 {
+        bench.change(a, byte + 2, lock(ino, byte));
+        bench.acknowledge(a, bench.index);
+        bench.acknowledge(b, bench.index);
+    }
+    bench.change(b, 1, lock(ino, most + 200));
+    let main = |bench: &Bench| bench.state.volume_named("main").expect("the main volume").clone();
+    let holds = |bench: &Bench, mounted: Mounted| main(bench).locks().has_any(mounted.session);
+    bench.input(Input::Closed { connection: a.connection });
+    while bench.proposed.is_empty() {
+        bench.wait(T.heartbeat);
+        bench.say(b.connection, ToLeader::Recall { ino });
+    }
+    // The first part and no more: the next is proposed, and lost with the leader.
+    let (index, bytes) = bench.proposed.pop_front().expect("just proposed");
+    let entry = Entry::decode(&bytes).expect("proposed by us");
+    let applied = bench.state.apply(index, &entry);
+    assert_eq!((&entry.command, applied.outcome), (&Command::EndHolds { session: a.session }, Ok(Reply::Unfinished)));
+    let since = main(&bench).session(a.session).expect("it stays").holds_since;
+    assert!(since == index && holds(&bench, a));
+    bench.depose(None);
+    bench.elect();
+    bench.commit();
+    assert!(!holds(&bench, a), "it is gone as a whole");
+    assert!(main(&bench).session(a.session).expect("it stays").holds_since > since);
+    assert!(holds(&bench, b), "nobody else's");
+
+    // What it takes anew is its own.
+    let connection = bench.connect();
+    let a =
+        bench.attach_on(connection, Hello { generation: Generation(2), session: Some(a.session), ..Bench::hello(1) });
+    bench.change(a, most + 300, lock(ino, 0));
+    bench.depose(None);
+    bench.elect();
+    bench.commit();
+    assert!(holds(&bench, a));
 }

@@ -233,14 +233,14 @@ fn a_session_whose_mount_was_gone_before_it_opened_ends_as_well() {
 fn commands_are_carried_out_and_their_outcome_told() {
     let mut bench = Bench::leading();
     let command = || Command::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
-    bench.input(Input::Command { ticket: Some(5), command: command() });
-    bench.input(Input::Command { ticket: Some(6), command: command() });
+    bench.input(Input::Command { ticket: Some(5), volume: VolumeId(0), command: command() });
+    bench.input(Input::Command { ticket: Some(6), volume: VolumeId(0), command: command() });
     bench.commit();
     assert_eq!(bench.carried.len(), 2);
     assert!(matches!(bench.carried[..], [(5, Ok(_)), (6, Err(Errno::EEXIST))]));
-    bench.input(Input::Command { ticket: Some(7), command: command() });
+    bench.input(Input::Command { ticket: Some(7), volume: VolumeId(0), command: command() });
     bench.depose(None);
-    bench.input(Input::Command { ticket: Some(8), command: command() });
+    bench.input(Input::Command { ticket: Some(8), volume: VolumeId(0), command: command() });
     assert_eq!(bench.lost, [7, 8]);
 }
 
@@ -248,13 +248,17 @@ fn commands_are_carried_out_and_their_outcome_told() {
 fn a_deleted_volume_ends_its_mounts_and_nobody_elses() {
     let mut bench = Bench::leading();
     let command = Command::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
-    bench.input(Input::Command { ticket: None, command });
+    bench.input(Input::Command { ticket: None, volume: VolumeId(0), command });
     bench.commit();
     let a = bench.mount(1);
     let connection = bench.connect_as("two", Access::ReadWrite);
     let b = bench.attach_on(connection, Bench::hello(2));
     bench.catch_up(b);
-    bench.input(Input::Command { ticket: None, command: Command::DeleteVolume { name: "two".to_owned() } });
+    bench.input(Input::Command {
+        ticket: None,
+        volume: VolumeId(0),
+        command: Command::DeleteVolume { name: "two".to_owned() },
+    });
     bench.commit();
     assert_eq!(bench.refusal(b.connection), Refusal::Permanent);
     bench.change(a, 1, mkdir("d"));
@@ -265,7 +269,7 @@ fn a_deleted_volume_ends_its_mounts_and_nobody_elses() {
 fn volumes_do_not_wait_for_each_other() {
     let mut bench = Bench::leading();
     let command = Command::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
-    bench.input(Input::Command { ticket: None, command });
+    bench.input(Input::Command { ticket: None, volume: VolumeId(0), command });
     bench.commit();
     let a = bench.mount(1);
     let connection = bench.connect_as("two", Access::ReadWrite);

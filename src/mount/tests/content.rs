@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     limits::{self, Timing},
-    namespace::{AllocateMode, Operation},
-    types::{AttributeChanges, ClearSuid, NodeId, TimeChange, Timestamp},
+    namespace::{AllocateMode, Operation, XattrMode},
+    types::{AttributeChanges, ClearSuid, NodeId, TimeChange, Timestamp, XattrName},
 };
 
 const MIB: usize = 1 << 20;
@@ -500,6 +500,92 @@ fn a_write_that_finds_no_room_fails_in_the_end() {
     let unique = scene.send(0, Scene::write_request(file, fh, 0, b"x"));
     scene.pass(Timing::DEFAULT.write_timeout);
     assert_eq!(scene.answer(0, unique), Some(Err(Errno::EIO)));
+}
+
+/// A file of so many pieces that a cut takes several entries.
+fn scattered_file(scene: &mut Scene, text: &str) -> Ino {
+    let (file, fh) = scene.create(0, text);
+    for round in 0..4 * limits::EXTENTS_PER_CALL_MAX / limits::PIECES_MAX {
+        for piece in 0..limits::PIECES_MAX {
+            scene.write(0, file, fh, 2 * (round * limits::PIECES_MAX + piece) as u64, b"x");
+        }
+        scene.flush(0, file, fh);
+    }
+    scene.close(0, file, fh);
+    file
+}
+
+/// What the leader has taken goes into the log; what comes then has to wait in its turn.
+fn carry_delayed_out(scene: &mut Scene) {
+    scene.leader.propose_delayed();
+    scene.leader.delays = true;
+    scene.settle();
+}
+
+/// A truncation of a large file of very many pieces failed with EIO behind the write timeout, though each of its parts was
+/// carried out within it.
+#[test]
+fn a_change_that_is_carried_out_in_parts_is_not_late_while_it_gets_on() {
+    let part = Timing::DEFAULT.write_timeout * 2 / 3;
+    let mut scene = Scene::new(1);
+    let file = scattered_file(&mut scene, "a");
+    let changes = AttributeChanges { size: Some(0), ..AttributeChanges::default() };
+    scene.leader.delays = true;
+    let cut = scene.send(0, Request::Setattr { ino: file, changes });
+    let behind = scene.send(
+        0,
+        Request::Setxattr {
+            ino: file,
+            name: XattrName::new(b"user.a").expect("a good name"),
+            value: Bytes::new(),
+            mode: XattrMode::Set,
+            clear_sgid: false,
+        },
+    );
+    let mut parts = 0;
+    while scene.answer(0, cut).is_none() {
+        scene.pass(part);
+        parts += 1;
+        carry_delayed_out(&mut scene);
+    }
+    assert!(parts > 3, "{parts}");
+    assert!(matches!(scene.answer(0, cut), Some(Ok(Response::Attributes { .. }))), "{:?}", scene.answer(0, cut));
+    carry_delayed_out(&mut scene);
+    assert_eq!(scene.answer(0, behind), Some(Ok(Response::Done)));
+
+    // Under a delegation the cut goes with a flush; fsync waits for it.
+    scene.leader.delays = false;
+    let file = scattered_file(&mut scene, "b");
+    let fh = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
+    scene.write(0, file, fh, 0, b"y");
+    truncate(&mut scene, 0, file, 0);
+    scene.leader.delays = true;
+    let synced = scene.send(0, Request::Fsync { ino: file, fh });
+    for _ in 0..parts {
+        scene.pass(part);
+        carry_delayed_out(&mut scene);
+    }
+    assert_eq!(scene.answer(0, synced), Some(Ok(Response::Done)));
+
+    // What gets nowhere is late as before, and so is who was hit by a signal.
+    scene.leader.delays = false;
+    let file = scattered_file(&mut scene, "c");
+    scene.leader.delays = true;
+    let cut = scene.send(0, Request::Setattr { ino: file, changes });
+    scene.pass(part);
+    carry_delayed_out(&mut scene);
+    scene.pass(Timing::DEFAULT.write_timeout - Duration::from_millis(1));
+    assert_eq!(scene.answer(0, cut), None);
+    scene.pass(Duration::from_millis(1));
+    assert_eq!(scene.answer(0, cut), Some(Err(Errno::EIO)));
+    scene.leader.delays = false;
+    let file = scattered_file(&mut scene, "d");
+    scene.leader.delays = true;
+    let cut = scene.send(0, Request::Setattr { ino: file, changes });
+    scene.interrupt(0, cut);
+    carry_delayed_out(&mut scene);
+    scene.pass(Timing::DEFAULT.lease);
+    assert_eq!(scene.answer(0, cut), Some(Err(Errno::EINTR)));
 }
 
 #[test]

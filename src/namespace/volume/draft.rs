@@ -15,7 +15,7 @@ use super::Volume;
 use crate::{
     limits,
     namespace::{
-        Change, Command, Effects, Entry, Reply, RowChange, cookie,
+        ByteQuota, Change, Command, Effects, Entry, QuotaChanges, Reply, RowChange, cookie,
         extent::{Extent, Extents},
         inode::{Body, Inode},
         row::{DirentRow, RowKey, row_digest},
@@ -81,6 +81,7 @@ impl Draft {
             Command::CloseSessions { sessions } => Verdict::of(Ok(self.close_sessions(sessions))),
             Command::ReapOrphans { inodes } => Verdict::of(Ok(self.reap_orphans(inodes))),
             Command::EndHolds { session } => Verdict::of(Ok(self.end_holds(*session))),
+            Command::SetQuotas(changes) => Verdict::of(Ok(self.set_quotas(*changes))),
             Command::Noop => Verdict::of(Ok(Reply::Done)),
             Command::SetNode(_)
             | Command::RemoveNode(_)
@@ -197,6 +198,19 @@ impl Draft {
             }
             _ => false,
         }
+    }
+
+    /// Also below what is used.
+    fn set_quotas(&mut self, QuotaChanges { bytes, inodes }: QuotaChanges) -> Reply {
+        let options = &mut Arc::make_mut(&mut self.volume.header).options;
+        match bytes {
+            Some(ByteQuota::Unlimited) => options.quota_bytes = None,
+            Some(ByteQuota::Bytes(quota)) => options.quota_bytes = Some(quota),
+            None => {}
+        }
+        options.quota_inodes = inodes.unwrap_or(options.quota_inodes);
+        self.touch(RowKey::Header);
+        Reply::Done
     }
 
     /// Only what grows is refused: a volume that is over a limit can be brought below it again.

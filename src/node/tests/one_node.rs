@@ -1,5 +1,8 @@
 use super::*;
-use crate::types::{BlockHash, UploadId};
+use crate::{
+    namespace::{ByteQuota, QuotaChanges},
+    types::{BlockHash, UploadId},
+};
 
 #[test]
 fn a_lone_node_leads_and_serves_a_mount() {
@@ -122,6 +125,27 @@ fn volumes_are_made_and_deleted_once() {
     let refused =
         |ticket: u64| matches!(&world.admin[&ticket], Err(AdminError::Refused(reason)) if reason.contains("two"));
     assert!(done(1) && refused(2) && done(3) && refused(4), "{:?}", world.admin);
+}
+
+#[test]
+fn quotas_are_changed_for_nodes_and_mounts() {
+    let mut world = World::elected(1);
+    let a = world.mount(1);
+    let set = |name: &str| AdminRequest::SetQuotas {
+        name: name.to_owned(),
+        changes: QuotaChanges { bytes: Some(ByteQuota::Bytes(1 << 20)), inodes: None },
+    };
+    for (ticket, name) in [(1, "main"), (2, "nowhere")] {
+        world.ask(NodeId(1), ticket, set(name));
+    }
+    assert!(matches!(world.admin[&1], Ok(AdminAnswer::Done)));
+    assert!(matches!(&world.admin[&2], Err(AdminError::Refused(reason)) if reason.contains("nowhere")));
+    world.agree();
+    let options = VolumeOptions { quota_bytes: Some(1 << 20), ..VolumeOptions::default() };
+    assert_eq!(world.clients[a].volume.as_ref().map(|volume| *volume.options()), Some(options));
+    world.kill(NodeId(1));
+    world.start(NodeId(1));
+    assert_eq!(world.nodes[&NodeId(1)].state.volume_named("main").map(|volume| *volume.options()), Some(options));
 }
 
 #[test]
