@@ -22,6 +22,7 @@ mod mountpoint;
 mod report;
 mod runfile;
 mod scrub;
+mod seal;
 mod serve;
 mod socket;
 mod starter;

@@ -295,6 +295,8 @@ impl Holder<'_> {
         self.workers += 1;
         let number = self.workers;
         let pid = child.as_ref().map(|child| Pid::from_raw(child.id().cast_signed()));
+        // A worker that is gone already is noticed by its end.
+        link.send(&ToWorker::Place { directory: self.place.directory.clone() }, None).ok();
         watch_worker(number, link.try_clone()?, child, self.events.clone());
         self.worker = Some(Worker { number, pid: 0, link, child: pid, last: None });
         Ok(())
@@ -387,12 +389,14 @@ mod tests {
     fn a_mount_ends_with_the_worker_that_asked_for_it() {
         let ready = r#"printf '{"Ready":{"volume":"v","read_only":true}}' >&0"#;
         // `head` waits for a packet: the first carries the table, the second the device.
-        let (result, _, left) = hold(&format!("{ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; kill -9 $$"));
+        let (result, _, left) =
+            hold(&format!("head -c 1 >/dev/null; {ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; kill -9 $$"));
         assert!(matches!(&result, Err(HolderError::EndedEarly(how)) if how.contains("signal: 9")), "{result:?}");
         assert!(!left, "nothing stays mounted");
         let served = r#"printf '{"Serving":{"pid":7}}' >&0"#;
-        let (result, reports, left) =
-            hold(&format!("{ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; {served}; exit 1"));
+        let (result, reports, left) = hold(&format!(
+            "head -c 1 >/dev/null; {ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; {served}; exit 1"
+        ));
         assert!(matches!(result, Err(HolderError::Died(_))), "{result:?}");
         assert!(reports.is_empty(), "the mount never answered: {reports:?}");
         assert!(!left, "nothing stays mounted");

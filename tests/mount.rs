@@ -19,6 +19,7 @@ mod mount {
     mod deleted;
     mod fallocate;
     mod first_start;
+    mod gone;
     mod grown;
     mod holder;
     mod interrupt;

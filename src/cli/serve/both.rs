@@ -18,7 +18,7 @@ use super::Serve;
 use crate::{
     cli::{
         Failure,
-        mount::{Announcement, restore_oom_score, worker_arguments},
+        mount::{self, Announcement, restore_oom_score, worker_arguments},
         mount_options::MountOptions,
         mountpoint, runtime,
     },
@@ -37,9 +37,9 @@ pub(super) fn hold(directory: &Path, options: MountOptions) -> Result<(), Failur
     let directory = mountpoint::prepare(directory)?;
     holder::device::open()?;
     let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
-    let mut announcement = Announcement::new(directory.clone(), None, None, false);
+    let announcement = Announcement::new(directory.clone(), None, None, false);
     let place = Place { directory, source: None, flags: options.0 };
-    Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
+    mount::hold(place, workers, announcement)
 }
 
 impl Serve {

@@ -254,7 +254,8 @@ fn a_deleted_volume_ends_its_mounts_and_nobody_elses() {
     let connection = bench.connect_as("two", Access::ReadWrite);
     let b = bench.attach_on(connection, Bench::hello(2));
     bench.catch_up(b);
-    bench.input(Input::Command { ticket: None, command: Command::DeleteVolume { name: "two".to_owned() } });
+    bench
+        .input(Input::Command { ticket: None, command: Command::DeleteVolume { name: "two".to_owned(), force: true } });
     bench.commit();
     assert_eq!(bench.refusal(b.connection), Refusal::Permanent);
     bench.change(a, 1, mkdir("d"));
