@@ -122,6 +122,8 @@ pub struct WorkerConfig {
     pub control: Option<PathBuf>,
     /// Where metrics and health are told over HTTP.
     pub http: Option<SocketAddr>,
+    /// What SIGHUP does.
+    pub hangup: fn(),
 }
 
 /// Why a worker ended other than in order.
@@ -147,7 +149,10 @@ enum Event {
     Core(Milestone),
     Holder(ToWorker, Option<OwnedFd>),
     HolderGone,
+    /// SIGTERM or SIGINT.
     Signal,
+    /// SIGHUP.
+    Hangup,
     /// The threads that read requests have ended.
     SessionOver(io::Result<()>),
 }
@@ -260,6 +265,7 @@ fn live(
             Ok(Event::Holder(ToWorker::Device { .. } | ToWorker::Table, None)) => {
                 break End::Failed("a device was lost".to_owned());
             }
+            Ok(Event::Holder(ToWorker::Hangup, _) | Event::Hangup) => (config.hangup)(),
             Ok(Event::Holder(ToWorker::Stop, _) | Event::Signal) => break End::Told,
             Ok(Event::HolderGone) => break End::HolderGone,
             Ok(Event::SessionOver(Ok(()))) => break End::Unmounted,
@@ -345,12 +351,13 @@ fn abort_on_panic() {
 
 /// SIGTERM ends a worker in order, which is for those whose holder is elsewhere; Ctrl-C is the holder's.
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     // Before any other thread begins, so that none of them takes a signal.
     signals.thread_block()?;
     thread::spawn(move || {
-        while signals.wait().is_ok() {
-            if events.send(Event::Signal).is_err() {
+        while let Ok(signal) = signals.wait() {
+            let event = if signal == Signal::SIGHUP { Event::Hangup } else { Event::Signal };
+            if events.send(event).is_err() {
                 return;
             }
         }

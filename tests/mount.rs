@@ -21,6 +21,7 @@ mod mount {
     mod first_start;
     mod gone;
     mod grown;
+    mod hangup;
     mod holder;
     mod interrupt;
     mod links;

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Failure,
     mount_settings::MountSettings,
-    mountpoint,
+    mountpoint, read_again,
     runfile::{self, Run, RunFile},
     seal::Seal,
     socket,
@@ -162,6 +162,7 @@ impl Mount {
             link,
             control,
             http: self.listen_http,
+            hangup: read_again,
         };
         // Made inside: signals must be blocked before the first thread begins.
         fuse::run(config, |deliver| {
@@ -224,6 +225,7 @@ impl Announcement {
 
     pub(super) fn make(&mut self, report: Report) {
         match report {
+            Report::Hangup => read_again(),
             Report::Notice(sentence) => tracing::info!("{sentence}"),
             Report::Waiting(reason) => {
                 if let Some(starter) = &self.starter {

@@ -48,6 +48,8 @@ pub enum ToWorker {
     Probed { inval_entry: bool },
     /// Flush, leave, end.
     Stop,
+    /// SIGHUP has come.
+    Hangup,
     /// First of all: where the mount is, or will be.
     Place { directory: PathBuf },
     /// Comes with the table that the holder watches, before the device.

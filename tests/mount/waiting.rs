@@ -44,7 +44,9 @@ fn it_says_why_for_each_server_and_once() {
         wait_for(reason, || (said(reason) > 0).then_some(()));
     }
     kill(nix::unistd::Pid::from_raw(mount.id().cast_signed()), Signal::SIGINT).expect("it runs");
-    wait_for("the mount to end", || mount.try_wait().expect("a child"));
+    let ended = wait_for("the mount to end", || mount.try_wait().expect("a child"));
+    // It was 0, and a script went on without its files.
+    assert_eq!(ended.code(), Some(130), "as a shell has it for SIGINT");
     for reason in reasons {
         assert_eq!(said(reason), 1, "{reason}: {}", fs::read_to_string(&log).expect("readable"));
     }

@@ -20,7 +20,7 @@ use crate::{
         Failure,
         mount::{self, Announcement, restore_oom_score, worker_arguments},
         mount_options::MountOptions,
-        mountpoint, runtime,
+        mountpoint, read_again, runtime,
     },
     client::transport::{Deliver, Transport},
     fuse::{self, Network, WorkerConfig},
@@ -48,7 +48,7 @@ impl Serve {
         let link = Link::inherited(io::stdin().as_fd().try_clone_to_owned()?);
         restore_oom_score(self.oom_score)?;
         // The worker waits for them; no thread of the node may take them away.
-        [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>().thread_block()?;
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block()?;
         let config = self.config()?;
         let address = own_address(&self.listen_client);
         let mut mount = Config::new(vec![address.clone()], MountId(pki::random()?));
@@ -64,6 +64,7 @@ impl Serve {
             link,
             control: None,
             http: None,
+            hangup: read_again,
         };
         let authority = Arc::clone(&config.authority);
         let node = Node::start(config)?;
