@@ -269,6 +269,31 @@ mod tests {
         }
     }
 
+    /// `scrub` was forgotten once.
+    #[test]
+    fn whatever_administers_goes_by_the_files_admin_section() {
+        fn leaves(command: &clap::Command, path: &[String], found: &mut Vec<(Vec<String>, Vec<String>)>) {
+            if !command.has_subcommands() {
+                let flags = command.get_arguments().map(|argument| argument.get_id().to_string()).collect();
+                found.push((path.to_vec(), flags));
+            }
+            for sub in command.get_subcommands() {
+                leaves(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
+            }
+        }
+        let admin = crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) };
+        let defaults = Config { admin, ..Config::default() }.flag_defaults();
+        let mut commands = Vec::new();
+        leaves(&Cli::command(), &[], &mut commands);
+        for (path, flags) in commands.iter().filter(|(path, _)| path != &["serve"]) {
+            for flag in flags.iter().filter(|flag| ["authority", "servers"].contains(&flag.as_str())) {
+                let is_set = defaults.iter().any(|(of, name, _)| of == path && name == flag);
+                assert!(is_set, "manyfs {} --{flag} is not set by [admin]", path.join(" "));
+            }
+        }
+        assert!(commands.len() > 15);
+    }
+
     #[test]
     fn the_config_file_is_found_before_the_rest_is_read() {
         let find = |line: &str| config_named(&line.split(' ').map(OsString::from).collect::<Vec<_>>());

@@ -22,6 +22,8 @@ mod rotten;
 mod support;
 #[path = "cluster/verdict.rs"]
 mod verdict;
+#[path = "cluster/waiting.rs"]
+mod waiting;
 
 use std::{
     fs, io,
