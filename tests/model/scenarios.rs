@@ -452,10 +452,13 @@ fn statfs_shows_what_the_quota_leaves() {
     let bytes = Space { total: 10 << 20, available: 9 << 20 };
     assert_eq!(node.volume().space(stores), VolumeSpace { bytes, inodes: 1000, inodes_free: 998 });
     let full = Space { total: 1 << 40, available: 4096 };
-    let bytes = Space { total: 10 << 20, available: 4096 };
+    let bytes = Space { total: (1 << 20) + 4096, available: 4096 };
     assert_eq!(node.volume().space(full), VolumeSpace { bytes, inodes: 6, inodes_free: 4 }, "stores have less");
-    let node = Node::new();
-    assert_eq!(node.volume().space(stores).bytes, stores, "no quota");
+    let mut node = Node::new();
+    let file = node.file("f");
+    node.write(file, 0, 1 << 20).expect("write");
+    let bytes = Space { total: (1 << 38) + (1 << 20), available: 1 << 38 };
+    assert_eq!(node.volume().space(stores).bytes, bytes, "no quota");
     assert_eq!(node.volume().space(stores).inodes, limits::INODES_DEFAULT);
 }
 
