@@ -1,7 +1,8 @@
 //! The command line: one file per command. Each command says in `--help` what it does, with an example and its
 //! defaults, answers programs with `--json`, and ends with 0 only when it did what it was asked.
 //!
-//! Exit codes: 0 done; 1 refused or failed, with a sentence on standard error; 2 the command line itself is wrong.
+//! Exit codes: 0 done; 1 refused or failed, with a sentence on standard error; 2 the command line itself is wrong; 128 and
+//! the number of the signal for a mount that was ended while it waited.
 
 mod address;
 mod admin;
@@ -22,6 +23,7 @@ mod mountpoint;
 mod report;
 mod runfile;
 mod scrub;
+mod seal;
 mod serve;
 mod socket;
 mod starter;
@@ -30,11 +32,20 @@ mod sweep;
 mod unmount;
 mod volume;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{config::Config, telemetry};
+use crate::{
+    config::Config,
+    holder::HolderError,
+    telemetry::{self, LogFormat},
+};
 
 /// A replicated file system for many pods on one tree.
 #[derive(Debug, Parser)]
@@ -43,6 +54,9 @@ struct Cli {
     /// error, warn, info, debug, trace, or directives such as 'info,manyfs::server=debug'.
     #[arg(long, global = true, env = "MANYFS_LOG", default_value = "info", value_name = "LEVEL")]
     log: String,
+    /// How log lines look, and with them why a command failed.
+    #[arg(long, global = true, env = "MANYFS_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
     /// Settings in TOML; a flag or MANYFS_* variable goes over them [default: /etc/manyfs/manyfs.toml if it exists]
     #[arg(long, global = true, env = "MANYFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -88,24 +102,43 @@ pub fn main() -> ExitCode {
     };
     // Only builds for tests have any; they are set by the environment.
     let _failpoints = ::fail::has_failpoints().then(::fail::FailScenario::setup);
-    let result = telemetry::init_log(&cli.log).map_err(Failure::from).and_then(|()| match cli.command {
-        Command::Serve(command) => command.run(),
-        Command::Cluster(command) => command.run(),
-        Command::Volume(command) => command.run(),
-        Command::Credential(command) => command.run(),
-        Command::Status(command) => command.run(),
-        Command::Mount(command) => command.run(),
-        Command::Unmount(command) => command.run(),
-        Command::Hold(command) => command.run(),
-        Command::Inspect(command) => command.run(),
-        Command::Check(command) => command.run(),
-        Command::Scrub(command) => command.run(),
-        Command::Bench(command) => command.run(),
-        Command::Demo(command) => command.run(),
-    });
+    let is_json = cli.log_format == LogFormat::Json;
+    let result =
+        telemetry::init_log(&cli.log, cli.log_format).map_err(Failure::from).and_then(|()| match cli.command {
+            Command::Serve(command) => command.run(),
+            Command::Cluster(command) => command.run(),
+            Command::Volume(command) => command.run(),
+            Command::Credential(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Mount(command) => command.run(),
+            Command::Unmount(command) => command.run(),
+            Command::Hold(command) => command.run(),
+            Command::Inspect(command) => command.run(),
+            Command::Check(command) => command.run(),
+            Command::Scrub(command) => command.run(),
+            Command::Bench(command) => command.run(),
+            Command::Demo(command) => command.run(),
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if is_json && !failure.is::<status::Unhealthy>() => {
+            tracing::error!("{failure}");
+            code_of(&*failure)
+        }
         Err(failure) => fail(&*failure),
+    }
+}
+
+/// SIGHUP to a process that stays: its log level is as settings say now.
+fn read_again() {
+    let level = match parse(std::env::args_os().collect()) {
+        Ok(cli) => cli.log,
+        Err(Refusal::Usage(error)) => return tracing::warn!("SIGHUP: everything stays as it is: {error}"),
+        Err(Refusal::Config(failure)) => return tracing::warn!("SIGHUP: everything stays as it is: {failure}"),
+    };
+    match telemetry::set_log_level(&level) {
+        Ok(()) => tracing::info!("SIGHUP: the log level is {level}; all else is read at the start of the process only"),
+        Err(error) => tracing::warn!("SIGHUP: everything stays as it is: {error}"),
     }
 }
 
@@ -114,8 +147,19 @@ fn fail(failure: &(dyn std::error::Error + 'static)) -> ExitCode {
         // What it is has been printed.
         return ExitCode::from(unhealthy.0);
     }
-    eprintln!("manyfs: {failure}");
-    ExitCode::FAILURE
+    // Nobody may be there to read it.
+    writeln!(io::stderr(), "manyfs: {failure}").ok();
+    code_of(failure)
+}
+
+/// What a shell has for a command that a signal ended, 1 for all else.
+fn code_of(failure: &(dyn std::error::Error + 'static)) -> ExitCode {
+    match failure.downcast_ref::<HolderError>() {
+        Some(HolderError::Interrupted(signal)) => {
+            u8::try_from(128 + *signal as i32).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+        _ => ExitCode::FAILURE,
+    }
 }
 
 enum Refusal {
@@ -185,6 +229,7 @@ mod tests {
     fn each_setting_of_the_file_has_its_flag() {
         let config = Config {
             log: Some("x".to_owned()),
+            log_format: Some("x".to_owned()),
             serve: crate::config::ServeSection {
                 authority: Some("x".into()),
                 data: Some("x".into()),
@@ -222,6 +267,31 @@ mod tests {
                 path.join(" ")
             );
         }
+    }
+
+    /// `scrub` was forgotten once.
+    #[test]
+    fn whatever_administers_goes_by_the_files_admin_section() {
+        fn leaves(command: &clap::Command, path: &[String], found: &mut Vec<(Vec<String>, Vec<String>)>) {
+            if !command.has_subcommands() {
+                let flags = command.get_arguments().map(|argument| argument.get_id().to_string()).collect();
+                found.push((path.to_vec(), flags));
+            }
+            for sub in command.get_subcommands() {
+                leaves(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
+            }
+        }
+        let admin = crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) };
+        let defaults = Config { admin, ..Config::default() }.flag_defaults();
+        let mut commands = Vec::new();
+        leaves(&Cli::command(), &[], &mut commands);
+        for (path, flags) in commands.iter().filter(|(path, _)| path != &["serve"]) {
+            for flag in flags.iter().filter(|flag| ["authority", "servers"].contains(&flag.as_str())) {
+                let is_set = defaults.iter().any(|(of, name, _)| of == path && name == flag);
+                assert!(is_set, "manyfs {} --{flag} is not set by [admin]", path.join(" "));
+            }
+        }
+        assert!(commands.len() > 15);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
     namespace::{Operation, Reply},
     types::{
         ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp, UploadId,
-        message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+        message::{Hello, MountPlace, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub mount: MountId,
     pub seed: u64,
     pub timing: Timing,
+    /// What leaders show to administrators.
+    pub place: MountPlace,
 }
 
 /// What the client wants done, or has learned.
@@ -214,6 +216,7 @@ impl Client {
             generation: self.generation,
             applied,
             orphans,
+            place: self.config.place.clone(),
         };
         self.events.push_back(Event::Send { connection, message: ToLeader::Hello(hello) });
     }
@@ -311,6 +314,12 @@ impl Client {
     pub fn leave(&mut self) {
         self.tell(ToLeader::Leave);
         self.phase = Phase::Ended;
+    }
+
+    /// No server has anything for this mount any more: it dials none, and has no right to answer.
+    pub fn give_up_for_good(&mut self) {
+        self.phase = Phase::Ended;
+        self.lease.revoke();
     }
 
     /// Gives the connection up as unusable and looks for another.
@@ -467,7 +476,7 @@ impl Client {
     fn refused(&mut self, now: Instant, address: &str, refusal: Refusal, reason: &str) {
         match refusal {
             Refusal::Permanent => {
-                self.phase = Phase::Ended;
+                self.give_up_for_good();
                 self.events.push_back(Event::Fatal(format!("{address} refuses this mount: {reason}")));
             }
             Refusal::Foreign => {

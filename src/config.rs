@@ -27,6 +27,8 @@ pub enum ConfigError {
 pub struct Config {
     /// Log level, or directives such as `info,manyfs::server=debug`. Default: info.
     pub log: Option<String>,
+    /// How log lines look: `text` or `json`. Default: text.
+    pub log_format: Option<String>,
     pub serve: ServeSection,
     pub mount: MountSection,
     pub admin: AdminSection,
@@ -110,6 +112,7 @@ impl Config {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let number = |number: Option<u32>| number.map(|number| number.to_string());
         put(&[], "log", self.log.clone());
+        put(&[], "log_format", self.log_format.clone());
         let serve = &self.serve;
         put(&["serve"], "authority", path(&serve.authority));
         put(&["serve"], "data", path(&serve.data));

@@ -232,13 +232,20 @@ impl Coordinator {
     }
 
     /// The sessions that this leader knows, by volume and number.
-    pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionReport> + '_ {
+    pub fn sessions<'a>(&'a self, now: Instant, state: &'a State) -> impl Iterator<Item = SessionReport> + use<'a> {
+        let time = self.proposals.time();
+        let age_ms = move |volume: VolumeId, session: SessionId| {
+            let opened = state.volume(volume).and_then(|volume| volume.session(session)).map(|row| row.opened_at);
+            opened.map_or(0, |opened| time.0.saturating_sub(opened.0) / 1_000_000)
+        };
         self.members.iter().map(move |(&(volume, session), member)| SessionReport {
             volume,
             session,
             connected: member.connection.is_some(),
             in_roster: member.is_bound(now),
             unacknowledged: member.unacknowledged_count() as u64,
+            age_ms: age_ms(volume, session),
+            place: member.place.clone(),
         })
     }
 

@@ -49,6 +49,7 @@ use crate::{
     limits::CONNECTIONS_HTTP_MAX,
     mount::{Config, Input, KernelFeatures, Opens},
     telemetry,
+    types::{Label, message::MountPlace},
 };
 
 /// How long the worker flushes at its end, when no majority takes its bytes, before it gives up.
@@ -93,6 +94,12 @@ fn kernel_features(mask: KernelMask) -> KernelFeatures {
     KernelFeatures { inc_epoch: release >= Some((6, 16)) && !mask.inc_epoch, inval_entry: false }
 }
 
+/// This machine's name; in a pod, the pod's.
+fn host() -> Label {
+    let name = uname().map(|name| name.nodename().to_string_lossy().into_owned());
+    Label::new(&name.unwrap_or_default())
+}
+
 fn release_of(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
@@ -115,6 +122,8 @@ pub struct WorkerConfig {
     pub control: Option<PathBuf>,
     /// Where metrics and health are told over HTTP.
     pub http: Option<SocketAddr>,
+    /// What SIGHUP does.
+    pub hangup: fn(),
 }
 
 /// Why a worker ended other than in order.
@@ -140,7 +149,10 @@ enum Event {
     Core(Milestone),
     Holder(ToWorker, Option<OwnedFd>),
     HolderGone,
+    /// SIGTERM or SIGINT.
     Signal,
+    /// SIGHUP.
+    Hangup,
     /// The threads that read requests have ended.
     SessionOver(io::Result<()>),
 }
@@ -183,12 +195,19 @@ fn live(
     abort_on_panic();
     let (events, queue) = mpsc::channel();
     watch_signals(events.clone())?;
-    watch_holder(config.link.try_clone()?, events.clone());
     let read_only = config.mount.read_only;
     let mask = config.kernel_mask;
     let features = kernel_features(mask);
     let terms = Terms { with_acl: config.acl, opens_are_told: config.mount.opens == Opens::Tracked };
-    let (worker, milestones) = Worker::start(Config { kernel: features, ..config.mount }, network)?;
+    // Its holder says so first of all.
+    let directory = match config.link.receive::<ToWorker>()? {
+        Some((ToWorker::Place { directory }, _)) => directory,
+        Some(_) => return Err(WorkerError::Mount("the holder is another version of this program".to_owned())),
+        None => return Err(WorkerError::HolderGone),
+    };
+    let place = MountPlace { host: host(), path: Label::new(&directory.to_string_lossy()), read_only };
+    let (worker, milestones) = Worker::start(Config { kernel: features, place, ..config.mount }, network)?;
+    watch_holder(config.link.try_clone()?, events.clone());
     watch_core(milestones, events.clone());
     let abi = Arc::new(OnceLock::new());
     let control = match config.control {
@@ -221,6 +240,9 @@ fn live(
                 config.link.send(&ToHolder::Ready { volume: config.volume.clone(), read_only }, None)?;
             }
             Ok(Event::Core(Milestone::Fatal(reason))) => break End::Failed(reason),
+            Ok(Event::Core(Milestone::Stale(reason))) if abi.get().is_some() => tracing::error!("{reason}"),
+            // Nothing is mounted yet.
+            Ok(Event::Core(Milestone::Stale(reason))) => break End::Failed(reason),
             Ok(Event::Core(Milestone::Stopped)) => break End::Told,
             Ok(Event::Holder(ToWorker::Table, Some(table))) => {
                 let table = Table::received(table)?;
@@ -239,9 +261,11 @@ fn live(
                 }
                 worker.happened(Input::Probed { inval_entry: inval_entry && !mask.inval_entry });
             }
+            Ok(Event::Holder(ToWorker::Place { .. }, _)) => {}
             Ok(Event::Holder(ToWorker::Device { .. } | ToWorker::Table, None)) => {
                 break End::Failed("a device was lost".to_owned());
             }
+            Ok(Event::Holder(ToWorker::Hangup, _) | Event::Hangup) => (config.hangup)(),
             Ok(Event::Holder(ToWorker::Stop, _) | Event::Signal) => break End::Told,
             Ok(Event::HolderGone) => break End::HolderGone,
             Ok(Event::SessionOver(Ok(()))) => break End::Unmounted,
@@ -286,8 +310,9 @@ fn serve_http(address: SocketAddr, worker: &Arc<Worker>, abi: &Arc<OnceLock<(u32
     let listener = runtime.block_on(tokio::net::TcpListener::bind(address))?;
     let mut registry = telemetry::registry();
     registry.register_collector(Box::new(metrics::MountCollector(Arc::clone(worker))));
-    let abi = Arc::clone(abi);
+    let (abi, worker) = (Arc::clone(abi), Arc::clone(worker));
     let readiness: telemetry::Readiness = Arc::new(move || match abi.get() {
+        Some(_) if worker.is_stale() => Err("the volume is gone: this mount answers ESTALE".to_owned()),
         Some(_) => Ok(()),
         None => Err("the volume is not mounted yet".to_owned()),
     });
@@ -326,12 +351,13 @@ fn abort_on_panic() {
 
 /// SIGTERM ends a worker in order, which is for those whose holder is elsewhere; Ctrl-C is the holder's.
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     // Before any other thread begins, so that none of them takes a signal.
     signals.thread_block()?;
     thread::spawn(move || {
-        while signals.wait().is_ok() {
-            if events.send(Event::Signal).is_err() {
+        while let Ok(signal) = signals.wait() {
+            let event = if signal == Signal::SIGHUP { Event::Hangup } else { Event::Signal };
+            if events.send(event).is_err() {
                 return;
             }
         }

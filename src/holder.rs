@@ -45,6 +45,8 @@ pub enum HolderError {
     Mount { directory: PathBuf, error: io::Error },
     #[error("cannot unmount {}: {error}", .directory.display())]
     Unmount { directory: PathBuf, error: io::Error },
+    #[error("{0}: nothing was mounted")]
+    Interrupted(Signal),
     #[error("cannot start or watch the worker process: {0}")]
     Worker(#[from] io::Error),
     #[error("{0}")]
@@ -75,6 +77,8 @@ pub enum Report {
     Serving { volume: String, worker_pid: u32 },
     /// Nothing can be mounted yet, for a reason that the worker has logged.
     Waiting(String),
+    /// SIGHUP has come; the worker is told too.
+    Hangup,
     /// A sentence for the log.
     Notice(String),
 }
@@ -115,10 +119,11 @@ struct Holder<'a> {
     workers: u64,
     /// Set once the end has begun: when the worker is killed.
     deadline: Option<Instant>,
+    /// The signal that began the end before anything was mounted.
+    interrupted: Option<Signal>,
 }
 
-/// Holds one mount at `place` until it is told to end by SIGTERM, SIGINT, SIGHUP
-/// or an unmount. Whatever the outcome, nothing stays mounted.
+/// Holds one mount at `place` until it is told to end by SIGTERM, SIGINT or an unmount. Whatever the outcome, nothing stays mounted.
 ///
 /// # Errors
 /// Why the mount did not come to be, or why it ended without being asked to.
@@ -144,8 +149,11 @@ pub fn run(place: Place, workers: Workers, report: &mut dyn FnMut(Report)) -> Re
         worker: None,
         workers: 0,
         deadline: None,
+        interrupted: None,
     };
     let result = holder.start_worker().and_then(|()| holder.hold(&queue));
+    let result =
+        result.and_then(|()| holder.interrupted.map_or(Ok(()), |signal| Err(HolderError::Interrupted(signal))));
     if let Some(child) = holder.worker.take().and_then(|worker| worker.child) {
         // The thread that waits for it has not seen its end: the pid is still this child's.
         kill(child, Signal::SIGKILL).ok();
@@ -158,9 +166,20 @@ impl Holder<'_> {
         loop {
             let wait = self.deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             match queue.recv_timeout(wait) {
+                Ok(Event::Signal(Signal::SIGHUP)) => {
+                    (self.report)(Report::Hangup);
+                    if let Some(worker) = &self.worker {
+                        // A worker that died meanwhile is noticed by its end.
+                        worker.link.send(&ToWorker::Hangup, None).ok();
+                    }
+                }
                 Ok(Event::Signal(_)) if self.deadline.is_some() => return Err(HolderError::Killed),
                 Ok(Event::Signal(signal)) => {
-                    self.notice(format!("{signal}: unmounting"));
+                    if self.device.is_some() {
+                        self.notice(format!("{signal}: unmounting"));
+                    } else if self.command.is_some() {
+                        self.interrupted = Some(signal);
+                    }
                     self.stop()?;
                     if self.worker.is_none() {
                         return Ok(());
@@ -295,6 +314,8 @@ impl Holder<'_> {
         self.workers += 1;
         let number = self.workers;
         let pid = child.as_ref().map(|child| Pid::from_raw(child.id().cast_signed()));
+        // A worker that is gone already is noticed by its end.
+        link.send(&ToWorker::Place { directory: self.place.directory.clone() }, None).ok();
         watch_worker(number, link.try_clone()?, child, self.events.clone());
         self.worker = Some(Worker { number, pid: 0, link, child: pid, last: None });
         Ok(())
@@ -387,12 +408,14 @@ mod tests {
     fn a_mount_ends_with_the_worker_that_asked_for_it() {
         let ready = r#"printf '{"Ready":{"volume":"v","read_only":true}}' >&0"#;
         // `head` waits for a packet: the first carries the table, the second the device.
-        let (result, _, left) = hold(&format!("{ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; kill -9 $$"));
+        let (result, _, left) =
+            hold(&format!("head -c 1 >/dev/null; {ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; kill -9 $$"));
         assert!(matches!(&result, Err(HolderError::EndedEarly(how)) if how.contains("signal: 9")), "{result:?}");
         assert!(!left, "nothing stays mounted");
         let served = r#"printf '{"Serving":{"pid":7}}' >&0"#;
-        let (result, reports, left) =
-            hold(&format!("{ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; {served}; exit 1"));
+        let (result, reports, left) = hold(&format!(
+            "head -c 1 >/dev/null; {ready}; head -c 1 >/dev/null; head -c 1 >/dev/null; {served}; exit 1"
+        ));
         assert!(matches!(result, Err(HolderError::Died(_))), "{result:?}");
         assert!(reports.is_empty(), "the mount never answered: {reports:?}");
         assert!(!left, "nothing stays mounted");

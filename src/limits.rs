@@ -127,6 +127,8 @@ pub const DESCRIPTORS_KEPT: usize = 256;
 
 /// Sessions of one credential: all pods of a site share one.
 pub const SESSIONS_PER_CREDENTIAL_MAX: usize = SESSIONS_MAX / 4;
+/// Bytes of what a mount says of itself for `status`: its host, its directory. Leaders keep both for each session.
+pub const LABEL_BYTES_MAX: usize = 255;
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_BYTES_MAX: usize = 63;
 /// Files without a name that all sessions together may have in use, each counted for each session: a leader keeps them in

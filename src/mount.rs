@@ -32,6 +32,7 @@ pub mod request;
 mod runs;
 mod session;
 mod sizes;
+mod stale;
 mod stores;
 mod told;
 mod tree;
@@ -114,6 +115,8 @@ enum Life {
     Stopping {
         deadline: Instant,
     },
+    /// There is no volume any more: everything is answered ESTALE.
+    Stale,
     Stopped,
 }
 
@@ -203,6 +206,7 @@ impl Mount {
                 mount: config.mount,
                 seed: config.seed,
                 timing: config.timing,
+                place: config.place.clone(),
             },
         );
         let mut mount = Self {
@@ -261,6 +265,9 @@ impl Mount {
     /// Takes notice of something. Never blocks, never fails.
     pub fn handle(&mut self, now: Instant, input: Input) {
         self.now = now;
+        if self.life == Life::Stale {
+            return self.handle_stale(input);
+        }
         self.watch_lease(now);
         match input {
             Input::Request { unique, caller, request } if self.life == Life::Starting => {
@@ -312,6 +319,9 @@ impl Mount {
     /// When `handle` must be called again even if nothing happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.life == Life::Stale {
+            return None;
+        }
         let lease = self.caches_until().filter(|_| self.is_fresh);
         let timer = self.timers.first().map(|(due, _)| *due);
         let stop = match self.life {
@@ -358,7 +368,7 @@ impl Mount {
     /// Why none of the servers is the leader that this mount looks for, by address; `None` while it has one.
     #[must_use]
     pub fn troubles(&self) -> Option<&BTreeMap<String, String>> {
-        (!self.client.is_attached()).then(|| self.client.troubles())
+        (!self.client.is_attached() && !self.is_stale()).then(|| self.client.troubles())
     }
 
     /// The replica's tree. Requests see it only after the first snapshot.
@@ -520,6 +530,9 @@ impl Mount {
         loop {
             while let Some(event) = self.client.poll_event() {
                 self.client_event(now, event);
+            }
+            if self.life == Life::Stale {
+                return;
             }
             for (upload, result) in self.uploads.take_finished() {
                 self.uploaded(now, upload, result);

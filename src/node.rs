@@ -242,6 +242,8 @@ impl Node {
             connected: report.connected,
             in_roster: report.in_roster,
             unacknowledged: report.unacknowledged,
+            age_ms: report.age_ms,
+            place: report.place,
         };
         NodeStatus {
             founding: self.config.founding,
@@ -253,7 +255,7 @@ impl Node {
             digest: self.state.digest(),
             peers: replica.peers.into_iter().map(peer).collect(),
             volumes: self.state.volumes().map(volume).collect(),
-            sessions: self.coordinator.sessions(self.now).map(session).collect(),
+            sessions: self.coordinator.sessions(self.now, &self.state).map(session).collect(),
             short_of_space: self.reports.is_short(),
             clock: self.clock(),
             standing: replica.standing,

@@ -7,7 +7,7 @@ mod log;
 mod process;
 
 pub use http::{Readiness, serve};
-pub use log::{LogError, init_log};
+pub use log::{LogError, LogFormat, init_log, set_log_level};
 
 use prometheus_client::registry::Registry;
 

@@ -5,6 +5,7 @@ pub mod attributes;
 pub mod block;
 pub mod errno;
 pub mod id;
+pub mod label;
 pub mod lock;
 pub mod message;
 pub mod name;
@@ -19,6 +20,7 @@ pub use id::{
     ClusterId, ConnectionId, CredentialId, FoundingId, FoundingNumber, Generation, Ino, LogIndex, MountId, NodeId,
     Sequence, SessionId, Term, UploadId, VolumeId,
 };
+pub use label::Label;
 pub use lock::{LockClaim, LockFamily, LockHolder, LockKind, LockRange};
 pub use name::{Name, NameError, XattrName};
 pub use principal::{Access, Grant, Member, Principal};

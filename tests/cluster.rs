@@ -24,6 +24,8 @@ mod rotten;
 mod support;
 #[path = "cluster/verdict.rs"]
 mod verdict;
+#[path = "cluster/waiting.rs"]
+mod waiting;
 
 use std::{
     fs, io,
@@ -44,7 +46,7 @@ use manyfs::{
     types::{
         BlockHash, ConnectionId, FoundingId, FoundingNumber, Generation, Grant, LogIndex, MountId, NodeId, UploadId,
         VolumeId,
-        message::{Hello, ProtocolRange, Refusal, ToLeader, ToMount},
+        message::{Hello, MountPlace, ProtocolRange, Refusal, ToLeader, ToMount},
     },
     wire::{
         hash_to_bytes,
@@ -301,6 +303,7 @@ impl Caller {
             generation: Generation(connection.0),
             applied: LogIndex(0),
             orphans: Vec::new(),
+            place: MountPlace::default(),
         };
         self.execute(Output::Send { connection, message: ToLeader::Hello(hello) });
         match self.next() {

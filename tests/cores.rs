@@ -276,7 +276,7 @@ impl World {
                     self.after(WAY, Event::FetchBlock { mount: number, ticket, store, hash });
                 }
                 Output::Ready => self.sides[number].is_ready = true,
-                Output::Fatal(reason) => panic!("mount {number}: {reason}"),
+                Output::Fatal(reason) | Output::Stale(reason) => panic!("mount {number}: {reason}"),
                 Output::Notice(_) | Output::Stopped | Output::Watch { .. } | Output::Deadline(_) => {}
             }
         }

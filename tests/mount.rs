@@ -19,8 +19,10 @@ mod mount {
     mod deleted;
     mod fallocate;
     mod first_start;
+    mod gone;
     mod grown;
     mod handles;
+    mod hangup;
     mod holder;
     mod interrupt;
     mod links;

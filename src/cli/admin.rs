@@ -66,7 +66,7 @@ pub(super) struct Answer {
 #[derive(Clone)]
 pub(super) enum Change {
     CreateVolume { name: String, options: VolumeOptions },
-    DeleteVolume { name: String },
+    DeleteVolume { name: String, force: bool },
     SetQuotas { name: String, changes: QuotaChanges },
     TransferLeader { to: Option<NodeId> },
 }
@@ -238,8 +238,8 @@ impl Administrator {
                     let options = Some(options.into());
                     client.create_volume(proto::CreateVolumeRequest { name, options, founding }).await
                 }
-                Change::DeleteVolume { name } => {
-                    client.delete_volume(proto::DeleteVolumeRequest { name, founding }).await
+                Change::DeleteVolume { name, force } => {
+                    client.delete_volume(proto::DeleteVolumeRequest { name, force, founding }).await
                 }
                 Change::SetQuotas { name, changes } => {
                     client.set_quotas(proto::SetQuotasRequest { name, founding, ..changes.into() }).await

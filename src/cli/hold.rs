@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Failure,
-    mount::{Announcement, lower_oom_score},
+    mount::{self, Announcement, lower_oom_score},
     mount_options::MountOptions,
     mountpoint,
     runfile::{Run, RunFile},
@@ -48,11 +48,11 @@ impl Hold {
         let listener = Listener::bind(&self.socket)
             .map_err(|error| format!("cannot listen at {}: {error}", self.socket.display()))?;
         lower_oom_score();
-        let mut announcement = Announcement::new(directory.clone(), self.run_file, None, self.json);
+        let announcement = Announcement::new(directory.clone(), self.run_file, None, self.json);
         let place = Place { directory, source: None, flags: self.options.0 };
-        let result = holder::run(place, Workers::Awaited(listener), &mut |report| announcement.make(report));
+        let result = mount::hold(place, Workers::Awaited(listener), announcement);
         // Nobody can connect any more.
         holder::link::remove_socket(&self.socket).ok();
-        Ok(result?)
+        result
     }
 }

@@ -14,8 +14,9 @@ use std::{
 use super::{
     Failure,
     mount_settings::MountSettings,
-    mountpoint,
+    mountpoint, read_again,
     runfile::{self, Run, RunFile},
+    seal::Seal,
     socket,
     starter::{Starter, Word},
 };
@@ -136,7 +137,7 @@ impl Mount {
             announcement.starter = Some(Starter::watched()?);
         }
         let place = Place { directory, source: self.source, flags: self.settings.options.0 };
-        Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
+        hold(place, workers, announcement)
     }
 
     fn work(self, credential: Credential, link: Link) -> Result<(), Failure> {
@@ -161,6 +162,7 @@ impl Mount {
             link,
             control,
             http: self.listen_http,
+            hangup: read_again,
         };
         // Made inside: signals must be blocked before the first thread begins.
         fuse::run(config, |deliver| {
@@ -182,6 +184,23 @@ impl Mount {
     }
 }
 
+/// Holds a mount until its end. The directory below is sealed meanwhile, and stays so where the end was no orderly one.
+pub(super) fn hold(place: Place, workers: Workers, mut announcement: Announcement) -> Result<(), Failure> {
+    let directory = place.directory.clone();
+    let seal = Seal::put(&directory);
+    let result = holder::run(place, workers, &mut |report| announcement.make(report));
+    match seal {
+        Some(_) if result.is_err() && announcement.is_mounted => tracing::warn!(
+            "{0} is closed to all but root (mode 0) until it is mounted again and unmounted; `manyfs unmount {0}` gives it its \
+             mode back",
+            directory.display()
+        ),
+        Some(seal) => seal.lift(),
+        None => {}
+    }
+    Ok(result?)
+}
+
 fn is_told(failure: &Failure) -> bool {
     failure.downcast_ref::<WorkerError>().is_some_and(|error| !matches!(error, WorkerError::HolderGone))
 }
@@ -194,17 +213,19 @@ pub(super) struct Announcement {
     json: bool,
     /// Who waits for this process, where it is to live on behind.
     starter: Option<Starter>,
+    is_mounted: bool,
     /// What this process wrote into its run file, which goes with it.
     written: Option<RunFile>,
 }
 
 impl Announcement {
     pub(super) fn new(directory: PathBuf, run_file: Option<PathBuf>, control: Option<PathBuf>, json: bool) -> Self {
-        Self { directory, run_file, control, json, starter: None, written: None }
+        Self { directory, run_file, control, json, starter: None, is_mounted: false, written: None }
     }
 
     pub(super) fn make(&mut self, report: Report) {
         match report {
+            Report::Hangup => read_again(),
             Report::Notice(sentence) => tracing::info!("{sentence}"),
             Report::Waiting(reason) => {
                 if let Some(starter) = &self.starter {
@@ -212,6 +233,7 @@ impl Announcement {
                 }
             }
             Report::Serving { volume, worker_pid } => {
+                self.is_mounted = true;
                 if let Err(error) = self.serving(volume, worker_pid) {
                     tracing::error!("the mount answers, but this could not be told: {error}");
                 }

@@ -31,8 +31,17 @@ const EXIT_USAGE: u8 = 1;
 const LOG_FILE: &str = "/var/log/manyfs.log";
 
 /// Settings of `manyfs mount` that may stand in -o as NAME=VALUE.
-const SETTINGS: [&str; 8] =
-    ["content_cache", "kernel_mask", "listen_http", "opens", "squash", "threads", "when_disconnected", "write_timeout"];
+const SETTINGS: [&str; 9] = [
+    "content_cache",
+    "kernel_mask",
+    "listen_http",
+    "log_format",
+    "opens",
+    "squash",
+    "threads",
+    "when_disconnected",
+    "write_timeout",
+];
 
 /// True when the process was started under the name that mount(8) gives a helper.
 pub(super) fn is_asked_for(arguments: &[OsString]) -> bool {

@@ -13,6 +13,7 @@ use std::{
 
 use nix::{errno::Errno, sys::statfs::statfs, unistd::geteuid};
 
+use super::seal;
 use crate::holder::device::{self, KIND};
 
 /// How long a mount may take to show that it lives.
@@ -40,6 +41,11 @@ pub(super) enum MountPointError {
     NotMounted(PathBuf),
     #[error("files on {} are open; end the programs that use them (fuser -vm {} lists them), or give --detach", .0.display(), .0.display())]
     Busy(PathBuf),
+    #[error(
+        "{kind} is mounted at {}, below it: unmount that first (umount {}), or give --detach, which takes both away; nothing \
+         was changed", .inside.display(), .inside.display()
+    )]
+    Covered { inside: PathBuf, kind: String },
     #[error("the mount at {} does not answer; its worker may hang: kill it, or give --detach", .0.display())]
     Silent(PathBuf),
     #[error("cannot look at {}: {error}", .path.display())]
@@ -104,7 +110,11 @@ pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountP
         directory => directory?,
     };
     if topmost(&directory)?.is_none_or(|mounted| mounted.kind != KIND) {
-        return Err(MountPointError::NotMounted(directory));
+        // One whose process was killed may be gone from there, and have left the directory closed.
+        return if break_seal(&directory) { Ok(()) } else { Err(MountPointError::NotMounted(directory)) };
+    }
+    if !even_if_busy && let Some(Mounted { directory: inside, kind, .. }) = innermost(&directory)? {
+        return Err(MountPointError::Covered { inside, kind });
     }
     let ended = match device::unmount(&directory) {
         Err(error) if even_if_busy || says_dead(&error) => {
@@ -113,10 +123,24 @@ pub(super) fn release(directory: &Path, even_if_busy: bool) -> Result<(), MountP
         }
         ended => ended,
     };
-    ended.map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => MountPointError::Busy(directory),
-        io::ErrorKind::TimedOut => MountPointError::Silent(directory),
-        _ => io_error(&directory, error),
+    if let Err(error) = ended {
+        return Err(match error.kind() {
+            io::ErrorKind::ResourceBusy => MountPointError::Busy(directory),
+            io::ErrorKind::TimedOut => MountPointError::Silent(directory),
+            _ => io_error(&directory, error),
+        });
+    }
+    if !is_mounted(&directory) {
+        break_seal(&directory);
+    }
+    Ok(())
+}
+
+/// Opens a directory that a mount had closed; whether it had.
+fn break_seal(directory: &Path) -> bool {
+    seal::break_seal(directory).unwrap_or_else(|error| {
+        tracing::warn!("{} may have the mode 0 still: {error}", directory.display());
+        false
     })
 }
 
@@ -133,7 +157,10 @@ pub(super) fn absolute(directory: &Path) -> Result<PathBuf, MountPointError> {
 }
 
 fn says_dead(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted | io::ErrorKind::StaleNetworkFileHandle
+    )
 }
 
 /// One that does not answer lives: its worker may be stopped or busy.
@@ -173,6 +200,12 @@ struct Mounted {
 /// The mount that covers all others at `directory`, if there is one.
 fn topmost(directory: &Path) -> Result<Option<Mounted>, MountPointError> {
     Ok(list()?.into_iter().rev().find(|mounted| mounted.directory == directory))
+}
+
+/// The last mount that was made below `directory`: the first that has to go before it can.
+fn innermost(directory: &Path) -> Result<Option<Mounted>, MountPointError> {
+    let is_below = |mounted: &Mounted| mounted.directory != directory && mounted.directory.starts_with(directory);
+    Ok(list()?.into_iter().rev().find(is_below))
 }
 
 /// All mounts that this process sees, in the order in which they were made.

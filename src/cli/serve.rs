@@ -5,24 +5,26 @@ mod both;
 use std::{path::PathBuf, sync::Arc};
 
 use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     Failure, address,
     mount_settings::MountSettings,
+    read_again,
     runfile::{NodeRun, Run, RunFileError},
     runtime,
 };
 use crate::{
     limits::Timing,
     pki::Authority,
-    server::{self, ServeConfig},
+    server::{self, ServeConfig, ServeError},
     types::NodeId,
 };
 
 /// Run a storage node.
 ///
 /// A node with a blank data directory waits until `manyfs cluster init` founds the cluster with it. SIGTERM stops it in
-/// order: leadership is handed over first.
+/// order: leadership is handed over first. SIGHUP has it read the log level again.
 ///
 /// Example: manyfs serve --authority authority.toml --data /var/lib/manyfs --advertise node1 --peers node1,node2,node3
 #[derive(Debug, clap::Args)]
@@ -87,7 +89,15 @@ impl Serve {
             Some(_) => self.serve_and_mount(),
             None => {
                 let config = self.config()?;
-                let result = runtime()?.block_on(async { server::serve(config, server::stop_signal()?, drop).await });
+                let result = runtime()?.block_on(async {
+                    let mut hangups = signal(SignalKind::hangup()).map_err(ServeError::Runtime)?;
+                    tokio::spawn(async move {
+                        while hangups.recv().await.is_some() {
+                            read_again();
+                        }
+                    });
+                    server::serve(config, server::stop_signal()?, drop).await
+                });
                 Ok(result?)
             }
         }

@@ -6,6 +6,9 @@ use super::{Failure, mountpoint, sweep};
 
 /// Unmount a volume; its mount process then flushes, leaves the cluster and ends.
 ///
+/// The directory has the mode again that it had before it was mounted on. Where the mount's process was killed it is still
+/// closed (mode 0), and this opens it.
+///
 /// Example: manyfs unmount /srv/wp-content
 #[derive(Debug, clap::Args)]
 pub(super) struct Unmount {

@@ -106,6 +106,8 @@ struct NewQuotas {
 
 /// Delete a volume and everything in it, for good.
 ///
+/// Refused while it is mounted. With --force its mounts answer ESTALE from then on, until they are unmounted.
+///
 /// Example: manyfs volume delete site2 --yes --authority authority.toml --servers node1,node2,node3
 #[derive(Debug, clap::Args)]
 pub(super) struct Delete {
@@ -114,6 +116,9 @@ pub(super) struct Delete {
     /// Yes, all files in it.
     #[arg(long)]
     yes: bool,
+    /// Though it is mounted.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -187,7 +192,7 @@ impl Delete {
             )
             .into());
         }
-        let change = Change::DeleteVolume { name: self.name.clone() };
+        let change = Change::DeleteVolume { name: self.name.clone(), force: self.force };
         runtime()?.block_on(async { self.target.administrator()?.change(&change).await })?;
         self.format.print(&Changed { volume: self.name }, |gone| format!("volume {} is deleted", gone.volume))
     }

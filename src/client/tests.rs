@@ -18,6 +18,7 @@ impl Scene {
             mount: MountId(2),
             seed: 0,
             timing: Timing::DEFAULT,
+            place: MountPlace::default(),
         };
         let client = Client::new(Instant(0), config);
         let mut scene = Self { client, now: Instant(0), sent: Vec::new(), connects: Vec::new(), other: Vec::new() };

@@ -14,7 +14,9 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinHandle};
 use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 use tonic::transport::Channel;
 
-pub use endpoint::{CONNECTION_WINDOW_BYTES, DialError, FRAME_BYTES, STREAM_WINDOW_BYTES, endpoint, sentence_of};
+pub use endpoint::{
+    CONNECTION_WINDOW_BYTES, DialError, FRAME_BYTES, STREAM_WINDOW_BYTES, endpoint, sentence_of, without_links,
+};
 
 use self::blocks::{Blocks, Pinning};
 use crate::{

@@ -1,6 +1,6 @@
 //! Why a mount waits: what was wrong with each server when it was last tried.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// Addresses that are remembered: those of a credential, and where servers said the leader is.
 const ADDRESSES_MAX: usize = 32;
@@ -19,7 +19,15 @@ impl Troubles {
     /// Nothing was heard in time. That says less than what was heard before.
     pub(super) fn silent(&mut self, address: &str) {
         if !self.0.contains_key(address) {
-            self.told(address, format!("{address} does not answer; is the machine up and the port open?"));
+            let sentence = match address.parse::<SocketAddr>() {
+                Ok(_) => format!("{address} does not answer; is the machine up and the port open?"),
+                // A resolver may be slower than we wait for a server, and then the two cannot be told apart.
+                Err(_) => format!(
+                    "{address} does not answer, or its name is still being resolved; is the machine up, the port open and \
+                     the name server there?"
+                ),
+            };
+            self.told(address, sentence);
         }
     }
 
@@ -41,13 +49,16 @@ mod tests {
     fn a_reason_outlives_silence_and_not_another_reason() {
         let mut troubles = Troubles::default();
         troubles.silent("a");
-        assert!(troubles.by_address()["a"].contains("does not answer"));
+        assert!(troubles.by_address()["a"].contains("does not answer, or its name is still being resolved"));
+        troubles.silent("10.0.0.1:7440");
+        assert!(troubles.by_address()["10.0.0.1:7440"].contains("does not answer; "));
         troubles.told("a", "nothing listens at a".to_owned());
         troubles.silent("a");
         assert_eq!(troubles.by_address()["a"], "nothing listens at a");
         troubles.told("a", "a knows no leader".to_owned());
         assert_eq!(troubles.by_address()["a"], "a knows no leader");
         troubles.over("a");
+        troubles.over("10.0.0.1:7440");
         assert!(troubles.by_address().is_empty());
     }
 

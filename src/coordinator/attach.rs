@@ -5,8 +5,8 @@ use crate::{
     limits,
     namespace::{Command, State, Volume},
     types::{
-        ConnectionId, Instant, LogIndex, MountId, SessionId,
-        message::{Hello, Refusal, ToMount, Welcome},
+        Access, ConnectionId, Instant, LogIndex, MountId, SessionId,
+        message::{Hello, MountPlace, Refusal, ToMount, Welcome},
     },
 };
 
@@ -141,6 +141,8 @@ impl Coordinator {
         }
         let Some(member) = self.members.get_mut(&key) else { return };
         member.attach(now, connection, hello.generation, at);
+        let may_change = self.connections.get(&connection).is_some_and(|entry| entry.grant.access == Access::ReadWrite);
+        member.place = Some(MountPlace { read_only: hello.place.read_only || !may_change, ..hello.place });
         self.uses.forget(key);
         if let Err(reason) = self.uses.add(key, volume, hello.orphans) {
             return self.refuse(connection, Refusal::Busy, reason);

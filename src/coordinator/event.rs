@@ -9,7 +9,7 @@ use crate::{
     namespace::{Command, Entry, Reply},
     types::{
         ConnectionId, CredentialId, Errno, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, VolumeId,
-        message::{Space, ToLeader, ToMount},
+        message::{MountPlace, Space, ToLeader, ToMount},
     },
 };
 
@@ -145,11 +145,15 @@ pub enum Output {
 }
 
 /// What `status` shows of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionReport {
     pub volume: VolumeId,
     pub session: SessionId,
     pub connected: bool,
     pub in_roster: bool,
     pub unacknowledged: u64,
+    /// Milliseconds since it was opened.
+    pub age_ms: u64,
+    /// As the mount said when it attached to this leader; `None` where it has not.
+    pub place: Option<MountPlace>,
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::calls::Call;
 use crate::{
     limits::Timing,
-    types::{ConnectionId, Generation, Instant, LogIndex, Sequence},
+    types::{ConnectionId, Generation, Instant, LogIndex, Sequence, message::MountPlace},
 };
 
 /// Sessions that lapse again and again within this many session times (an hour by default) wait longer each time.
@@ -20,6 +20,8 @@ const PROBATION_MEMORY_SESSIONS: u32 = 12;
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) connection: Option<ConnectionId>,
+    /// Where the mount says that it is, once it has attached to this leader.
+    pub(super) place: Option<MountPlace>,
     /// Of the newest connection that attached to this leader.
     generation: Option<Generation>,
     progress: Progress,
@@ -70,6 +72,7 @@ impl Member {
     pub(super) fn new(now: Instant, bound_until: Instant) -> Self {
         Self {
             connection: None,
+            place: None,
             generation: None,
             progress: Progress::Unknown,
             unacknowledged: BTreeMap::new(),

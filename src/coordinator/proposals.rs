@@ -84,6 +84,11 @@ impl Proposals {
         self.last_stamp
     }
 
+    /// Cluster time as far as it is known here.
+    pub(super) fn time(&self) -> Stamp {
+        self.clock.map_or(self.last_stamp, |clock| stamp_at(clock, self.last_stamp))
+    }
+
     /// Puts an entry of the leader itself at the end of the queue.
     pub(super) fn add_own(&mut self, origin: Origin, volume: VolumeId, command: Command) {
         self.add(origin, volume, SessionId(0), Sequence(0), Vec::new(), command, 0);
@@ -331,7 +336,7 @@ mod tests {
         let mut proposals = proposals();
         let name = "x".repeat(100_000);
         for _ in 0..200 {
-            let command = Command::DeleteVolume { name: name.clone() };
+            let command = Command::DeleteVolume { name: name.clone(), force: false };
             proposals.add_own(Origin::Close, VolumeId(0), command);
         }
         let first = offered(&mut proposals, Instant(0));
@@ -359,7 +364,7 @@ mod tests {
         let origin = |ticket| Origin::Command { ticket: Some(ticket) };
         let is_taken = |bytes: usize| {
             let mut proposals = proposals();
-            let command = Command::DeleteVolume { name: "x".repeat(bytes) };
+            let command = Command::DeleteVolume { name: "x".repeat(bytes), force: false };
             proposals.add_own(origin(bytes as u64), VolumeId(0), command);
             let mut outputs = VecDeque::new();
             let too_large = proposals.offer(Instant(0), |_| true, &mut outputs);

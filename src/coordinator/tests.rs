@@ -19,7 +19,7 @@ use crate::{
     types::{
         Access, ClearSuid, ClusterId, CredentialId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Piece,
         Sequence, Stamp,
-        message::{ProtocolRange, ToLeader, Welcome},
+        message::{MountPlace, ProtocolRange, ToLeader, Welcome},
     },
 };
 
@@ -229,6 +229,7 @@ impl Bench {
             generation: Generation(1),
             applied: LogIndex(0),
             orphans: Vec::new(),
+            place: MountPlace::default(),
         }
     }
 
@@ -340,7 +341,9 @@ impl Bench {
     }
 
     fn in_roster(&self, mounted: Mounted) -> bool {
-        self.coordinator.sessions(self.now).any(|report| report.session == mounted.session && report.in_roster)
+        self.coordinator
+            .sessions(self.now, &self.state)
+            .any(|report| report.session == mounted.session && report.in_roster)
     }
 
     fn exists(&self, name: &str) -> bool {

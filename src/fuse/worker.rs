@@ -58,6 +58,8 @@ impl Network for Transport {
 pub(super) enum Milestone {
     Ready,
     Fatal(String),
+    /// It answers ESTALE from now on.
+    Stale(String),
     Stopped,
 }
 
@@ -153,6 +155,10 @@ impl Worker {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).mount.troubles().cloned()
     }
 
+    pub(super) fn is_stale(&self) -> bool {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner).mount.is_stale()
+    }
+
     /// Requests the kernel waits for.
     pub(super) fn unanswered(&self) -> usize {
         self.core.lock().unwrap_or_else(PoisonError::into_inner).unanswered.len()
@@ -192,6 +198,7 @@ impl Worker {
                 }
                 Output::Ready => self.reached(Milestone::Ready),
                 Output::Fatal(reason) => self.reached(Milestone::Fatal(reason)),
+                Output::Stale(reason) => self.reached(Milestone::Stale(reason)),
                 Output::Stopped => self.reached(Milestone::Stopped),
                 Output::Notice(sentence) => tracing::info!("{sentence}"),
             }

@@ -6,7 +6,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::fs::FileTypeExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -48,6 +48,10 @@ pub enum ToWorker {
     Probed { inval_entry: bool },
     /// Flush, leave, end.
     Stop,
+    /// SIGHUP has come.
+    Hangup,
+    /// First of all: where the mount is, or will be.
+    Place { directory: PathBuf },
     /// Comes with the table that the holder watches, before the device.
     Table,
 }
@@ -115,8 +119,8 @@ impl Link {
         let received = loop {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match socket::recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // The other end is gone and had not read everything, which is said before what it had sent.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 received => break received?,
             }
         };

@@ -594,7 +594,8 @@ impl Mount {
         match error {
             // Another leader would send the same.
             ReplicaError::Entry { .. } => {
-                self.outputs.push_back(Output::Fatal(format!("this mount cannot follow the volume: {error}")));
+                self.client.give_up_for_good();
+                self.end_for_good(now, &format!("this mount cannot follow the volume: {error}"));
             }
             ReplicaError::Nothing | ReplicaError::Snapshot { .. } | ReplicaError::Piece { .. } => {
                 self.outputs.push_back(Output::Notice(format!("what the leader sent is no use: {error}")));

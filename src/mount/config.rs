@@ -2,7 +2,10 @@
 
 use crate::{
     limits::{self, Timing},
-    types::{LogIndex, MountId, SessionId, VolumeId, message::Space},
+    types::{
+        LogIndex, MountId, SessionId, VolumeId,
+        message::{MountPlace, Space},
+    },
 };
 
 /// How a mount runs. Validated by the shell that reads it from credential, file, environment and flags.
@@ -24,6 +27,8 @@ pub struct Config {
     pub kernel: KernelFeatures,
     pub when_disconnected: WhenDisconnected,
     pub opens: Opens,
+    /// Where it is, for administrators.
+    pub place: MountPlace,
 }
 
 impl Config {
@@ -41,6 +46,7 @@ impl Config {
             kernel: KernelFeatures::default(),
             when_disconnected: WhenDisconnected::default(),
             opens: Opens::default(),
+            place: MountPlace::default(),
         }
     }
 }

@@ -145,6 +145,8 @@ pub enum Output {
     Ready,
     /// The mount cannot be (wrong cluster, unknown volume …): end the process with this sentence.
     Fatal(String),
+    /// The mount can be served no more, for this reason: it answers ESTALE until it is unmounted. An operator must act.
+    Stale(String),
     /// A sentence for the log that an operator should see: lease lost, lease back, leader changed.
     Notice(String),
     Stopped,

@@ -132,9 +132,8 @@ impl Mount {
         self.refuse_reads(Errno::EINTR, |read| read.ends_at.is_some_and(|at| at <= now));
     }
 
-    /// This mount ends.
-    pub(super) fn end_reads(&mut self) {
-        self.refuse_reads(Errno::EIO, |_| true);
+    pub(super) fn refuse_all_reads(&mut self, errno: Errno) {
+        self.refuse_reads(errno, |_| true);
     }
 
     fn refuse_reads(&mut self, errno: Errno, is_concerned: impl Fn(&Read) -> bool) {

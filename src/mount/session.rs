@@ -32,7 +32,7 @@ impl Mount {
                 self.answers.entry(index).or_default().push((sequence, outcome));
             }
             Event::Expired { unresolved } => self.expired(now, &unresolved),
-            Event::Fatal(sentence) => self.outputs.push_back(Output::Fatal(sentence)),
+            Event::Fatal(sentence) => self.end_for_good(now, &sentence),
             Event::Notice(sentence) => self.outputs.push_back(Output::Notice(sentence)),
             Event::Prepare { address } => self.outputs.push_back(Output::Prepare { address }),
             Event::Recalled { ino, grant } => self.recalled(now, ino, grant),
@@ -99,7 +99,7 @@ impl Mount {
                     "{lost} written bytes could not be brought to the cluster before the end"
                 )));
             }
-            self.end_reads();
+            self.refuse_all_reads(Errno::EIO);
             self.client.leave();
             while let Some(event) = self.client.poll_event() {
                 self.client_event(now, event);
@@ -184,7 +184,7 @@ impl Mount {
     }
 
     /// Names that the kernel may have, those that do not exist included.
-    fn cached_names(&mut self) -> Vec<(Ino, Name)> {
+    pub(super) fn cached_names(&mut self) -> Vec<(Ino, Name)> {
         let missing = self
             .missing
             .take()

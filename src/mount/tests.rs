@@ -13,5 +13,6 @@ mod opens;
 mod refills;
 mod scene;
 mod session;
+mod stale;
 mod tree;
 mod turns;

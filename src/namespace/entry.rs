@@ -89,9 +89,9 @@ pub enum Command {
     RemoveNode(NodeId),
     /// Cluster part: a new empty volume; EEXIST when the name is taken.
     CreateVolume { name: String, options: VolumeOptions },
-    /// Cluster part: the volume and all in it is gone; ENOENT when there is none. What it leaves goes with
-    /// `ShrinkVolume`.
-    DeleteVolume { name: String },
+    /// Cluster part: the volume and all in it is gone; ENOENT when there is none, EBUSY when it has sessions, unless by
+    /// `force`. What it leaves goes with `ShrinkVolume`.
+    DeleteVolume { name: String, force: bool },
     /// Cluster part: entries up to this level may be used from here on.
     RaiseFeatureLevel(u16),
     /// Volume part: a session for this mount; the one it has if it has one.

@@ -268,8 +268,12 @@ impl State {
                 self.nodes.remove(id).ok_or(Errno::ENOENT)?;
             }
             Command::CreateVolume { name, options } => self.create_volume(name, *options, effects)?,
-            Command::DeleteVolume { name } => {
-                let id = self.volume_named(name).map(Volume::id).ok_or(Errno::ENOENT)?;
+            Command::DeleteVolume { name, force } => {
+                let volume = self.volume_named(name).ok_or(Errno::ENOENT)?;
+                if !force && volume.sessions().next().is_some() {
+                    return Err(Errno::EBUSY);
+                }
+                let id = volume.id();
                 let volume = self.volumes.remove(&id).ok_or(Errno::ENOENT)?;
                 return Ok(self.shrink(index, volume, effects));
             }

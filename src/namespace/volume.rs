@@ -200,14 +200,14 @@ impl Volume {
         self.options().quota_inodes.min(limits::INODES_MAX)
     }
 
-    /// Inodes and bytes as statfs(2) shows them of a volume on stores with this space: what its quota leaves of it.
+    /// Inodes and bytes as statfs(2) shows them of a volume on stores with this space: what it uses itself and what it can
+    /// still have. What others have on the same disks is not its own, and so no part of its size.
     #[must_use]
     pub fn space(&self, stores: Space) -> VolumeSpace {
-        let left = |quota: u64| quota.saturating_sub(self.bytes_used());
-        let bytes = self.options().quota_bytes.map_or(stores, |quota| Space {
-            total: stores.total.min(quota),
-            available: stores.available.min(left(quota)),
-        });
+        let used = self.bytes_used();
+        let left = self.options().quota_bytes.map_or(u64::MAX, |quota| quota.saturating_sub(used));
+        let available = stores.available.min(left);
+        let bytes = Space { total: used.saturating_add(available), available };
         let inodes_free = self.inodes_max().saturating_sub(self.inode_count());
         let inodes_free = inodes_free.min(stores.available / limits::INODE_BYTES);
         VolumeSpace { bytes, inodes: self.inode_count() + inodes_free, inodes_free }

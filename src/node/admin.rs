@@ -12,6 +12,9 @@ use crate::{
 /// What became of a leadership that was to be handed over and was not.
 const NOT_TAKEN_OVER: &str = "no other node took leadership over: is one reachable and caught up?";
 
+/// Mounts that a refusal names.
+const MOUNTS_NAMED_MAX: usize = 8;
+
 /// Requests that wait, by the shell's ticket.
 #[derive(Debug, Default)]
 pub(super) struct Admin {
@@ -50,7 +53,9 @@ impl Node {
             AdminRequest::CreateVolume { name, options } => {
                 (name.clone(), Some(VolumeId(0)), Command::CreateVolume { name, options })
             }
-            AdminRequest::DeleteVolume { name } => (name.clone(), Some(VolumeId(0)), Command::DeleteVolume { name }),
+            AdminRequest::DeleteVolume { name, force } => {
+                (name.clone(), Some(VolumeId(0)), Command::DeleteVolume { name, force })
+            }
             // The entry goes to the volume's mounts: it names the volume, which another of its name would not be.
             AdminRequest::SetQuotas { name, changes } => {
                 let named = self.state.volume_named(&name).map(Volume::id);
@@ -105,10 +110,42 @@ impl Node {
             Ok(_) => Ok(AdminAnswer::Done),
             Err(Errno::EEXIST) => Err(AdminError::Refused(format!("a volume {name:?} exists"))),
             Err(Errno::ENOENT | Errno::ENODEV) => Err(no_volume(&name)),
+            Err(Errno::EBUSY) => Err(AdminError::Refused(self.in_use(&name))),
             Err(Errno::EINVAL) => Err(AdminError::Refused(format!("{name:?} cannot be the name of a volume"))),
             Err(errno) => Err(AdminError::Refused(format!("volume {name:?}: {errno}"))),
         };
         self.answer(ticket, result);
+    }
+
+    /// Why a volume is not deleted: its mounts.
+    fn in_use(&self, name: &str) -> String {
+        let volume = self.state.volume_named(name).map(Volume::id);
+        let sessions =
+            self.coordinator.sessions(self.now, &self.state).filter(|session| Some(session.volume) == volume);
+        let (mut places, mut count, mut gone) = (Vec::new(), 0, 0);
+        for session in sessions {
+            count += 1;
+            gone += usize::from(!session.connected);
+            places.extend(session.place.map(|place| format!("{}:{}", place.host, place.path)));
+        }
+        let mounts = if count == 1 { "1 mount".to_owned() } else { format!("{count} mounts") };
+        let more = places.len().saturating_sub(MOUNTS_NAMED_MAX);
+        places.truncate(MOUNTS_NAMED_MAX);
+        if more > 0 {
+            places.push(format!("{more} more"));
+        }
+        let at = if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) };
+        let gone = match gone {
+            0 => String::new(),
+            gone => format!(
+                "; {gone} of them not connected, which {} s after it was last heard of is forgotten",
+                self.config.timing.session.as_secs()
+            ),
+        };
+        format!(
+            "volume {name} is in use by {mounts}{at}{gone}: unmount it there, or give --force, after which it answers ESTALE \
+             there; nothing was changed"
+        )
     }
 
     /// Leadership was lost with the command under way: it may still take effect.

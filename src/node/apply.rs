@@ -109,7 +109,7 @@ impl Node {
             Command::CloseSessions { sessions } => {
                 sessions.iter().map(|&session| Unpinned::Session { volume, session }).collect()
             }
-            Command::DeleteVolume { name } => {
+            Command::DeleteVolume { name, .. } => {
                 let deleted = self.state.volume_named(name).map(crate::namespace::Volume::id);
                 deleted.map(|volume| Unpinned::Volume { volume }).into_iter().collect()
             }

@@ -8,7 +8,7 @@ use crate::{
     types::{
         BlockHash, ConnectionId, CredentialId, FoundingId, Grant, LogIndex, NodeId, SessionId, Stamp, Term, UploadId,
         VolumeId,
-        message::{Space, ToLeader, ToMount},
+        message::{MountPlace, Space, ToLeader, ToMount},
     },
 };
 
@@ -157,10 +157,22 @@ pub enum PeerMessage {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AdminRequest {
     Status,
-    CreateVolume { name: String, options: VolumeOptions },
-    DeleteVolume { name: String },
-    SetQuotas { name: String, changes: QuotaChanges },
-    TransferLeader { to: Option<NodeId> },
+    CreateVolume {
+        name: String,
+        options: VolumeOptions,
+    },
+    /// `force`: though there are mounts of it.
+    DeleteVolume {
+        name: String,
+        force: bool,
+    },
+    SetQuotas {
+        name: String,
+        changes: QuotaChanges,
+    },
+    TransferLeader {
+        to: Option<NodeId>,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -244,6 +256,10 @@ pub struct SessionStatus {
     pub in_roster: bool,
     /// Entries sent and not acknowledged yet.
     pub unacknowledged: u64,
+    /// Milliseconds since it was opened: since the mount began, but for one that was away for longer than a session lasts.
+    pub age_ms: u64,
+    /// As the mount says; `None` where it has not attached to this leader.
+    pub place: Option<MountPlace>,
 }
 
 #[derive(Clone, Debug)]

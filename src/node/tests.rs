@@ -18,7 +18,7 @@ use crate::{
     types::{
         Access, ClearSuid, ClusterId, ConnectionId, CredentialId, Errno, FoundingNumber, Generation, Grant, Ino,
         MountId, Name, Piece, Sequence, SessionId, Stamp,
-        message::{Hello, ProtocolRange, Refusal, Space, ToLeader, ToMount},
+        message::{Hello, MountPlace, ProtocolRange, Refusal, Space, ToLeader, ToMount},
     },
 };
 
@@ -429,6 +429,7 @@ impl World {
             generation: Generation(client.generation),
             applied: client.volume.as_ref().map_or(LogIndex(0), Volume::applied),
             orphans: Vec::new(),
+            place: MountPlace::default(),
         };
         let (volume, name) = (VolumeId(1), "main".to_owned());
         let grant = Grant { founding: FOUNDING, volume, name, access: Access::ReadWrite };

@@ -112,8 +112,8 @@ impl Admin for AdminService {
         request: Request<proto::DeleteVolumeRequest>,
     ) -> Result<Response<proto::ChangeResponse>, Status> {
         admit(&request)?;
-        let proto::DeleteVolumeRequest { name, founding } = request.into_inner();
-        self.change(&founding, AdminRequest::DeleteVolume { name }).await
+        let proto::DeleteVolumeRequest { name, force, founding } = request.into_inner();
+        self.change(&founding, AdminRequest::DeleteVolume { name, force }).await
     }
 
     async fn set_quotas(

@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 use super::papers::Papers;
 use crate::{
     admission::{Admission, Crowd, GivesWay, Place},
+    client::transport::without_links,
     clock,
     limits::CALL_STREAMS_MAX,
     pki::{credential_of, principal_of},
@@ -182,7 +183,9 @@ impl Door {
 
     fn refuse(&self, address: SocketAddr, refusal: &Refusal) {
         match refusal {
-            Refusal::Gone(error) => debug!("{address} went away during its TLS handshake: {error}"),
+            Refusal::Gone(error) => {
+                debug!("{address} went away during its TLS handshake: {}", without_links(&error.to_string()));
+            }
             Refusal::Stranger(why) => {
                 self.gate.refused.inc();
                 if is_due(&self.refusal_warned_at) {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Errno, Generation, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId};
+use super::{Errno, Generation, Ino, Label, LogIndex, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId};
 use crate::namespace::{Operation, Reply};
 
 /// Versions of the protocol that an end speaks, both inclusive.
@@ -28,6 +28,16 @@ pub struct Hello {
     pub applied: LogIndex,
     /// Unlinked inodes that this mount still has in use.
     pub orphans: Vec<Ino>,
+    pub place: MountPlace,
+}
+
+/// Where a mount is and what it may, as it says itself: for people, and for nothing else.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MountPlace {
+    pub host: Label,
+    pub path: Label,
+    /// It refuses changes, whatever its credential would let it do.
+    pub read_only: bool,
 }
 
 /// From a mount to the leader.

@@ -339,6 +339,8 @@ impl From<SessionStatus> for proto::SessionStatus {
             connected: session.connected,
             in_roster: session.in_roster,
             unacknowledged: session.unacknowledged,
+            age_ms: session.age_ms,
+            place: session.place.map(Into::into),
         }
     }
 }
@@ -351,6 +353,8 @@ impl From<proto::SessionStatus> for SessionStatus {
             connected: session.connected,
             in_roster: session.in_roster,
             unacknowledged: session.unacknowledged,
+            age_ms: session.age_ms,
+            place: session.place.map(Into::into),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     limits,
     namespace::{DecodeError, Operation, Reply, entry::ENTRY_VERSION},
     types::{
-        Errno, Generation, Ino, LogIndex, Sequence, SessionId, Stamp, VolumeId,
-        message::{Hello, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+        Errno, Generation, Ino, Label, LogIndex, Sequence, SessionId, Stamp, VolumeId,
+        message::{Hello, MountPlace, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
 
@@ -77,6 +77,7 @@ impl From<Hello> for proto::Hello {
             generation: hello.generation.0,
             applied: hello.applied.0,
             orphans: inodes_to(hello.orphans),
+            place: Some(hello.place.into()),
         }
     }
 }
@@ -93,7 +94,22 @@ impl TryFrom<proto::Hello> for Hello {
             generation: Generation(hello.generation),
             applied: LogIndex(hello.applied),
             orphans: inodes_from(hello.orphans),
+            place: hello.place.map(Into::into).unwrap_or_default(),
         })
+    }
+}
+
+impl From<MountPlace> for proto::MountPlace {
+    fn from(place: MountPlace) -> Self {
+        let MountPlace { host, path, read_only } = place;
+        Self { host: host.to_string(), path: path.to_string(), read_only }
+    }
+}
+
+impl From<proto::MountPlace> for MountPlace {
+    /// Whatever is said is fit to be kept and shown afterwards.
+    fn from(place: proto::MountPlace) -> Self {
+        Self { host: Label::new(&place.host), path: Label::new(&place.path), read_only: place.read_only }
     }
 }
 
@@ -399,6 +415,14 @@ mod tests {
         assert!(hello(|hello| hello.mount = Bytes::new()).is_err_and(|text| text.contains("mount")));
         assert!(hello(|hello| hello.protocol_min = 0).is_err_and(|text| text.contains("protocol")));
         assert!(hello(|hello| hello.protocol_max = 70_000).is_err_and(|text| text.contains("protocol_max")));
+
+        // Of what is only shown, what is unfit to be shown goes.
+        let place = |host: &str| proto::MountPlace { host: host.to_owned(), path: "/\n".repeat(999), read_only: false };
+        for host in ["\x1b[2J", "\u{202e}", "x\0"] {
+            let place = MountPlace::from(place(host));
+            assert!(place.host.as_str().ends_with(['?', 'J']) && !place.host.as_str().contains(char::is_control));
+            assert!(place.path.as_str().len() <= crate::limits::LABEL_BYTES_MAX);
+        }
 
         let empty = ToLeader::try_from(proto::ToLeader { message: None });
         assert_eq!(empty, Err(WireError::Missing { message: "ToLeader", field: "message" }));

@@ -18,10 +18,10 @@ use crate::{
         Recollection, SessionStatus, Standing, Verdict, VolumeStatus,
     },
     types::{
-        AttributeChanges, BlockHash, ClearSuid, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino,
+        AttributeChanges, BlockHash, ClearSuid, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, Label,
         LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence,
         SessionId, Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
-        message::{Hello, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+        message::{Hello, MountPlace, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
     },
 };
 
@@ -197,8 +197,9 @@ pub(super) fn report() -> impl Strategy<Value = Report> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    (protocol(), any::<u64>(), any::<u128>(), option::of(session()), any::<u64>(), index(), vec(ino(), 0..4)).prop_map(
-        |(protocol, features, mount, session, generation, applied, orphans)| Hello {
+    let numbers = (any::<u64>(), any::<u128>(), option::of(session()), any::<u64>(), index());
+    (protocol(), numbers, vec(ino(), 0..4), mount_place()).prop_map(
+        |(protocol, (features, mount, session, generation, applied), orphans, place)| Hello {
             protocol,
             features,
             mount: MountId(mount),
@@ -206,8 +207,14 @@ fn hello() -> impl Strategy<Value = Hello> {
             generation: Generation(generation),
             applied,
             orphans,
+            place,
         },
     )
+}
+
+fn mount_place() -> impl Strategy<Value = MountPlace> {
+    let label = || any::<String>().prop_map(|text| Label::new(&text));
+    (label(), label(), any::<bool>()).prop_map(|(host, path, read_only)| MountPlace { host, path, read_only })
 }
 
 fn welcome() -> impl Strategy<Value = Welcome> {
@@ -418,13 +425,16 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             digest,
         },
     );
-    let session = (session(), any::<u32>(), any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
-        |(session, volume, connected, in_roster, unacknowledged)| SessionStatus {
+    let counts = (any::<u64>(), any::<u64>());
+    let session = (session(), any::<u32>(), any::<bool>(), any::<bool>(), counts, option::of(mount_place())).prop_map(
+        |(session, volume, connected, in_roster, (unacknowledged, age_ms), place)| SessionStatus {
             session,
             volume: VolumeId(volume),
             connected,
             in_roster,
             unacknowledged,
+            age_ms,
+            place,
         },
     );
     (

@@ -488,10 +488,13 @@ fn statfs_shows_what_the_quota_leaves() {
     let bytes = Space { total: 10 << 20, available: 9 << 20 };
     assert_eq!(node.volume().space(stores), VolumeSpace { bytes, inodes: 1000, inodes_free: 998 });
     let full = Space { total: 1 << 40, available: 4096 };
-    let bytes = Space { total: 10 << 20, available: 4096 };
+    let bytes = Space { total: (1 << 20) + 4096, available: 4096 };
     assert_eq!(node.volume().space(full), VolumeSpace { bytes, inodes: 6, inodes_free: 4 }, "stores have less");
-    let node = Node::new();
-    assert_eq!(node.volume().space(stores).bytes, stores, "no quota");
+    let mut node = Node::new();
+    let file = node.file("f");
+    node.write(file, 0, 1 << 20).expect("write");
+    let bytes = Space { total: (1 << 38) + (1 << 20), available: 1 << 38 };
+    assert_eq!(node.volume().space(stores).bytes, bytes, "no quota");
     assert_eq!(node.volume().space(stores).inodes, limits::INODES_DEFAULT);
 }
 
@@ -737,13 +740,13 @@ fn volumes_come_and_go() {
     both(&mut node, shop, Command::Operation(write(Ino(2), pieces)));
     assert_eq!(node.state.references().values().sum::<u64>(), 3);
 
-    let deleted = both(&mut node, CLUSTER, Command::DeleteVolume { name: "shop".to_owned() });
+    let deleted = both(&mut node, CLUSTER, Command::DeleteVolume { name: "shop".to_owned(), force: false });
     let mut dropped = vec![(BlockHash::of(&7_u64.to_be_bytes()), -2), (BlockHash::of(&9_u64.to_be_bytes()), -1)];
     dropped.sort_unstable();
     assert_eq!(deleted.effects.references, dropped);
     assert!(node.state.references().is_empty());
     assert_eq!(both(&mut node, shop, Command::Operation(make)).outcome, Err(Errno::ENODEV));
-    let again = both(&mut node, CLUSTER, Command::DeleteVolume { name: "shop".to_owned() });
+    let again = both(&mut node, CLUSTER, Command::DeleteVolume { name: "shop".to_owned(), force: false });
     assert_eq!(again.outcome, Err(Errno::ENOENT));
     both(&mut node, CLUSTER, create("shop"));
     assert_eq!(node.state.volume_named("shop").map(Volume::id), Some(VolumeId(3)), "ids are never used again");
@@ -1021,7 +1024,9 @@ fn large_files_and_volumes_go_in_steps_and_any_node_goes_on() {
         call(&mut node, write(ino, vec![piece(0, 7), piece(20, 9)]), 3 * number + 2);
     }
     assert_eq!(node.apply(shop, leader, Command::ShrinkVolume).outcome, Err(Errno::EINVAL), "it lives");
-    let delete = || Command::DeleteVolume { name: "shop".to_owned() };
+    let in_use = node.apply(CLUSTER, leader, Command::DeleteVolume { name: "shop".to_owned(), force: false });
+    assert_eq!(in_use.outcome, Err(Errno::EBUSY), "it has a session");
+    let delete = || Command::DeleteVolume { name: "shop".to_owned(), force: true };
     let deleted = node.apply(CLUSTER, leader, delete());
     let mut rows = deleted.effects.rows.len();
     assert!(node.state.volume(shop).is_none() && node.state.volume_named("shop").is_none());

@@ -26,6 +26,12 @@ fn figures_are_those_of_the_stores_device() {
         fs::write(mount.path.join(format!("f{number}")), "").expect("create");
     }
     assert_eq!(used(statvfs(&mount.path).expect("statfs")), before + 10);
+    // `df` said that an empty volume on a disk that others use was as full as the disk.
+    assert_eq!(total, free, "nothing is used");
+    let mut file = fs::File::create(mount.path.join("ten")).expect("create");
+    file.write_all(&vec![7; 10 << 20]).and_then(|()| file.sync_all()).expect("written");
+    let now = statvfs(&mount.path).expect("statfs");
+    assert_eq!(bytes(&now, now.blocks() - now.blocks_free()), 10 << 20);
 }
 
 #[test]

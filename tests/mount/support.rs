@@ -80,7 +80,7 @@ impl Cluster {
         self.signal_node(Signal::SIGCONT);
     }
 
-    fn signal_node(&self, signal: Signal) {
+    pub(crate) fn signal_node(&self, signal: Signal) {
         let pid = self.node.borrow().as_ref().expect("it runs").id();
         kill(Pid::from_raw(pid.cast_signed()), signal).expect("it runs");
     }

@@ -45,6 +45,24 @@ fn unmount_ends_the_processes_and_loses_nothing() {
     assert_eq!(fs::read(again.path.join("f")).expect("read"), b"not synced");
 }
 
+/// It said that files were open.
+#[test]
+fn a_mount_inside_is_named_and_nothing_changes() {
+    let cluster = Cluster::found();
+    let mut mount = cluster.mount();
+    let inside = mount.path.join("cache");
+    fs::create_dir(&inside).expect("mkdir");
+    nix::mount::mount(Some("x"), &inside, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).expect("a tmpfs");
+    let refused = manyfs(["unmount"]).arg(&mount.path).output().expect("manyfs runs");
+    let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success());
+    assert!(sentence.contains(&format!("tmpfs is mounted at {}", inside.display())), "{sentence}");
+    assert!(is_mounted(&mount.path) && is_mounted(&inside));
+    nix::mount::umount(&inside).expect("umount");
+    succeed(manyfs(["unmount"]).arg(&mount.path));
+    assert_eq!(mount.ended(), Some(0));
+}
+
 #[test]
 fn umount_by_others_ends_it_too() {
     let cluster = Cluster::found();

@@ -18,9 +18,9 @@ use super::Serve;
 use crate::{
     cli::{
         Failure,
-        mount::{Announcement, restore_oom_score, worker_arguments},
+        mount::{self, Announcement, restore_oom_score, worker_arguments},
         mount_options::MountOptions,
-        mountpoint, runtime,
+        mountpoint, read_again, runtime,
     },
     client::transport::{Deliver, Transport},
     fuse::{self, Network, WorkerConfig},
@@ -37,9 +37,9 @@ pub(super) fn hold(directory: &Path, options: MountOptions) -> Result<(), Failur
     let directory = mountpoint::prepare(directory)?;
     holder::device::open()?;
     let workers = Workers::Started { program: std::env::current_exe()?, arguments: worker_arguments() };
-    let mut announcement = Announcement::new(directory.clone(), None, None, false);
+    let announcement = Announcement::new(directory.clone(), None, None, false);
     let place = Place { directory, source: None, flags: options.0 };
-    Ok(holder::run(place, workers, &mut |report| announcement.make(report))?)
+    mount::hold(place, workers, announcement)
 }
 
 impl Serve {
@@ -48,7 +48,7 @@ impl Serve {
         let link = Link::inherited(io::stdin().as_fd().try_clone_to_owned()?);
         restore_oom_score(self.oom_score)?;
         // The worker waits for them; no thread of the node may take them away.
-        [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>().thread_block()?;
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block()?;
         let config = self.config()?;
         let address = own_address(&self.listen_client);
         let mut mount = Config::new(vec![address.clone()], MountId(pki::random()?));
@@ -64,6 +64,7 @@ impl Serve {
             link,
             control: None,
             http: None,
+            hangup: read_again,
         };
         let authority = Arc::clone(&config.authority);
         let node = Node::start(config)?;

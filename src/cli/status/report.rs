@@ -147,6 +147,20 @@ pub(in crate::cli) struct SessionView {
     /// Changes wait for its acknowledgements.
     pub(in crate::cli) in_roster: bool,
     pub(in crate::cli) unacknowledged: u64,
+    /// Where it is mounted, by its own word; `None` where the leader has not heard it.
+    pub(in crate::cli) host: Option<String>,
+    pub(in crate::cli) path: Option<String>,
+    pub(in crate::cli) access: Option<AccessView>,
+    /// Milliseconds since the session was opened.
+    pub(in crate::cli) age_ms: u64,
+}
+
+/// What a mount may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::cli) enum AccessView {
+    ReadOnly,
+    ReadWrite,
 }
 
 impl ClusterView {
@@ -324,6 +338,13 @@ fn sessions_of(status: &NodeStatus) -> Vec<SessionView> {
         connected: session.connected,
         in_roster: session.in_roster,
         unacknowledged: session.unacknowledged,
+        host: session.place.as_ref().map(|place| place.host.to_string()),
+        path: session.place.as_ref().map(|place| place.path.to_string()),
+        access: session.place.as_ref().map(|place| match place.read_only {
+            true => AccessView::ReadOnly,
+            false => AccessView::ReadWrite,
+        }),
+        age_ms: session.age_ms,
     };
     status.sessions.iter().map(view).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::{
     headline::{age, plural},
-    report::{ClusterView, MountView, NodeState, NodeView, SessionView},
+    report::{AccessView, ClusterView, MountView, NodeState, NodeView, SessionView},
 };
 use crate::cli::{
     report::{bullets, sentence, size, table},
@@ -54,11 +54,14 @@ fn nodes(nodes: &[NodeView]) -> String {
 
 fn sessions(sessions: &[SessionView]) -> String {
     table(
-        ["MOUNT", "VOLUME", "STATE"],
+        ["MOUNTED ON", "AT", "VOLUME", "ACCESS", "AGE", "STATE"],
         sessions.iter().map(|session| {
             [
-                session.session.to_string(),
+                session.host.clone().unwrap_or_else(|| format!("session {}", session.session)),
+                session.path.clone().unwrap_or_else(unknown),
                 session.volume_name.clone().unwrap_or_else(|| session.volume.to_string()),
+                session.access.map_or_else(unknown, access),
+                age(session.age_ms),
                 session_words(session),
             ]
         }),
@@ -92,6 +95,13 @@ const fn node_word(node: &NodeView) -> &'static str {
         NodeState::Blank => "blank",
         NodeState::Foreign => "foreign",
         NodeState::Silent => "no answer",
+    }
+}
+
+fn access(access: AccessView) -> String {
+    match access {
+        AccessView::ReadOnly => "read-only".to_owned(),
+        AccessView::ReadWrite => "read-write".to_owned(),
     }
 }
 

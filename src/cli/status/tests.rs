@@ -10,7 +10,8 @@ use crate::{
     namespace::{NodeInfo, VolumeOptions, entry::Founding},
     node::{ClockStatus, NodeStatus, PeerStatus, SessionStatus, Standing, VolumeStatus},
     types::{
-        ClusterId, FoundingId, FoundingNumber, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId, message::Space,
+        ClusterId, FoundingId, FoundingNumber, Label, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId,
+        message::{MountPlace, Space},
     },
     wire::admin::{Phase, Process, Report},
 };
@@ -51,6 +52,12 @@ fn status(id: u64, total: u64) -> NodeStatus {
         connected,
         in_roster,
         unacknowledged,
+        age_ms: number * 7_000_000,
+        place: (number != 5).then(|| MountPlace {
+            host: Label::new(&format!("wordpress-7d9c6b5f4-{number}")),
+            path: Label::new("/var/www/html/wp-content"),
+            read_only: number == 2,
+        }),
     };
     let sessions = vec![
         session(1, true, true, 0),
@@ -142,9 +149,8 @@ fn says(answers: &[Answer], health: Health, headline: &str, problems: &[&str]) -
 fn a_healthy_cluster() {
     let text =
         says(&cluster(3, |_| {}), Health::Healthy, "HEALTHY: 3 of 3 nodes, node 1 leads, 1 loss is tolerated", &[]);
-    for word in
-        ["leads", "follows", "nothing", "-3 ms", "0.1.0", "123.0 GiB", "connected", "12 changes on the way", "gone"]
-    {
+    let words = ["leads", "follows", "nothing", "-3 ms", "0.1.0", "123.0 GiB", "connected", "gone", "session 5"];
+    for word in words.iter().chain(&["/var/www/html", "read-write", "read-only", "116 min"]) {
         assert!(text.contains(word), "{word}: {text}");
     }
     says(&cluster(1, |_| {}), Health::Healthy, "HEALTHY: 1 of 1 node, node 1 leads, no loss is tolerated", &[]);

@@ -58,6 +58,24 @@ pub fn endpoint(address: &str, identity: &Identity, member: Option<Member>) -> R
 /// What a person is told when talking to `address` failed: what happened, and what to do where we know.
 #[must_use]
 pub fn sentence_of(address: &str, error: &(dyn Error + 'static)) -> String {
+    without_links(&sentence_with_links(address, error))
+}
+
+/// What libraries say, without where their documentation is: that is of no use to whoever reads a log.
+#[must_use]
+pub fn without_links(text: &str) -> String {
+    let mut rest = text;
+    let mut kept = String::new();
+    while let Some(at) = ["http://", "https://"].iter().filter_map(|scheme| rest.find(scheme)).min() {
+        kept.push_str(rest[..at].trim_end_matches([':', ' ', '(', '<']));
+        let link = &rest[at..];
+        rest = &link[link.find([' ', ';', ')', '>', '\n']).unwrap_or(link.len())..];
+        rest = rest.trim_start_matches([')', '>']);
+    }
+    kept + rest
+}
+
+fn sentence_with_links(address: &str, error: &(dyn Error + 'static)) -> String {
     let causes = || std::iter::successors(Some(error), |error| cause(*error));
     for cause in causes() {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
@@ -146,6 +164,7 @@ fn io_sentence(address: &str, error: &io::Error) -> Option<String> {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("there is no way to {address}: {error}")
         }
+        io::ErrorKind::UnexpectedEof => format!("{address} broke the connection off"),
         _ if error.to_string().contains("lookup address") => {
             format!("the name in {address} cannot be resolved: {error}")
         }
@@ -213,6 +232,23 @@ mod tests {
         let sentence = dial(&address).await;
         assert!(sentence.contains("does not speak TLS"), "{sentence}");
         server.await.expect("no panic");
+    }
+
+    /// A node that was killed was logged with a link to the manual of the TLS library.
+    #[test]
+    fn links_of_libraries_are_cut() {
+        let eof = "peer closed connection without sending TLS close_notify: \
+                   https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        let status = Status::unknown(format!("h2 protocol error: error reading a body from connection ({eof}); again"));
+        assert_eq!(
+            sentence_of("a:1", &status),
+            "a:1: h2 protocol error: error reading a body from connection (peer closed connection without sending TLS \
+             close_notify; again"
+        );
+        let error = io::Error::new(io::ErrorKind::UnexpectedEof, eof);
+        assert_eq!(sentence_of("a:1", &error), "a:1 broke the connection off");
+        assert_eq!(without_links("plain: text"), "plain: text");
+        assert_eq!(without_links("see <https://x.y/z> and http://q"), "see and");
     }
 
     #[test]

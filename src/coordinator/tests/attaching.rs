@@ -97,7 +97,7 @@ fn a_credential_is_for_its_volume_and_not_for_one_with_its_name() {
     let volume = bench.state.volume_named("main").expect("main").id();
     let grant = Grant { founding: FOUNDING, volume, name: "main".to_owned(), access: Access::ReadWrite };
     for command in [
-        Command::DeleteVolume { name: "main".to_owned() },
+        Command::DeleteVolume { name: "main".to_owned(), force: true },
         Command::CreateVolume { name: "main".to_owned(), options: VolumeOptions::default() },
     ] {
         bench.input(Input::Command { ticket: None, volume: VolumeId(0), command });

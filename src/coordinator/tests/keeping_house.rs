@@ -257,7 +257,7 @@ fn a_deleted_volume_ends_its_mounts_and_nobody_elses() {
     bench.input(Input::Command {
         ticket: None,
         volume: VolumeId(0),
-        command: Command::DeleteVolume { name: "two".to_owned() },
+        command: Command::DeleteVolume { name: "two".to_owned(), force: true },
     });
     bench.commit();
     assert_eq!(bench.refusal(b.connection), Refusal::Permanent);

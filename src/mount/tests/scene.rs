@@ -32,7 +32,7 @@ pub(super) const CALLER: Caller = Caller { uid: 33, gid: 33, pid: 100 };
 #[derive(Debug)]
 pub(super) struct Side {
     pub(super) mount: Mount,
-    connection: Option<ConnectionId>,
+    pub(super) connection: Option<ConnectionId>,
     unanswered: BTreeMap<u64, Request>,
     pub(super) answers: BTreeMap<u64, Result<Response, Errno>>,
     /// Tickets whose notifications are not all carried out.
@@ -47,6 +47,7 @@ pub(super) struct Side {
     pub(super) is_stopped: bool,
     pub(super) notices: Vec<String>,
     pub(super) fatal: Option<String>,
+    pub(super) stale: Option<String>,
     pub(super) fetches: u64,
     /// What the holder was told.
     pub(super) watched: BTreeMap<u32, (Ino, bool)>,
@@ -107,6 +108,7 @@ impl Scene {
                 is_stopped: false,
                 notices: Vec::new(),
                 fatal: None,
+                stale: None,
                 fetches: 0,
                 watched: BTreeMap::new(),
                 deadline: None,
@@ -300,6 +302,7 @@ impl Scene {
                 side.is_ready = true;
             }
             Output::Fatal(sentence) => side.fatal = Some(sentence),
+            Output::Stale(sentence) => side.stale = Some(sentence),
             Output::Notice(sentence) => side.notices.push(sentence),
             Output::Stopped => side.is_stopped = true,
             Output::Watch { slot, inode: Some(inode) } => drop(side.watched.insert(slot, inode)),

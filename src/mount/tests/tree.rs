@@ -173,7 +173,7 @@ fn extended_attributes_come_and_go() {
 fn statfs_shows_what_the_leader_says() {
     let mut scene = Scene::new(1);
     let Ok(Response::Statfs(space)) = scene.call(0, Request::Statfs) else { panic!("no statfs") };
-    assert_eq!((space.bytes.total, space.inodes - space.inodes_free), (1 << 40, 1));
+    assert_eq!((space.bytes.available, space.inodes - space.inodes_free), (1 << 39, 1));
 }
 
 #[test]

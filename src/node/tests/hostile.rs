@@ -10,7 +10,7 @@ use prost::Message as _;
 use super::*;
 use crate::{
     namespace::Inode,
-    types::{BlockHash, FileKind, Piece},
+    types::{BlockHash, FileKind, Label, Piece},
     wire::{
         proto,
         strategies::{self, Damage},
@@ -79,6 +79,7 @@ struct Greeting {
     generation: Option<u64>,
     applied: u64,
     orphans: Vec<Ino>,
+    place: MountPlace,
 }
 
 #[derive(Clone, Debug)]
@@ -99,11 +100,16 @@ fn step() -> BoxedStrategy<Step> {
     let generation = prop_oneof![4 => Just(None), 1 => (0..6_u64).prop_map(Some), 1 => any::<u64>().prop_map(Some)];
     let applied = prop_oneof![4 => Just(0), 4 => 0..40_u64, 1 => any::<u64>()];
     let orphans = prop::collection::vec(messages::ino(), 0..12);
-    let hello = (session, generation, applied, orphans).prop_map(|(session, generation, applied, orphans)| Greeting {
+    let label = || any::<String>().prop_map(|text| Label::new(&text));
+    let place = (label(), label(), any::<bool>());
+    let place = place.prop_map(|(host, path, read_only)| MountPlace { host, path, read_only });
+    let hello = (session, generation, applied, orphans, place);
+    let hello = hello.prop_map(|(session, generation, applied, orphans, place)| Greeting {
         session,
         generation,
         applied,
         orphans,
+        place,
     });
     let time = prop_oneof![6 => 0..300_u64, 2 => 1_000..3_000_u64, 1 => Just(11_000)];
     prop_oneof![
@@ -291,7 +297,8 @@ impl Scene {
             *node == leader && self.world.nodes.contains_key(node) && !self.world.closed.contains(connection)
         };
         if !self.slots[slot].at.as_ref().is_some_and(is_open) {
-            let honest = Greeting { session: None, generation: None, applied: 0, orphans: Vec::new() };
+            let place = MountPlace::default();
+            let honest = Greeting { session: None, generation: None, applied: 0, orphans: Vec::new(), place };
             self.connect(slot, &honest);
         }
         self.slots[slot].at
@@ -303,7 +310,7 @@ impl Scene {
         self.world.connections += 1;
         let connection = ConnectionId(self.world.connections);
         self.slots[slot].generation += 1;
-        let Greeting { session, generation, applied, orphans } = greeting.clone();
+        let Greeting { session, generation, applied, orphans, place } = greeting.clone();
         let hello = Hello {
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
@@ -312,6 +319,7 @@ impl Scene {
             generation: Generation(generation.unwrap_or(self.slots[slot].generation)),
             applied: LogIndex(applied),
             orphans,
+            place,
         };
         self.slots[slot].at = Some((node, connection));
         let grant = Grant { founding: FOUNDING, volume: VolumeId(1), name: "main".to_owned(), access };

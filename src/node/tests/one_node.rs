@@ -117,7 +117,7 @@ fn the_log_is_cut_below_what_the_store_has_and_stays_bounded() {
 fn volumes_are_made_and_deleted_once() {
     let mut world = World::elected(1);
     let create = || AdminRequest::CreateVolume { name: "two".to_owned(), options: VolumeOptions::default() };
-    let delete = || AdminRequest::DeleteVolume { name: "two".to_owned() };
+    let delete = || AdminRequest::DeleteVolume { name: "two".to_owned(), force: false };
     for (ticket, request) in [(1, create()), (2, create()), (3, delete()), (4, delete())] {
         world.ask(NodeId(1), ticket, request);
     }
@@ -125,6 +125,25 @@ fn volumes_are_made_and_deleted_once() {
     let refused =
         |ticket: u64| matches!(&world.admin[&ticket], Err(AdminError::Refused(reason)) if reason.contains("two"));
     assert!(done(1) && refused(2) && done(3) && refused(4), "{:?}", world.admin);
+}
+
+/// It was deleted under its mounts.
+#[test]
+fn a_volume_in_use_is_deleted_by_force_alone() {
+    let mut world = World::elected(1);
+    world.mount(1);
+    let delete = |force| AdminRequest::DeleteVolume { name: "main".to_owned(), force };
+    world.ask(NodeId(1), 1, delete(false));
+    match &world.admin[&1] {
+        Err(AdminError::Refused(reason)) => {
+            assert!(reason.contains("in use by 1 mount") && reason.contains("--force"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(world.nodes[&NodeId(1)].state().volume_named("main").is_some());
+    world.ask(NodeId(1), 2, delete(true));
+    assert!(matches!(world.admin[&2], Ok(AdminAnswer::Done)));
+    assert!(world.nodes[&NodeId(1)].state().volume_named("main").is_none());
 }
 
 #[test]

@@ -256,7 +256,7 @@ impl World {
                 }
             }
             Output::Ready | Output::Notice(_) | Output::Stopped => {}
-            Output::Fatal(reason) => panic!("mount {number} cannot go on: {reason}"),
+            Output::Fatal(reason) | Output::Stale(reason) => panic!("mount {number} cannot go on: {reason}"),
         }
     }
 
