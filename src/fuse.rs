@@ -9,6 +9,7 @@
 
 mod abi;
 mod alarm;
+mod callers;
 mod control;
 mod counters;
 mod metrics;

@@ -24,6 +24,7 @@ mod mount {
     mod handles;
     mod hangup;
     mod holder;
+    mod idmapped;
     mod interrupt;
     mod links;
     mod locks;

@@ -17,6 +17,7 @@ use super::{
         encode::Encoded,
         init::{self, Agreement, Terms},
     },
+    callers,
     counters::Counters,
 };
 use crate::{
@@ -107,11 +108,12 @@ impl<A: Ask> Session<A> {
     }
 
     fn take(&self, message: &[u8]) {
-        let Some((header, body)) = Header::parse(message) else {
+        let Some((mut header, body)) = Header::parse(message) else {
             self.counters.malformed.fetch_add(1, Relaxed);
             return tracing::error!(bytes = message.len(), "the kernel sent less than a header");
         };
         self.counters.upcall(decode::upcall(header.opcode));
+        header.caller = callers::found(&header);
         let reply = Reply { device: Arc::clone(&self.device), unique: header.unique };
         match decode::decode(&header, body, self.agreement) {
             Ok(Message::Request(request)) => self.asked.ask(header.request(), header.caller, request, reply),

@@ -35,6 +35,8 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // Locks exclude across mounts; the kernel asks for each and keeps none.
     .union(InitFlags::FUSE_POSIX_LOCKS)
     .union(InitFlags::FUSE_FLOCK_LOCKS)
+    // Idmapped mounts, as pods with their own users have them. It needs default_permissions, which every mount has.
+    .union(InitFlags::FUSE_ALLOW_IDMAP)
     // O_APPEND files are opened for direct I/O (PROTOCOL R13), and some programs map them.
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
 
