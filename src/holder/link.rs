@@ -241,6 +241,18 @@ mod tests {
         }
     }
 
+    /// Why a mount failed was lost where its worker ended without having read all that it was told.
+    #[test]
+    fn last_words_arrive_though_something_was_left_unread() {
+        let (holder, worker) = Link::pair().expect("socketpair");
+        holder.send(&ToWorker::Stop, None).expect("send");
+        worker.send(&ToHolder::Stopped, None).expect("send");
+        drop(worker);
+        let (message, _) = holder.receive::<ToHolder>().expect("receive").expect("a message");
+        assert_eq!(message, ToHolder::Stopped);
+        assert!(holder.receive::<ToHolder>().expect("the end is no error").is_none());
+    }
+
     #[test]
     fn what_makes_no_sense_is_an_error() {
         let (holder, worker) = Link::pair().expect("socketpair");

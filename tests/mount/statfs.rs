@@ -55,7 +55,8 @@ fn a_quota_that_is_changed_holds_at_once() {
     set(&["--quota", "2M", "--quota-inodes", "3"]);
     let shown =
         wait_for("the mount to see the quota", || statvfs(&mount.path).ok().filter(|shown| shown.blocks() < unlimited));
-    assert_eq!((shown.blocks() * shown.fragment_size(), shown.blocks_available()), (2 << 20, 0));
+    let figures = (shown.blocks() * shown.fragment_size(), shown.blocks_available());
+    assert_eq!(figures, (4 << 20, 0), "what it uses, and nothing that is free");
     assert_eq!((shown.files(), shown.files_free()), (3, 1));
     let is_refused = |done: std::io::Result<()>| done.err().and_then(|error| error.raw_os_error());
     assert_eq!(is_refused(write("g", 1)), Some(Errno::EDQUOT as i32), "more is used already");
