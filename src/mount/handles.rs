@@ -9,6 +9,14 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use super::{OpenFlags, Opens};
 use crate::types::{Errno, Ino};
 
+/// Bytes of a file that did not get into the log.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    errno: Errno,
+    /// A WRITE was refused for it.
+    has_refused: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Handle {
     ino: Ino,
@@ -21,7 +29,7 @@ struct Handle {
     /// Opened for reading and writing, as a mapping that is written to asks for and keeps.
     maps: bool,
     /// What became of bytes of the file, and was not told through this handle yet.
-    error: Option<Errno>,
+    loss: Option<Loss>,
 }
 
 #[derive(Debug)]
@@ -37,7 +45,7 @@ pub(crate) struct Handles {
     /// Those of them that may be mapped.
     mappers: BTreeMap<Ino, u32>,
     /// Files that may be open without our knowing, and what is to be told to the first who asks of each.
-    unseen: Option<BTreeMap<Ino, Option<Errno>>>,
+    unseen: Option<BTreeMap<Ino, Option<Loss>>>,
 }
 
 impl Handles {
@@ -86,7 +94,7 @@ impl Handles {
     pub(crate) fn open(&mut self, ino: Ino, flags: OpenFlags) -> u64 {
         self.last += 1;
         let (is_direct, writes, maps) = (flags.append, flags.write, flags.read && flags.write);
-        self.open.insert(self.last, Handle { ino, is_direct, writes, maps, lost_lock: false, error: None });
+        self.open.insert(self.last, Handle { ino, is_direct, writes, maps, lost_lock: false, loss: None });
         let count = self.counts.entry(ino).or_insert(0);
         if *count == 0 {
             self.changed.push(ino);
@@ -134,18 +142,30 @@ impl Handles {
     /// Bytes of the file are lost: each handle is told once, as by the kernel of its own file systems (lib/errseq.c). Whose
     /// handles are not known shares one telling.
     pub(crate) fn fail(&mut self, ino: Ino, errno: Errno) {
-        let known = self.open.values_mut().filter(|handle| handle.ino == ino).map(|handle| &mut handle.error);
+        let known = self.open.values_mut().filter(|handle| handle.ino == ino).map(|handle| &mut handle.loss);
         let unseen = self.unseen.as_mut().and_then(|unseen| unseen.get_mut(&ino));
-        for error in known.chain(unseen) {
-            *error = Some(errno);
+        for loss in known.chain(unseen) {
+            *loss = Some(Loss { errno, has_refused: false });
         }
     }
 
     /// What is to be told through the handle, once.
     pub(crate) fn take_error(&mut self, ino: Ino, fh: u64) -> Option<Errno> {
+        self.loss(ino, fh)?.take().map(|loss| loss.errno)
+    }
+
+    /// Why a WRITE is refused. One is, and what it was refused for is told all the same: the WRITE may be a part of a write(2),
+    /// which then returns how much it has written and no error (`fuse_perform_write`, fs/fuse/file.c).
+    pub(crate) fn refuse_write(&mut self, ino: Ino, fh: u64) -> Option<Errno> {
+        let loss = self.loss(ino, fh)?.as_mut().filter(|loss| !loss.has_refused)?;
+        loss.has_refused = true;
+        Some(loss.errno)
+    }
+
+    fn loss(&mut self, ino: Ino, fh: u64) -> Option<&mut Option<Loss>> {
         match self.open.get_mut(&fh) {
-            Some(handle) => handle.error.take(),
-            None => self.unseen.as_mut()?.get_mut(&ino)?.take(),
+            Some(handle) => Some(&mut handle.loss),
+            None => self.unseen.as_mut()?.get_mut(&ino),
         }
     }
 
@@ -244,6 +264,11 @@ mod tests {
             assert_eq!(handles.take_error(Ino(3), fh), Some(Errno::EIO));
             assert_eq!(handles.take_error(Ino(3), fh), None);
         }
+        handles.fail(Ino(3), Errno::EDQUOT);
+        let refused = [first, first].map(|fh| handles.refuse_write(Ino(3), fh));
+        assert_eq!(refused, [Some(Errno::EDQUOT), None], "the next one may go well");
+        assert_eq!(handles.take_error(Ino(3), first), Some(Errno::EDQUOT));
+        handles.take_error(Ino(3), later);
         assert_eq!((handles.take_error(Ino(4), other), handles.take_error(Ino(3), later)), (None, None));
         let mut untracked = Handles::new(Opens::Untracked);
         untracked.file_known(Ino(3));

@@ -64,7 +64,7 @@ impl Mount {
             self.take_write(now, ino, offset, &data, flags);
             return self.respond(unique, Ok(Response::Written { length }));
         }
-        if let Some(errno) = self.handles.take_error(ino, fh) {
+        if let Some(errno) = self.handles.refuse_write(ino, fh) {
             return self.respond(unique, Err(errno));
         }
         let is_direct = self.handles.is_direct(fh);
