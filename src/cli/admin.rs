@@ -176,8 +176,9 @@ impl Administrator {
                     };
                 }
                 _ if tokio::time::Instant::now() >= deadline => {
-                    let reason = |answer: &Answer| match &answer.report {
-                        Ok(_) => format!("{} knows no leader", answer.address),
+                    let reason = |answer: &Answer| match answer.report.as_ref().map(|report| &report.phase) {
+                        Ok(Phase::Running(_)) => format!("{} knows no leader", answer.address),
+                        Ok(_) => format!("{} is not founded (`manyfs cluster init`)", answer.address),
                         Err(reason) => reason.clone(),
                     };
                     let reasons: Vec<_> = answers.iter().map(reason).collect();
