@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Failure,
+    Failure, allocator,
     mount_settings::MountSettings,
     mountpoint, read_again,
     runfile::{self, Run, RunFile},
@@ -166,6 +166,7 @@ impl Mount {
         };
         // Made inside: signals must be blocked before the first thread begins.
         fuse::run(config, |deliver| {
+            allocator::keep_trimming()?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(NETWORK_THREADS)
                 .thread_name("network")

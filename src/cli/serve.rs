@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Failure, address,
+    Failure, address, allocator,
     mount_settings::MountSettings,
     read_again,
     runfile::{NodeRun, Run, RunFileError},
@@ -88,6 +88,7 @@ impl Serve {
             Some(directory) if !self.worker => both::hold(directory, self.settings.options),
             Some(_) => self.serve_and_mount(),
             None => {
+                allocator::keep_trimming()?;
                 let config = self.config()?;
                 let result = runtime()?.block_on(async {
                     let mut hangups = signal(SignalKind::hangup()).map_err(ServeError::Runtime)?;

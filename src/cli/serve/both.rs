@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use super::Serve;
 use crate::{
     cli::{
-        Failure,
+        Failure, allocator,
         mount::{self, Announcement, restore_oom_score, worker_arguments},
         mount_options::MountOptions,
         mountpoint, read_again, runtime,
@@ -49,6 +49,7 @@ impl Serve {
         restore_oom_score(self.oom_score)?;
         // The worker waits for them; no thread of the node may take them away.
         [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>().thread_block()?;
+        allocator::keep_trimming()?;
         let config = self.config()?;
         let address = own_address(&self.listen_client);
         let mut mount = Config::new(vec![address.clone()], MountId(pki::random()?));
