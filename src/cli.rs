@@ -251,6 +251,7 @@ mod tests {
                 kernel_mask: Some(vec!["x".to_owned()]),
                 listen_http: Some("x".to_owned()),
                 acl: Some(true),
+                idmap: Some(true),
                 options: Some("ro".to_owned()),
             },
             admin: crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) },

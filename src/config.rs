@@ -82,6 +82,8 @@ pub struct MountSection {
     pub listen_http: Option<String>,
     /// Store POSIX access control lists and have the kernel enforce them. Default: no.
     pub acl: Option<bool>,
+    /// Let the mount be idmapped. Default: no.
+    pub idmap: Option<bool>,
     /// Options of mount(8), separated by commas. Default: nosuid,nodev.
     pub options: Option<String>,
 }
@@ -134,9 +136,10 @@ impl Config {
             put(command, "threads", number(mount.threads.map(u32::from)));
             put(command, "kernel_mask", mount.kernel_mask.as_ref().map(|features| features.join(",")));
             put(command, "acl", mount.acl.map(|acl| acl.to_string()));
+            put(command, "idmap", mount.idmap.map(|idmap| idmap.to_string()));
             put(command, "options", mount.options.clone());
         }
-        const ADMINISTRATION: [&[&str]; 8] = [
+        const ADMINISTRATION: [&[&str]; 9] = [
             &["status"],
             &["scrub"],
             &["cluster", "status"],
@@ -144,6 +147,7 @@ impl Config {
             &["cluster", "transfer-leader"],
             &["volume", "create"],
             &["volume", "list"],
+            &["volume", "set"],
             &["volume", "delete"],
         ];
         for command in ADMINISTRATION {

@@ -117,6 +117,8 @@ pub struct WorkerConfig {
     pub threads: usize,
     /// The kernel stores and checks access control lists.
     pub acl: bool,
+    /// The mount may be idmapped.
+    pub idmap: bool,
     /// The connection to the holder.
     pub link: Link,
     /// Where other programs ask how the mount does.
@@ -199,7 +201,8 @@ fn live(
     let read_only = config.mount.read_only;
     let mask = config.kernel_mask;
     let features = kernel_features(mask);
-    let terms = Terms { with_acl: config.acl, opens_are_told: config.mount.opens == Opens::Tracked };
+    let opens_are_told = config.mount.opens == Opens::Tracked;
+    let terms = Terms { with_acl: config.acl, with_idmap: config.idmap, opens_are_told };
     // Its holder says so first of all.
     let directory = match config.link.receive::<ToWorker>()? {
         Some((ToWorker::Place { directory }, _)) => directory,

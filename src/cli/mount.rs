@@ -159,6 +159,7 @@ impl Mount {
             volume,
             threads: self.settings.threads.into(),
             acl: self.settings.acl,
+            idmap: self.settings.idmap,
             link,
             control,
             http: self.listen_http,

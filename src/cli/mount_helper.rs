@@ -129,7 +129,7 @@ fn parse<'a>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Task, Stri
         match text.split_once('=') {
             _ if options.take(text) || is_for_mount_itself(text) => {}
             None if text == "remount" => is_remount = true,
-            None if text == "acl" => settings.push("--acl".to_owned()),
+            None if text == "acl" || text == "idmap" => settings.push(format!("--{text}")),
             Some(("credential", value)) => credential = value.into(),
             Some(("log", value)) => log = Some(value.into()),
             Some(("kernel_mask", value)) => settings.push(format!("--kernel-mask={}", value.replace(':', ","))),
@@ -139,7 +139,7 @@ fn parse<'a>(arguments: impl Iterator<Item = &'a OsString>) -> Result<Task, Stri
             _ if sloppy => {}
             _ => {
                 return Err(format!(
-                    "the option '{text}' is unknown; besides those of mount(8) there are acl, credential, log, {}",
+                    "the option '{text}' is unknown; besides those of mount(8) there are acl, idmap, credential, log, {}",
                     SETTINGS.join(", ")
                 ));
             }
@@ -269,13 +269,20 @@ mod tests {
 
     #[test]
     fn the_line_that_mount_gives_is_understood() {
-        let line = "/etc/manyfs/main.toml /srv/wp -n -o rw,nosuid,noexec,sync,_netdev,x-systemd.automount,squash=33:33,threads=4,acl,opens=untracked";
+        let line = "/etc/manyfs/main.toml /srv/wp -n -o rw,nosuid,noexec,sync,_netdev,x-systemd.automount,squash=33:33,threads=4,acl,idmap,opens=untracked";
         let Ok(Task::Mount(request)) = parsed(line) else { panic!("a mount") };
         assert_eq!(request.credential, Path::new("/etc/manyfs/main.toml"));
         assert_eq!(request.directory, Path::new("/srv/wp"));
         assert_eq!(
             request.arguments,
-            ["--squash=33:33", "--threads=4", "--acl", "--opens=untracked", "--options=rw,nosuid,dev,noexec,sync"]
+            [
+                "--squash=33:33",
+                "--threads=4",
+                "--acl",
+                "--idmap",
+                "--opens=untracked",
+                "--options=rw,nosuid,dev,noexec,sync"
+            ]
         );
     }
 

@@ -27,6 +27,10 @@ pub(super) struct MountSettings {
     /// this. Costs a request for each path through the mount by another than its root's owner.
     #[arg(long, env = "MANYFS_ACL")]
     pub(super) acl: bool,
+    /// Let the mount be idmapped, as pods with `hostUsers: false` need it (Linux 6.12). Users whose processes this one cannot
+    /// see then count as strangers to a file's group where a change ends setgid.
+    #[arg(long, env = "MANYFS_IDMAP")]
+    pub(super) idmap: bool,
     /// Seconds after which a change that finds no majority of storage nodes fails with EIO.
     #[arg(long, env = "MANYFS_WRITE_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=30))]

@@ -191,7 +191,9 @@ impl Mount {
 
     /// The kernel keeps no name of it (`fuse_get_dentry`, fs/fuse/inode.c), and takes ENOENT for a stale handle.
     fn by_number(&mut self, caller: Caller, ino: Ino) -> Result<Response, Errno> {
-        let attributes = self.attributes(ino).ok_or(Errno::ENOENT)?;
+        // The leader may have been told that one without a name is not in use here any more.
+        let is_kept = |attributes: &Attributes| attributes.nlink > 0 || self.is_in_use(ino);
+        let attributes = self.attributes(ino).filter(is_kept).ok_or(Errno::ENOENT)?;
         let attributes_ttl = self.attributes_ttl(caller, ino);
         self.hand_out(&attributes);
         Ok(Response::Entry { attributes, entry_ttl: Duration::ZERO, attributes_ttl })

@@ -16,7 +16,7 @@ use std::{
 
 use nix::libc;
 
-use super::support::everywhere;
+use super::support::Cluster;
 
 /// Where the users of the pod begin outside of it.
 const FIRST: u32 = 100_000;
@@ -88,23 +88,24 @@ fn idmapped(mount: &Path, users: &Users) -> File {
 
 #[test]
 fn users_of_a_pod_are_mapped_and_root_keeps_setgid() {
-    everywhere(|here, there| {
-        fs::write(here.join("f"), "").expect("create");
-        chown(here.join("f"), Some(33), Some(33)).expect("chown");
-        let users = Users::new();
-        let mapped = idmapped(here, &users);
-        let inside = Path::new("/proc/self/fd").join(mapped.as_raw_fd().to_string());
-        let owner = |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid())).expect("stat");
-        assert_eq!(owner(&inside.join("f")), (FIRST + 33, FIRST + 33));
-        chown(inside.join("f"), Some(FIRST + 7), Some(FIRST + 8)).expect("chown");
-        assert_eq!(owner(&there.join("f")), (7, 8));
-        // Whose users the mapping does not have makes nothing: root of outside is none of the pod.
-        let refused = fs::write(inside.join("g"), "").map_err(|error| error.raw_os_error());
-        assert_eq!(refused, Err(Some(libc::EOVERFLOW)));
-        // Who calls the kernel no longer says; root is found all the same.
-        fs::set_permissions(here.join("f"), fs::Permissions::from_mode(0o6666)).expect("chmod");
-        let status = Command::new("fallocate").args(["-l", "4096"]).arg(here.join("f")).status();
-        assert!(status.expect("fallocate runs").success());
-        assert_eq!(fs::metadata(there.join("f")).expect("stat").mode() & 0o7777, 0o6666);
-    });
+    let cluster = Cluster::found();
+    let (idmap, plain) = (cluster.mount_with(&["--idmap"]), cluster.mount());
+    let (here, there) = (idmap.path.as_path(), plain.path.as_path());
+    fs::write(here.join("f"), "").expect("create");
+    chown(here.join("f"), Some(33), Some(33)).expect("chown");
+    let users = Users::new();
+    let mapped = idmapped(here, &users);
+    let inside = Path::new("/proc/self/fd").join(mapped.as_raw_fd().to_string());
+    let owner = |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid())).expect("stat");
+    assert_eq!(owner(&inside.join("f")), (FIRST + 33, FIRST + 33));
+    chown(inside.join("f"), Some(FIRST + 7), Some(FIRST + 8)).expect("chown");
+    assert_eq!(owner(&there.join("f")), (7, 8));
+    // Whose users the mapping does not have makes nothing: root of outside is none of the pod.
+    let refused = fs::write(inside.join("g"), "").map_err(|error| error.raw_os_error());
+    assert_eq!(refused, Err(Some(libc::EOVERFLOW)));
+    // Who calls the kernel no longer says; root is found all the same.
+    fs::set_permissions(here.join("f"), fs::Permissions::from_mode(0o6666)).expect("chmod");
+    let status = Command::new("fallocate").args(["-l", "4096"]).arg(here.join("f")).status();
+    assert!(status.expect("fallocate runs").success());
+    assert_eq!(fs::metadata(there.join("f")).expect("stat").mode() & 0o7777, 0o6666);
 }

@@ -62,6 +62,7 @@ impl Serve {
             volume: self.volume.clone(),
             threads: self.settings.threads.into(),
             acl: self.settings.acl,
+            idmap: self.settings.idmap,
             link,
             control: None,
             http: None,

@@ -35,8 +35,6 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // Locks exclude across mounts; the kernel asks for each and keeps none.
     .union(InitFlags::FUSE_POSIX_LOCKS)
     .union(InitFlags::FUSE_FLOCK_LOCKS)
-    // Idmapped mounts, as pods with their own users have them. It needs default_permissions, which every mount has.
-    .union(InitFlags::FUSE_ALLOW_IDMAP)
     // O_APPEND files are opened for direct I/O (PROTOCOL R13), and some programs map them.
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
 
@@ -48,6 +46,7 @@ const OF_OPENS: InitFlags =
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::fuse) struct Terms {
     pub(in crate::fuse) with_acl: bool,
+    pub(in crate::fuse) with_idmap: bool,
     pub(in crate::fuse) opens_are_told: bool,
 }
 
@@ -93,8 +92,12 @@ impl Agreement {
     /// every step through it by another than its owner: it makes the root before it hears of FUSE_POSIX_ACL, and marks
     /// it as one whose lists are not to be kept (fs/fuse/inode.c, fuse_init_inode; for good since
     /// __forget_cached_acl heeds the mark). So this is for those who use such lists.
+    ///
+    /// `with_idmap`: the mount may be idmapped, as pods with users of their own have it. Then the kernel no longer says who
+    /// calls (`fuse/callers.rs`). It needs default_permissions, which every mount has. Linux 6.12.
     pub(in crate::fuse) const fn with(offer: Offer, terms: Terms) -> Self {
         let wanted = if terms.with_acl { WANTED.union(InitFlags::FUSE_POSIX_ACL) } else { WANTED };
+        let wanted = if terms.with_idmap { wanted.union(InitFlags::FUSE_ALLOW_IDMAP) } else { wanted };
         let wanted = if terms.opens_are_told { wanted } else { wanted.difference(OF_OPENS) };
         let mut flags = offer.flags.intersection(wanted);
         // Before Linux 5.11 there is only this one.
@@ -146,7 +149,7 @@ pub(in crate::fuse) fn our_version() -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms { with_acl: false, opens_are_told: true };
+    const TERMS: Terms = Terms { with_acl: false, with_idmap: false, opens_are_told: true };
     const WITH_ACL: Terms = Terms { with_acl: true, ..TERMS };
 
     fn offer(minor: u32, flags: InitFlags) -> Offer {
@@ -163,6 +166,8 @@ mod tests {
         assert_eq!((all.minor, all.flags), (MINOR, WANTED));
         let with_acl = Agreement::with(everything(), WITH_ACL);
         assert_eq!(with_acl.flags, WANTED | InitFlags::FUSE_POSIX_ACL);
+        let with_idmap = Agreement::with(everything(), Terms { with_idmap: true, ..TERMS });
+        assert_eq!(with_idmap.flags, WANTED | InitFlags::FUSE_ALLOW_IDMAP);
         for unwanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_WRITEBACK_CACHE,

@@ -92,8 +92,12 @@ fn begin(end: OwnedFd) -> (io::Result<Session<Asks>>, Receiver<Asked>, Arc<Asks>
     let (sender, asked) = mpsc::channel();
     let asks = Arc::new(Asks { asked: sender, forgotten: Mutex::default(), interrupted: Mutex::default() });
     let counters = Arc::new(Counters::default());
-    let session =
-        Session::begin(end, Arc::clone(&asks), Arc::clone(&counters), Terms { with_acl: true, opens_are_told: true });
+    let session = Session::begin(
+        end,
+        Arc::clone(&asks),
+        Arc::clone(&counters),
+        Terms { with_acl: true, with_idmap: false, opens_are_told: true },
+    );
     (session, asked, asks, counters)
 }
 

@@ -46,9 +46,10 @@ fn agreement(flags: InitFlags) -> Agreement {
     let message = message(opcode::INIT, 2, &init.0);
     let (header, body) = Header::parse(&message).expect("a header");
     match decode(&header, body, Agreement::NONE) {
-        Ok(Message::Init(offer)) => {
-            Agreement::with(offer, crate::fuse::abi::init::Terms { with_acl: true, opens_are_told: true })
-        }
+        Ok(Message::Init(offer)) => Agreement::with(
+            offer,
+            crate::fuse::abi::init::Terms { with_acl: true, with_idmap: false, opens_are_told: true },
+        ),
         other => panic!("{other:?}"),
     }
 }
