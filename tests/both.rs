@@ -2,6 +2,8 @@
 
 #[path = "cluster/address.rs"]
 mod address;
+#[path = "support/require.rs"]
+mod require;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod support;
@@ -39,6 +41,9 @@ impl Drop for Both<'_> {
 
 #[test]
 fn one_process_stores_and_mounts() {
+    if !require::mounts() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let authority = dir.path().join("authority.toml");
     succeed(&["cluster", "authority", "--out", path(&authority)]);

@@ -3,6 +3,8 @@
 
 #[path = "cluster/address.rs"]
 mod address;
+#[path = "support/require.rs"]
+mod require;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod support;
@@ -20,7 +22,7 @@ use manyfs::{
     types::{Access, FoundingId, FoundingNumber, Grant, VolumeId},
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use support::{free_addresses, listing, manyfs, path, refuse, run, succeed, text};
+use support::{PROGRAM, free_addresses, listing, manyfs, manyfs_of, path, refuse, run, succeed, text};
 
 /// A directory with an authority in it.
 fn with_authority() -> (tempfile::TempDir, PathBuf) {
@@ -272,7 +274,7 @@ impl ReadOnly {
     fn new(dir: &Path) -> Self {
         let at = dir.join("read-only");
         fs::create_dir(&at).expect("made");
-        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).expect("tests run as root");
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).expect("root may");
         Self(at)
     }
 }
@@ -285,6 +287,9 @@ impl Drop for ReadOnly {
 
 #[test]
 fn a_read_only_directory_is_refused_at_the_start() {
+    if !require::root() {
+        return;
+    }
     let (dir, authority) = with_authority();
     let read_only = ReadOnly::new(dir.path());
     for data in [read_only.0.clone(), read_only.0.join("node")] {
@@ -479,6 +484,9 @@ fn empty_and_absurd_values_are_usage_errors() {
 
 #[test]
 fn another_user_than_root_is_told_what_is_missing() {
+    let tools = tempfile::tempdir().expect("a temporary directory");
+    let Some(program) = require::program_for_all(Path::new(PROGRAM), tools.path()) else { return };
+    let manyfs = |arguments: &[&str]| manyfs_of(&program, arguments);
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("changed");
     let point = dir.path().join("mnt");

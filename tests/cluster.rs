@@ -18,6 +18,8 @@ mod gates;
 mod mounted;
 #[path = "cluster/refounded.rs"]
 mod refounded;
+#[path = "support/require.rs"]
+mod require;
 #[path = "cluster/rotten.rs"]
 mod rotten;
 #[path = "cluster/support.rs"]

@@ -8,6 +8,8 @@ mod address;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod cluster;
+#[path = "support/require.rs"]
+mod require;
 #[path = "mount/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of mounts")]
 mod support;

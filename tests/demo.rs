@@ -3,6 +3,8 @@
 
 #[path = "cluster/address.rs"]
 mod address;
+#[path = "support/require.rs"]
+mod require;
 #[path = "cluster/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of clusters")]
 mod support;
@@ -136,6 +138,9 @@ fn start_again(start: &Value) -> Child {
 
 #[test]
 fn a_demo_lives_dies_and_goes_on_where_it_was() {
+    if !require::mounts() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.path().canonicalize().expect("a path");
     let demo = Demo::start(&dir, &[]);
@@ -196,6 +201,9 @@ fn a_demo_lives_dies_and_goes_on_where_it_was() {
 
 #[test]
 fn what_a_killed_demo_leaves_behind_is_ended_by_the_next() {
+    if !require::mounts() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.path().canonicalize().expect("a path");
     let one = ["--nodes", "1", "--mounts", "1"];
@@ -230,6 +238,9 @@ fn what_a_killed_demo_leaves_behind_is_ended_by_the_next() {
 
 #[test]
 fn a_node_that_was_away_gets_the_blocks_it_missed() {
+    if !require::mounts() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.path().canonicalize().expect("a path");
     let demo = Demo::start(&dir, &["--nodes", "3", "--mounts", "1"]);

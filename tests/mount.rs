@@ -1,10 +1,12 @@
 //! Real mounts: what programs see through the kernel. One file per operation; a body that concerns the tree runs twice,
 //! with writer and reader on one mount, and on two mounts of the same volume whose kernels hold warm caches.
 //!
-//! Needs root and /dev/fuse. `MANYFS_KERNEL_MASK=inc_epoch` runs all of it as on an older kernel.
+//! Needs root and /dev/fuse (`support/require.rs`). `MANYFS_KERNEL_MASK=inc_epoch` runs all of it as on an older kernel.
 
 #[path = "cluster/address.rs"]
 mod address;
+#[path = "support/require.rs"]
+mod require;
 mod mount {
     pub(crate) mod support;
 

@@ -14,6 +14,8 @@ mod memory;
 mod packs_crash;
 #[path = "store/recorder.rs"]
 mod recorder;
+#[path = "support/require.rs"]
+mod require;
 #[path = "store/support.rs"]
 mod support;
 #[path = "store/trouble.rs"]

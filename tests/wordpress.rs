@@ -4,11 +4,13 @@
 //! Promises shown here: P2 (what one pod has done, the other serves at once, caches warm), P6 (a killed storage node
 //! costs no request), P9 (opcache sees every new version of a file by its mtime).
 //!
-//! Needs root, /dev/fuse and Debian packages, and says which when one is missing. One test is one whole site: steps
+//! Needs root, /dev/fuse and Debian packages (`support/require.rs`). One test is one whole site: steps
 //! build on each other, and the machine has two cores.
 
 #[path = "cluster/address.rs"]
 mod address;
+#[path = "support/require.rs"]
+mod require;
 mod wordpress {
     pub(crate) mod admin;
     pub(crate) mod balancer;
@@ -37,7 +39,7 @@ use wordpress::scenario::Scenario;
 
 #[test]
 fn two_pods_on_one_wp_content() {
-    let mut scenario = Scenario::begin();
+    let Some(mut scenario) = Scenario::begin() else { return };
     let [kept, deleted] = scenario.uploads_are_whole_at_the_other_pod();
     scenario.plugin_is_at_the_other_pod();
     scenario.theme_is_at_both_pods();

@@ -33,7 +33,12 @@ pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T 
 
 /// The program, untouched by settings of this machine.
 pub(crate) fn manyfs(arguments: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    manyfs_of(Path::new(PROGRAM), arguments)
+}
+
+/// A copy of the program, likewise.
+pub(crate) fn manyfs_of(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MANYFS_") {

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::Stdio};
 use super::world::DIRECTORIES;
 use crate::{
     cluster::{Cluster, path, succeed, wait_for},
+    require,
     support::{self, Mount},
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Ground {
 impl Ground {
     /// The last mount has these variables in its environment.
     pub(crate) fn new(environment: &[(&str, &str)]) -> Self {
+        require::mounts_or_end();
         let cluster = Cluster::founded(3);
         let dir = cluster.dir.path();
         let credential = dir.join("main.toml");

@@ -12,6 +12,7 @@ use nix::{
 };
 
 use super::support::{Cluster, PROGRAM, is_mounted, wait_for};
+use crate::require;
 
 /// As mount(8) expects this program; the log of a mount is no other's.
 const INSTALL: &str =
@@ -60,6 +61,9 @@ const ENDED: &str = "while pgrep -f -- \"--background .* -- $DIR\" >/dev/null; d
 
 #[test]
 fn mount_returns_when_mounted_and_umount_ends_the_process() {
+    if !require::programs(&["pgrep"]) {
+        return;
+    }
     let cluster = Cluster::found();
     let directory = cluster.mount_point();
     let script = r#"
@@ -94,6 +98,9 @@ fn mount_returns_when_mounted_and_umount_ends_the_process() {
 
 #[test]
 fn a_line_of_fstab_is_mounted_once() {
+    if !require::programs(&["pgrep"]) {
+        return;
+    }
     let cluster = Cluster::found();
     let directory = cluster.mount_point();
     let credential = cluster.path().join("main.toml");
@@ -135,6 +142,9 @@ fn what_cannot_be_mounted_is_said_before_mount_returns() {
 /// It hung until the unmount: the mount's process had the pipe as its standard error.
 #[test]
 fn who_captures_the_output_of_mount_is_not_kept_waiting() {
+    if !require::programs(&["pgrep"]) {
+        return;
+    }
     let cluster = Cluster::found();
     let directory = cluster.mount_point();
     let script = r#"
@@ -152,6 +162,9 @@ fn who_captures_the_output_of_mount_is_not_kept_waiting() {
 /// waited on, and mounted once the cluster was back.
 #[test]
 fn a_mount_that_waits_ends_with_mount_8() {
+    if !require::programs(&["pgrep"]) {
+        return;
+    }
     let cluster = Cluster::found();
     cluster.kill_node();
     for how in ["kill -TERM $!", "kill -INT -$!", "kill -KILL $!"] {

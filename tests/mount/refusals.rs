@@ -8,6 +8,7 @@ use manyfs::{
 };
 
 use super::support::{Cluster, PROGRAM, is_mounted, manyfs};
+use crate::require;
 
 /// Runs a command that must fail; its sentence.
 fn refused(command: &mut Command) -> String {
@@ -98,8 +99,11 @@ fn unknown_flags_and_values() {
 fn another_user_than_root() {
     let cluster = Cluster::found();
     let point = cluster.mount_point();
+    let tools = tempfile::tempdir().expect("a temporary directory");
+    let Some(program) = require::program_for_all(Path::new(PROGRAM), tools.path()) else { return };
     let script = format!(
-        "'{PROGRAM}' mount --credential '{}' '{}' 2>&1 | grep -q 'needs root\\|cannot be read'",
+        "'{}' mount --credential '{}' '{}' 2>&1 | grep -q 'needs root\\|cannot be read'",
+        program.display(),
         cluster.path().join("main.toml").display(),
         point.display()
     );

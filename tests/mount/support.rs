@@ -20,7 +20,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::address::own_address;
+use crate::{address::own_address, require};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_manyfs");
 /// Nothing here takes longer, even on a busy machine.
@@ -36,6 +36,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn found() -> Self {
+        require::mounts_or_end();
         let directory = tempfile::Builder::new().prefix("manyfs-").tempdir().expect("a temporary directory");
         let address = own_address(&[7440]);
         let authority = directory.path().join("authority.toml");

@@ -3,7 +3,7 @@
 use std::{env, fs, os::unix::fs::PermissionsExt};
 
 use super::tools::{program, text};
-use crate::support::Cluster;
+use crate::{require, support::Cluster};
 
 /// What pjdfstest may leave out, and what it says to that.
 const SKIPPED: &[(&str, &str)] = &[
@@ -40,6 +40,9 @@ const FSX: &str = "
 
 #[test]
 fn pjdfstest_passes() {
+    if !require::programs(&["pjdfstest"]) {
+        return;
+    }
     let cluster = Cluster::found();
     let mount = cluster.mount();
     // Other users come by here.
@@ -58,7 +61,7 @@ fn pjdfstest_passes() {
              [dummy_auth]\nentries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n"
         );
         fs::write(&config, settings).expect("written");
-        let mut suite = program("pjdfstest", "cargo install pjdfstest --locked");
+        let mut suite = program("pjdfstest");
         suite.env("PATH", &path).args(["--configuration-file", text(&config), "--path", text(&mount.path)]);
         let output = suite.args(["--secondary-fs", "/dev/shm"]).args(cases).output().expect("it runs");
         let said = plain(&String::from_utf8_lossy(&output.stdout));
@@ -91,12 +94,15 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn fsx_finds_nothing() {
+    if !require::programs(&["fsx"]) {
+        return;
+    }
     let cluster = Cluster::found();
     let mount = cluster.mount();
     let config = cluster.path().join("fsx.toml");
     fs::write(&config, FSX).expect("written");
     for seed in ["1", "2"] {
-        let mut fsx = program("fsx", "cargo install fsx --locked");
+        let mut fsx = program("fsx");
         fsx.args(["-N", FSX_OPERATIONS, "-S", seed, "-f", text(&config), "-P", text(cluster.path())]);
         let output = fsx.arg(mount.path.join("file")).output().expect("it runs");
         let said = |bytes| String::from_utf8_lossy(bytes).into_owned();

@@ -1,23 +1,12 @@
-//! Finding and running programs.
+//! Running programs.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
-use crate::support::succeed;
+use crate::{require, support::succeed};
 
-/// A command of the program, which must be there.
-pub(crate) fn program(name: &str, installed_by: &str) -> Command {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let cargo = env::var_os("CARGO_HOME").map(|home| PathBuf::from(home).join("bin"));
-    let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin"));
-    let mut places = env::split_paths(&path).chain(cargo).chain(home);
-    match places.find(|place| place.join(name).is_file()) {
-        Some(place) => Command::new(place.join(name)),
-        None => panic!("this test needs {name}, which is not in PATH: {installed_by}"),
-    }
+/// A command of a program that the test asked for.
+pub(crate) fn program(name: &str) -> Command {
+    Command::new(require::program(name))
 }
 
 /// Runs the command to its end, which must be a good one: what it wrote to standard output.

@@ -28,12 +28,18 @@ use nix::{
 };
 use tempfile::tempdir;
 
-use crate::support::{
-    Machine, NODE, VOLUME, content, create, create_with, founding, log_batch, log_entry, open, open_with, try_open,
+use crate::{
+    require,
+    support::{
+        Machine, NODE, VOLUME, content, create, create_with, founding, log_batch, log_entry, open, open_with, try_open,
+    },
 };
 
 /// Runs `body` in a thread that touches files as nobody, who has no rights beyond those of anyone.
 fn as_nobody(body: impl FnOnce() + Send) {
+    if !require::root() {
+        return;
+    }
     let body = move || {
         setfsuid(Uid::from_raw(65534));
         body();
@@ -43,8 +49,11 @@ fn as_nobody(body: impl FnOnce() + Send) {
 
 /// Runs `body` in a thread that sees a small file system of its own at `at`, as do the threads that it starts.
 fn with_small_file_system(at: &Path, megabytes: u32, body: impl FnOnce() + Send) {
+    if !require::root() {
+        return;
+    }
     let body = move || {
-        unshare(CloneFlags::CLONE_NEWNS).expect("these tests mount file systems: run them as root");
+        unshare(CloneFlags::CLONE_NEWNS).expect("root may");
         let nothing: Option<&str> = None;
         mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing).expect("our own namespace");
         let options = format!("size={megabytes}m");

@@ -1,12 +1,13 @@
-//! What this machine must have. A missing thing fails the test with one sentence that says what to do: a test that
-//! skips itself would be green on a machine where nothing was proven.
+//! What this machine must have. `.ci/run` installs all of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-/// Everything the test starts, and the Debian packages that bring it.
-const INSTALL: &str = "apt-get install -y --no-install-recommends wordpress php-fpm php-cli php-mysql php-gd php-zip php-xml \
-     php-mbstring mariadb-server nginx-light zip util-linux";
+use crate::require::{self, program};
+
+/// Modules that WordPress and the test use, and the Debian packages that bring them.
+const PHP_MODULES: &[(&str, &str)] =
+    &[("gd", "php-gd"), ("mysqli", "php-mysql"), ("zip", "php-zip"), ("Zend OPcache", "php-opcache")];
 
 /// Programs found on this machine.
 #[derive(Debug, Clone)]
@@ -25,66 +26,44 @@ pub(crate) struct Requirements {
 }
 
 impl Requirements {
-    /// Finds everything, or panics with a sentence that names what is missing and how to get it.
-    pub(crate) fn of_this_machine() -> Self {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "this test mounts file systems and starts servers under other users: run it as root"
-        );
-        assert!(
-            Path::new("/dev/fuse").exists(),
-            "/dev/fuse is missing: load the kernel module (modprobe fuse) or pass the device into the container"
-        );
+    /// Finds everything. `None`: something is missing, and the test returns.
+    pub(crate) fn of_this_machine() -> Option<Self> {
         let wordpress = PathBuf::from("/usr/share/wordpress");
-        assert!(
-            wordpress.join("wp-includes/version.php").exists(),
-            "WordPress is not in {}: {INSTALL}",
-            wordpress.display()
-        );
-        let found = Self {
+        let is_complete = require::mounts()
+            && require::programs(&["php", "nginx", "mariadbd", "mariadb-install-db", "mariadb", "zip", "setpriv"])
+            && (wordpress.join("wp-includes/version.php").exists()
+                || require::lacks("WordPress (apt install wordpress)"))
+            && (php_fpm().is_some() || require::lacks("PHP-FPM (apt install php-fpm)"))
+            && has_php_modules();
+        if !is_complete {
+            return None;
+        }
+        Some(Self {
             wordpress,
             php: program("php"),
-            php_fpm: php_fpm(),
+            php_fpm: php_fpm()?,
             nginx: program("nginx"),
             mariadbd: program("mariadbd"),
             mariadb_install_db: program("mariadb-install-db"),
             mariadb: program("mariadb"),
             zip: program("zip"),
             setpriv: program("setpriv"),
-        };
-        found.require_php_modules();
-        found
-    }
-
-    fn require_php_modules(&self) {
-        let output = Command::new(&self.php).arg("-m").output().expect("php was found a moment ago");
-        let modules = String::from_utf8_lossy(&output.stdout);
-        for module in ["gd", "mysqli", "zip", "Zend OPcache"] {
-            assert!(modules.lines().any(|line| line == module), "PHP lacks the module {module}: {INSTALL}");
-        }
+        })
     }
 }
 
-fn program(name: &str) -> PathBuf {
-    find(name).unwrap_or_else(|| panic!("the program {name} is missing: {INSTALL}"))
+fn has_php_modules() -> bool {
+    let output = Command::new(program("php")).arg("-m").output().expect("php was found a moment ago");
+    let modules = String::from_utf8_lossy(&output.stdout);
+    PHP_MODULES.iter().all(|(module, package)| {
+        modules.lines().any(|line| line == *module)
+            || require::lacks(&format!("PHP's {module} (apt install {package})"))
+    })
 }
 
 /// PHP-FPM carries PHP's version in its name.
-fn php_fpm() -> PathBuf {
-    let mut candidates: Vec<PathBuf> = std::fs::read_dir("/usr/sbin")
-        .expect("/usr/sbin can be read")
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("php-fpm")))
-        .collect();
-    candidates.sort();
-    candidates.pop().unwrap_or_else(|| panic!("the program php-fpm is missing: {INSTALL}"))
-}
-
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin"])
-        .map(|directory| Path::new(directory).join(name))
-        .find(|candidate| candidate.is_file())
+fn php_fpm() -> Option<PathBuf> {
+    let entries = std::fs::read_dir("/usr/sbin").ok()?;
+    let is_fpm = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("php-fpm"));
+    entries.filter_map(Result::ok).map(|entry| entry.path()).filter(is_fpm).max()
 }

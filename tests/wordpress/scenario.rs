@@ -44,10 +44,10 @@ struct Clock {
 }
 
 impl Scenario {
-    /// Starts everything and installs WordPress.
-    pub(crate) fn begin() -> Self {
+    /// Starts everything and installs WordPress. `None`: the machine lacks something.
+    pub(crate) fn begin() -> Option<Self> {
         let mut clock = Clock { start: Instant::now(), lap: Instant::now() };
-        let requirements = Requirements::of_this_machine();
+        let requirements = Requirements::of_this_machine()?;
         let workshop = Workshop::new();
         let ground = Ground::start(&requirements, &workshop.folder("cluster"), &workshop.logs());
         clock.lap("two mounts of one volume");
@@ -55,7 +55,7 @@ impl Scenario {
         clock.lap("database, wp-content copied in, two pods, balancer");
         let admin = site.install();
         clock.lap("WordPress installed");
-        Self { admin, site, ground, workshop, requirements, clock }
+        Some(Self { admin, site, ground, workshop, requirements, clock })
     }
 
     /// Every size of a picture uploaded at one pod comes whole from the other, in both directions.
