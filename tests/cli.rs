@@ -331,6 +331,9 @@ fn nodes_that_cannot_be_reached_are_named() {
 
 #[test]
 fn a_demo_is_made_only_where_it_can_be() {
+    if !require::root() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("thesis.txt"), "years of work").expect("written");
     let before = listing(dir.path());
@@ -345,6 +348,9 @@ fn a_demo_is_made_only_where_it_can_be() {
 
 #[test]
 fn only_a_demos_own_directory_is_wiped() {
+    if !require::root() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("thesis.txt"), "years of work").expect("written");
     // Somebody else's file of that name, one that was cut short, one of a newer program.
@@ -369,6 +375,9 @@ fn only_a_demos_own_directory_is_wiped() {
 
 #[test]
 fn a_socket_takes_no_other_files_place() {
+    if !require::root() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let point = dir.path().join("mnt");
     fs::create_dir(&point).expect("made");
@@ -391,6 +400,9 @@ fn a_socket_takes_no_other_files_place() {
 
 #[test]
 fn a_run_file_takes_no_other_files_place() {
+    if !require::root() {
+        return;
+    }
     let (dir, credential) = with_credential();
     let point = dir.path().join("mnt");
     fs::create_dir(&point).expect("made");
@@ -405,6 +417,9 @@ fn a_run_file_takes_no_other_files_place() {
 
 #[test]
 fn a_mount_that_did_not_come_to_be_takes_no_run_file_with_it() {
+    if !require::root() {
+        return;
+    }
     let (dir, credential) = with_credential();
     let (point, run_file) = (dir.path().join("mnt"), dir.path().join("letter"));
     fs::create_dir(&point).expect("made");
@@ -452,6 +467,9 @@ fn files_of_keys_that_are_torn_or_no_text_are_named() {
 
 #[test]
 fn empty_and_absurd_values_are_usage_errors() {
+    if !require::root() {
+        return;
+    }
     for arguments in [
         &["serve", "--data", ""][..],
         &["serve", "--advertise", "a b"],
@@ -519,6 +537,9 @@ fn another_user_than_root_is_told_what_is_missing() {
 
 #[test]
 fn what_is_not_mounted_cannot_be_unmounted() {
+    if !require::root() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let missing = dir.path().join("none");
     for place in [dir.path(), &missing] {

@@ -167,6 +167,9 @@ fn lists_are_attributes_of_the_system() {
 
 #[test]
 fn a_new_list_takes_setgid_from_a_file_of_a_foreign_group() {
+    if !require::programs(&["setfacl"]) {
+        return;
+    }
     everywhere(|here, there| {
         let (mine, theirs) = (here.join("f"), there.join("f"));
         for (group, kept) in [(1001, 0o2000), (5000, 0)] {
