@@ -104,11 +104,14 @@ impl Workload {
 
     /// Every path that a call may name.
     pub(super) fn paths(&self) -> Vec<Path> {
+        let reserved = ["space0", "space1"].into_iter().filter(|_| self.reserves > 0);
         let names = || {
-            (0..self.names).map(|number| format!("n{number}")).chain(
-                ["log", "flock", "fcntl", "map", "flock-shm", "fcntl-shm", "map-shm", "stripes", "space0", "space1"]
-                    .map(str::to_owned),
-            )
+            (0..self.names)
+                .map(|number| format!("n{number}"))
+                .chain(
+                    ["log", "flock", "fcntl", "map", "flock-shm", "fcntl-shm", "map-shm", "stripes"].map(str::to_owned),
+                )
+                .chain(reserved.clone().map(str::to_owned))
         };
         let in_directory =
             |directory: Name| names().map(move |text| Path { directory: directory.clone(), name: name(&text) });
