@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The version of the encoding that this program writes.
-pub const ENTRY_VERSION: u8 = 1;
+pub const ENTRY_VERSION: u8 = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EntryHeader {
@@ -126,7 +126,10 @@ pub struct Founding {
 pub enum DecodeError {
     #[error("a log entry has at most {max} bytes, this one has {found}", max = limits::ENTRY_BYTES_MAX)]
     Size { found: usize },
-    #[error("this program reads entries of version {ENTRY_VERSION}, found version {found}; a newer manyfs wrote it")]
+    #[error(
+        "this program reads entries of version {ENTRY_VERSION}, found version {found}: {}",
+        if *found > ENTRY_VERSION { "start the newer manyfs" } else { "it is of a build before any release, and is not read any more" }
+    )]
     Version { found: u8 },
     #[error("this program knows feature level {known}, the entry needs {found}; upgrade this node", known = limits::FEATURE_LEVEL)]
     FeatureLevel { found: u16 },
@@ -170,4 +173,31 @@ impl Entry {
 
 fn form(error: postcard::Error) -> DecodeError {
     DecodeError::Form(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 1: deletions without `force`, reservations without `at_most`. Their fields would be taken for one another.
+    #[test]
+    fn entries_of_an_earlier_encoding_are_refused_and_not_misread() {
+        let header = EntryHeader {
+            feature_level: limits::FEATURE_LEVEL,
+            volume: VolumeId(0),
+            session: SessionId(0),
+            sequence: Sequence(0),
+            answered: Vec::new(),
+            stamp: Stamp(1),
+        };
+        let entry = Entry { header, command: Command::DeleteVolume { name: "main".to_owned(), force: false } };
+        let mut bytes = entry.encode().to_vec();
+        assert_eq!(Entry::decode(&bytes), Ok(entry));
+        for (version, advice) in [(1, "before any release"), (ENTRY_VERSION + 1, "start the newer manyfs")] {
+            bytes[0] = version;
+            let error = Entry::decode(&bytes).expect_err("it is of another version");
+            assert_eq!(error, DecodeError::Version { found: version });
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+    }
 }
