@@ -3,9 +3,9 @@
 //!
 //! A core: the mount hands it what arrives and takes its events. `transport` is the shell that carries messages.
 //!
-//! Exactly once (PROTOCOL R17): a call keeps its sequence over all connections of a session and is looked up in the
-//! replicated reply table; each connection has a generation of its own and older ones are refused; what was given up is
-//! never sent again, and what of it is still on its way precedes every later call.
+//! Exactly once (docs/protocol.md R17-exactly-once): a call keeps its sequence over all connections of a session and is
+//! looked up in the replicated reply table; each connection has a generation of its own and older ones are refused;
+//! what was given up is never sent again, and what of it is still on its way precedes every later call.
 
 mod calls;
 mod lease;
@@ -405,7 +405,7 @@ impl Client {
     }
 
     /// How long a leader may say nothing before another is looked for. One that has granted a lease answers every
-    /// renewal. One that is new, waits for us, or lets us wait because we kept others waiting (PROTOCOL R28) may have
+    /// renewal. One that is new, waits for us, or lets us wait because we kept others waiting (R28-probation) may have
     /// nothing to say for longer: then looking for another is tried ever more rarely.
     fn silence(&self, is_leased: bool) -> Duration {
         let timing = &self.config.timing;

@@ -4,7 +4,8 @@
 //!
 //! Everything that must survive a leader is in the replicated state (sessions, replies, orphans); all else here is soft
 //! and begins anew with each leadership: until the new leader has applied an entry of its own term it takes nothing,
-//! and sessions it has not seen count as bound until any lease of the predecessor has ended (PROTOCOL R4).
+//! and sessions it has not seen count as bound until any lease of the predecessor has ended (docs/protocol.md
+//! R4-new-leader).
 //!
 //! A node that follows sends mounts to the leader, and keeps the newest entries, so that it can serve when it leads.
 
@@ -97,7 +98,7 @@ enum Role {
     },
     Leading {
         term: Term,
-        /// Leadership was given away: no lease is granted any more (PROTOCOL R6, R27).
+        /// Leadership was given away: no lease is granted any more (R6-promise, R27-handover).
         has_ceded: bool,
     },
 }

@@ -171,7 +171,7 @@ pub const CONTENT_CACHE_BYTES: usize = 64 * 1024 * 1024;
 pub const DIRTY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of one FUSE write request (FUSE max_write).
 pub const FUSE_WRITE_BYTES_MAX: u32 = 1024 * 1024;
-/// Background requests the kernel may queue (PROTOCOL R26).
+/// Background requests the kernel may queue (docs/protocol.md R26-mappings).
 pub const FUSE_BACKGROUND_MAX: u16 = 512;
 
 /// Inodes that a mount's kernel may answer about without asking for a name: directories and open files. Beyond it nothing
@@ -222,11 +222,11 @@ impl SessionBounds {
 pub struct Timing {
     /// The leader's heartbeat and a mount's renewal.
     pub heartbeat: Duration,
-    /// E of PROTOCOL R5: how long a voter neither votes nor campaigns after a heartbeat.
+    /// E of R5-lease: how long a voter neither votes nor campaigns after a heartbeat.
     pub election: Duration,
     /// Width of one node's slot behind E; slots keep two nodes from campaigning at once.
     pub election_slot: Duration,
-    /// X of PROTOCOL R5: how long a mount may answer from caches after sending a renewal that was answered.
+    /// X of R5-lease: how long a mount may answer from caches after sending a renewal that was answered.
     pub lease: Duration,
     /// Delegations and locks outlive their session's connection by this.
     pub hold: Duration,
@@ -279,8 +279,8 @@ impl Timing {
     }
 
     /// How much earlier than the lease a mount's right to its kernel's caches ends: until then the kernel must have
-    /// forgotten. The worker has the first half for it, its holder the second (PROTOCOL R7). Measured on an idle machine:
-    /// 1.5 us for each inode (DESIGN 8).
+    /// forgotten. The worker has the first half for it, its holder the second (R7-forgetting). Measured on an idle
+    /// machine: 1.5 us for each inode.
     #[must_use]
     pub fn forget_time(&self, inodes: usize) -> Duration {
         let each = Duration::from_micros(8) * u32::try_from(inodes).unwrap_or(u32::MAX);
@@ -294,7 +294,7 @@ impl Timing {
         self.write_timeout / 10
     }
 
-    /// What a new leader waits for sessions that do not attach (PROTOCOL R4): X - E.
+    /// What a new leader waits for sessions that do not attach (R4-new-leader): X - E.
     #[must_use]
     pub fn attach_grace(&self) -> Duration {
         self.lease.saturating_sub(self.election)
@@ -311,7 +311,7 @@ const _: () = {
     assert!(ms(t.election) < ms(t.lease));
     assert!(ms(t.lease) < ms(t.hold));
     assert!(ms(t.hold) < ms(t.session));
-    // R17: session and reply table live at least ten write timeouts.
+    // R17-exactly-once: session and reply table live at least ten write timeouts.
     assert!(10 * ms(t.write_timeout) <= ms(t.session));
     // Three heartbeats may be lost before a voter campaigns.
     assert!(4 * ms(t.heartbeat) < ms(t.election));

@@ -3,9 +3,10 @@
 //!
 //! A request about what is there is answered at once, from the replica with this mount's own unflushed bytes over it.
 //! A request that changes something becomes an operation and is answered when that is complete: synced by a majority
-//! and invalidated by every mount. `apply` turns entries of the log into notifications and acknowledgements (PROTOCOL
-//! R2, R3, R8), `collision` keeps those out of the way of requests that hold a kernel lock (R22, R23), `flush` brings
-//! written bytes to the log in the order of each file's changes.
+//! and invalidated by every mount. `apply` turns entries of the log into notifications and acknowledgements
+//! (docs/protocol.md R2-telling, R3-apply-first, R8-locked-pages), `collision` keeps those out of the way of requests
+//! that hold a kernel lock (R22-collisions, R23-renames), `flush` brings written bytes to the log in the order of each
+//! file's changes.
 
 mod apply;
 mod caches;
@@ -246,7 +247,7 @@ impl Mount {
             recalling: BTreeSet::new(),
             recalled: BTreeMap::new(),
             content: Content::new(config.content_cache_bytes),
-            // PROTOCOL R25 says 50 ms, which is half a heartbeat at every scale of time.
+            // R25-one-by-one says 50 ms, which is half a heartbeat at every scale of time.
             fetches: Fetches::new(config.timing.heartbeat / 2),
             uploads: Uploads::new(config.timing.heartbeat),
             catch_up: None,

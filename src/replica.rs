@@ -4,11 +4,11 @@
 //! never leave the core before `Input::Persisted` says so: `Output::Persist` is all a shell sees of them. The leader's
 //! appends leave at once; its own disk counts when it is done.
 //!
-//! **Own promise, own lease.** Raft's leases count ticks and trust old answers (shared FACTS, A). Here the leader sends
-//! `Heartbeat { term, round }`, and a voter that acknowledges it drops requests for its vote, and campaigns of its own,
-//! until E later by its own clock (`promise`). A restarted node has forgotten what it promised and so promises E from
-//! its start. `Rounds` says what a leader may conclude. Leadership that is handed over breaks promises on purpose, so
-//! before it the lease goes for the rest of the term.
+//! **Own promise, own lease.** Raft's leases count ticks and trust old answers (docs/protocol.md R6-promise). Here the
+//! leader sends `Heartbeat { term, round }`, and a voter that acknowledges it drops requests for its vote, and
+//! campaigns of its own, until E later by its own clock (`promise`). A restarted node has forgotten what it promised
+//! and so promises E from its start. `Rounds` says what a leader may conclude. Leadership that is handed over breaks
+//! promises on purpose, so before it the lease goes for the rest of the term.
 //!
 //! **Time.** Raft counts ticks, at most one for each `handle`: a process that stood still does not make them up.
 //! Election timeouts come from `Pace` and replace raft's random ones after every call into it: equal inputs give equal
@@ -312,7 +312,7 @@ impl Replica {
     }
 
     fn tick(&mut self) {
-        // A disk that does not finish a batch within E counts as lost, and the node with it (P6).
+        // A disk that does not finish a batch within E counts as lost, and the node with it.
         let is_stalled = self.unsynced.tick() > self.pace.election;
         self.tick_greetings();
         if self.standing() == Standing::Forgetful {

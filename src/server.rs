@@ -531,7 +531,7 @@ impl Active {
         Ok(Self { running, thread, store: events, tasks })
     }
 
-    /// Waits until the node's thread has ended, or must end because the store has failed (P8).
+    /// Waits until the node's thread has ended, or must end because the store has failed.
     async fn ended(&mut self) -> Result<(), ServeError> {
         tokio::select! {
             result = &mut self.thread => result.unwrap_or(Err(ServeError::Died)),

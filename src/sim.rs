@@ -8,7 +8,8 @@
 //! - equal digests of nodes and mounts at equal index, also after restarts;
 //! - durability: what is acknowledged is on the disks of a majority, and stays;
 //! - exactly once: no call is carried out twice, however often it is sent;
-//! - coherence (PROTOCOL R19): nobody sees what is older than a change that had returned, on warm kernel caches;
+//! - coherence (docs/protocol.md R19-either-state): nobody sees what is older than a change that had returned, on warm
+//!   kernel caches;
 //! - no mount goes back;
 //! - stamps are what time it is, whatever clock is set, and no ctime runs backwards;
 //! - availability: no call fails for a fault's sake;
@@ -50,7 +51,7 @@ pub struct Report {
     /// Things that processes saw and that were compared with the log.
     pub sights: u64,
     /// Of them, those that full linearizability would not allow: another mount had shown what is newer, of a change that had
-    /// not returned (PROTOCOL R19).
+    /// not returned (R19-either-state).
     pub behind: u64,
     pub notifications: u64,
     pub faults: u64,

@@ -73,7 +73,7 @@ pub enum StorageEvent {
     LogPersisted(u64),
     /// State store and packs hold everything up to this entry, synced.
     StatePersisted(LogIndex),
-    /// The store cannot go on (P8: a sync failed, a device is gone): the process must end.
+    /// The store cannot go on (a sync failed, a device is gone): the process must end.
     /// Nothing is reported after it.
     Failed(StorageError),
 }

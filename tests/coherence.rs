@@ -1,5 +1,6 @@
-//! P2 on real mounts (PROTOCOL R19): three mounts of one volume, whose kernels answer from warm caches, work on the same
-//! few names; every call is recorded with the times at which it began and ended, and a judge looks at all of them.
+//! README.md "Coherence" on real mounts (docs/protocol.md R19-either-state): three mounts of one volume, whose kernels
+//! answer from warm caches, work on the same few names; every call is recorded with the times at which it began and
+//! ended, and a judge looks at all of them.
 //!
 //! `MANYFS_COHERENCE_SECONDS` is how long each run lasts (15).
 

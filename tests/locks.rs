@@ -1,4 +1,5 @@
-//! Locks of a real cluster: three storage nodes, two mounts, and leaders, holders and mounts that are killed (P4).
+//! Locks of a real cluster: three storage nodes, two mounts, and leaders, holders and mounts that are killed (README.md
+//! "Locks").
 
 #[path = "cluster/address.rs"]
 mod address;
@@ -143,7 +144,7 @@ fn count(file: &Path, guard: Guard) -> u64 {
     number
 }
 
-/// P4: "waiters survive a change of leader", and nobody is let in beside a holder.
+/// README.md "Locks": the queue survives a change of leader, and nobody is let in beside a holder.
 #[test]
 fn no_count_is_lost_while_leaders_are_killed_under_waiters() {
     let mut pair = Pair::new();
@@ -197,7 +198,7 @@ fn no_count_is_lost_while_leaders_are_killed_under_waiters() {
     }
 }
 
-/// P6: "a storage node stopped in an orderly way hands leadership over first"; queues go with it.
+/// README.md "Availability": a node that is stopped in an orderly way hands leadership over first; queues go with it.
 #[test]
 fn who_queued_before_the_leader_was_stopped_is_served_in_turn() {
     let mut pair = Pair::new();

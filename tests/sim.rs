@@ -293,8 +293,8 @@ fn a_leader_that_was_replaced_refuses_nobody() {
     run_again(1879);
 }
 
-/// The checker asked too much: a call met a name that a rename had moved and whose invalidation, which R23 wants only
-/// before the foreign change is acknowledged, came while the call ran.
+/// The checker asked too much: a call met a name that a rename had moved and whose invalidation, which R23-renames
+/// wants only before the foreign change is acknowledged, came while the call ran.
 #[test]
 fn a_name_that_a_rename_moved_may_be_met_until_it_is_invalidated() {
     let retention = Retention { log_bytes: 1254, piece_bytes: 1836 };

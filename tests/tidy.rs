@@ -381,43 +381,186 @@ fn no_module_is_called_mod() {
     report("foo.rs and foo/part.rs, not foo/mod.rs", &faults);
 }
 
-/// docs/protocol-rules.md names, for each rule, what fails without it: tests and breaches that there are.
+/// docs/protocol.md says of each rule what goes wrong without it, where it stands and what fails when it is broken: files,
+/// tests and breaches that there are.
 #[test]
-fn rules_name_tests_that_there_are() {
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let map = text("docs/protocol-rules.md");
-    let tests: Vec<String> = ["src", "tests"].into_iter().flat_map(texts_below).collect();
+fn rules_name_tests_and_files_that_there_are() {
+    let protocol = text_of("docs/protocol.md");
+    let tests: Vec<String> = texts_below(&["src", "tests"]).into_iter().map(|(_, text)| text).collect();
     let tests: BTreeSet<&str> = tests.iter().flat_map(|code| tests_in(code)).collect();
-    let (breaches, simulated) = (text("src/sim/options.rs"), text("tests/sim.rs"));
+    let (breaches, simulated) = (text_of("src/sim/options.rs"), text_of("tests/sim.rs"));
+    let is_there = |named: &str| match named.strip_prefix("Breach::") {
+        Some("…") => true,
+        Some(breach) => breaches.contains(&format!("    {breach},\n")) && simulated.contains(named),
+        None if named.contains(['/', '.']) => root().join(named).exists(),
+        None => tests.contains(named),
+    };
     let mut faults = Vec::new();
-    for named in map.split('`').skip(1).step_by(2) {
-        let is_there = match named.strip_prefix("Breach::") {
-            Some("…") => true,
-            Some(breach) => breaches.contains(&format!("    {breach},\n")) && simulated.contains(named),
-            None if named.contains('/') => Path::new(named).exists(),
-            None => tests.contains(named),
-        };
-        if !is_there {
-            faults.push(format!("`{named}` is no test"));
+    for (rule, section) in sections(&protocol) {
+        let part = |title: &str| section.split("\n\n").find_map(|part| part.strip_prefix(&format!("**{title}.** ")));
+        let wanted =
+            if rule.starts_with('R') { &["Without it", "In the code", "Proved by"][..] } else { &["In the code"] };
+        for title in wanted.iter().filter(|title| part(title).is_none()) {
+            faults.push(format!("{rule} has no part \"{title}\""));
+        }
+        let proof = part("Proved by").unwrap_or_default();
+        if !proof.contains('`') && !proof.contains("no test") {
+            faults.push(format!("{rule} names no test and does not say so"));
+        }
+        let named = [proof, part("In the code").unwrap_or_default()].into_iter().flat_map(quoted_names);
+        for named in named.filter(|named| !is_there(named)) {
+            faults.push(format!("{rule}: `{named}` is no test, breach or file"));
         }
     }
-    for rule in (1..=30).chain([71]) {
-        let row = map.lines().find(|line| line.starts_with(&format!("| R{rule} |")));
-        if !row.is_some_and(|row| row.contains('`') || row.contains("no test")) {
-            faults.push(format!("R{rule} names no test and does not say so"));
-        }
+    for named in quoted_names(&protocol).filter(|named| named.matches('_').count() > 2 && !tests.contains(named)) {
+        faults.push(format!("`{named}` is no test"));
+    }
+    let breaches =
+        breaches.split_once("pub enum Breach {").and_then(|(_, rest)| rest.split_once("\n}")).expect("it is there").0;
+    let breaches = breaches.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(','));
+    for breach in breaches.filter(|breach| !protocol.contains(&format!("`Breach::{breach}`"))) {
+        faults.push(format!("Breach::{breach} breaks no rule of docs/protocol.md"));
     }
     report("rules without what they name", &faults);
 }
 
-/// What all files below the folder hold.
-fn texts_below(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path());
-    let read = |path: PathBuf| match path.is_dir() {
-        true => texts_below(path.to_str().expect("a name of ours")),
-        false => vec![fs::read_to_string(&path).unwrap_or_default()],
-    };
-    entries.flat_map(read).collect()
+/// A comment that cites a rule, a text or a part of it can be followed without leaving the repository.
+#[test]
+fn references_lead_to_places_in_the_repository() {
+    let texts = texts_below(&["src", "tests", "benches", "proto", "deploy", "docs", ".ci", "build.rs", "Cargo.toml"]);
+    let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|page| (page.to_owned(), text_of(page)));
+    let faults: Vec<_> = texts.iter().chain(&pages).flat_map(|(path, text)| dangling(path, text)).collect();
+    report("references that lead nowhere", &faults);
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_is_found() {
+    let read = concat!("docs/protocol", ".md");
+    let followed = format!(
+        "//! Rules ({read} R12-fencing, D3-one-directory). {read} \"Deadlocks\", README.md\n    /// \"Not yet\"; README.md, \
+         \"What it promises\" and \"so called\"; README.md \"Locks\". UTF-8, R2D2, {read}."
+    );
+    assert_eq!(dangling("src/a.rs", &followed), Vec::<String>::new());
+    let broken = [
+        format!("a rule without a name: R{}", 12),
+        format!("a rule by the wrong name: R{}-pages", 12),
+        format!("no such rule: R{}-fencing", 999),
+        format!("no such deadlock: D{}-fencing", 99),
+        format!("a promise by its number: (P{})", 2),
+        concat!("a text of elsewhere: DES", "IGN 8").to_owned(),
+        concat!("a text of elsewhere: FA", "CTS").to_owned(),
+        concat!("docs/protocols", ".md").to_owned(),
+        format!("{read} {:?}", "Livelocks"),
+        format!("README.md,\n//! {:?}", "What it forgets"),
+    ];
+    for text in broken {
+        assert_eq!(dangling("src/a.rs", &text).len(), 1, "{text}: {:?}", dangling("src/a.rs", &text));
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn text_of(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rules and deadlocks of docs/protocol.md, each by number and name, and what is said of each.
+fn sections(protocol: &str) -> impl Iterator<Item = (&str, &str)> {
+    protocol.split("\n### ").skip(1).filter_map(|section| {
+        let section = section.split("\n## ").next()?;
+        Some((section.split_once(": ")?.0, section))
+    })
+}
+
+/// What stands between backticks.
+fn quoted_names(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// What the text cites and is not there.
+fn dangling(path: &str, text: &str) -> Vec<String> {
+    let protocol = text_of("docs/protocol.md");
+    let rules: BTreeSet<&str> = sections(&protocol).map(|(rule, _)| rule).collect();
+    // A citation may go on in the next line of a comment.
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!', '#']).trim());
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let mut faults = Vec::new();
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || "-_/.".contains(c);
+    for (at, word) in words(&text, is_of_word) {
+        let word = word.trim_end_matches(['.', '-', '/']);
+        let (letter, number) = word.split_at(word.find(|c: char| !c.is_ascii_uppercase()).unwrap_or(word.len()));
+        let is_numbered = number.starts_with(|c: char| c.is_ascii_digit())
+            && number.split('-').next().is_some_and(|digits| digits.chars().all(|c| c.is_ascii_digit()));
+        if is_numbered && matches!(letter, "R" | "D" | "P" | "S") && !rules.contains(word) {
+            faults.push(format!("{path}: `{word}` is no rule of docs/protocol.md by number and name"));
+        }
+        if [concat!("DES", "IGN"), concat!("FA", "CTS"), concat!("PROTO", "COL")].contains(&word) {
+            faults.push(format!("{path}: `{word}` is a text that is not in the repository"));
+        }
+        if !word.ends_with(".md") || word == ".md" {
+            continue;
+        }
+        let beside = Path::new(path).parent().map(|folder| root().join(folder).join(word));
+        let Some(page) = [Some(root().join(word)), beside].into_iter().flatten().find(|page| page.is_file()) else {
+            faults.push(format!("{path}: there is no {word}"));
+            continue;
+        };
+        // In code a quote right behind the name ends a string.
+        let behind = text[at + word.len()..].trim_start_matches('`');
+        let title = behind.trim_start_matches([',', ' ']).strip_prefix('"').filter(|_| !behind.starts_with('"'));
+        let title = title.and_then(|title| title.split_once('"')).map(|(title, _)| title);
+        if let Some(title) = title.filter(|title| !has_part(&fs::read_to_string(&page).unwrap_or_default(), title)) {
+            faults.push(format!("{path}: {word} has no part \"{title}\""));
+        }
+    }
+    faults
+}
+
+/// Whether the page has a heading or a paragraph of this title.
+fn has_part(page: &str, title: &str) -> bool {
+    page.lines().any(|line| {
+        let line = line.trim_start_matches("- ");
+        let heading = line.trim_start_matches('#');
+        heading.len() < line.len() && heading.trim() == title
+            || [format!("**{title}.**"), format!("**{title}**")].iter().any(|lead| line.starts_with(lead))
+    })
+}
+
+/// The longest runs of such characters, and where they begin.
+fn words(text: &str, is_of_word: impl Fn(char) -> bool) -> Vec<(usize, &str)> {
+    let mut found: Vec<(usize, &str)> = Vec::new();
+    let mut begin = None;
+    for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
+        match (begin, is_of_word(c)) {
+            (None, true) => begin = Some(at),
+            (Some(from), false) => {
+                found.push((from, &text[from..at]));
+                begin = None;
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Path and text of every file that is, or is below, one of these.
+fn texts_below(places: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for place in places {
+        let full = root().join(place);
+        if full.is_dir() {
+            let entries = fs::read_dir(&full).expect("the folder is there");
+            let names =
+                entries.map(|entry| entry.expect("readable").file_name().into_string().expect("a name of ours"));
+            let below: Vec<String> = names.map(|name| format!("{place}/{name}")).collect();
+            found.extend(texts_below(&below.iter().map(String::as_str).collect::<Vec<_>>()));
+        } else if let Ok(text) = fs::read_to_string(&full) {
+            found.push(((*place).to_owned(), text));
+        }
+    }
+    found
 }
 
 /// Names of the functions that are marked as tests.

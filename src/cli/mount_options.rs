@@ -33,7 +33,8 @@ impl MountOptions {
             "exec" => (MsFlags::MS_NOEXEC, false),
             "sync" => (MsFlags::MS_SYNCHRONOUS, true),
             "async" => (MsFlags::MS_SYNCHRONOUS, false),
-            // Reads never change access times here (DESIGN P2): these ask for what is so anyway, or cannot be.
+            // Reads never change access times here (README.md "Coherence"): these ask for what is so anyway, or cannot
+            // be.
             "noatime" | "nodiratime" | "atime" | "diratime" | "relatime" | "norelatime" | "strictatime"
             | "nostrictatime" | "lazytime" | "nolazytime" => return true,
             // So is every change of the tree.

@@ -119,8 +119,8 @@ impl Calls {
     }
 
     /// Nobody waits for the call any more: it is not sent again. What was sent may still take effect, once, and before
-    /// any later call: that one carries its sequence as answered, which bars it from then on (PROTOCOL R17). True when
-    /// it was never sent, and so never will take effect.
+    /// any later call: that one carries its sequence as answered, which bars it from then on (docs/protocol.md
+    /// R17-exactly-once). True when it was never sent, and so never will take effect.
     pub(crate) fn give_up(&mut self, sequence: Sequence) -> bool {
         let is_under_way = !self.waiting.remove(&sequence);
         match self.calls.remove(&sequence) {

@@ -1,4 +1,4 @@
-//! The right to answer from caches, and what cluster time it is: both come with renewals (PROTOCOL R5).
+//! The right to answer from caches, and what cluster time it is: both come with renewals (docs/protocol.md R5-lease).
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,5 +1,5 @@
 //! Which applied calls still wait, and for whom: a change is complete when every bound session of its volume but the
-//! caller's own has acknowledged its entry (PROTOCOL R3, R9, R19).
+//! caller's own has acknowledged its entry (docs/protocol.md R3-apply-first, R9-application, R19-either-state).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -48,7 +48,7 @@ pub enum Input {
     Closed {
         connection: ConnectionId,
     },
-    /// Who leads now. `attach_grace` counts from now (PROTOCOL R4).
+    /// Who leads now. `attach_grace` counts from now (docs/protocol.md R4-new-leader).
     Leadership {
         leader: Option<NodeId>,
         term: Term,

@@ -26,7 +26,8 @@ impl Coordinator {
         let phase = Phase::Silent;
         let opened = Connection { grant, credential, phase, patience_until, sure_behind: None };
         self.connections.insert(connection, opened);
-        // Before all else: a mount of another founding is told nothing of this one, not even who leads (PROTOCOL R67).
+        // Before all else: a mount of another founding is told nothing of this one, not even who leads
+        // (docs/protocol.md R67-foundings).
         if other != own {
             let reason = format!("it is of founding {own}, the credential is for founding {other}");
             self.refuse(connection, Refusal::Foreign, reason);
@@ -91,7 +92,7 @@ impl Coordinator {
         }
     }
 
-    /// An entry of this term is applied: everything that predecessors committed is in the state (PROTOCOL R4).
+    /// An entry of this term is applied: everything that predecessors committed is in the state (R4-new-leader).
     pub(super) fn become_ready(&mut self, now: Instant, state: &State, term: Term, predecessor_until: Instant) {
         self.role = Role::Leading { term, has_ceded: false };
         self.proposals.stamp_behind(state.last_stamp());

@@ -1,6 +1,6 @@
 //! What the leader remembers of one session beside the replicated state: how far its kernel is, how long it may answer
 //! from caches, which of its calls are under way. All of it is soft: a new leader starts with what `Hello` says and
-//! waits for what it cannot know (PROTOCOL R4).
+//! waits for what it cannot know (docs/protocol.md R4-new-leader).
 //!
 //! A session is *bound* while a lease that it may hold has not ended by this leader's clock. The roster is the set of
 //! bound sessions: no change completes before each of them has acknowledged it. The leader counts a lease from the
@@ -107,7 +107,7 @@ impl Member {
     }
 
     /// The connection is gone. What the mount may still hold counts on; calls that were not proposed yet are forgotten,
-    /// so that they cannot overtake what its next connection brings (PROTOCOL R17).
+    /// so that they cannot overtake what its next connection brings (R17-exactly-once).
     pub(super) fn detach(&mut self) {
         self.forget_renewals();
         self.connection = None;
@@ -200,7 +200,7 @@ impl Member {
         self.lapsed_at = now;
     }
 
-    /// PROTOCOL R28: the first return is free, each further one within the hour waits twice as long.
+    /// R28-probation: the first return is free, each further one within the hour waits twice as long.
     fn probation(&self, timing: &Timing) -> Duration {
         match self.lapses {
             0 | 1 => Duration::ZERO,

@@ -139,7 +139,7 @@ impl Coordinator {
         referenced: Vec<Ino>,
     ) {
         let Some(volume) = state.volume(speaker.key.0) else { return };
-        // Holders are recorded before anything completes (PROTOCOL R15).
+        // Holders are recorded before anything completes (docs/protocol.md R15-orphans).
         if let Err(reason) = self.uses.add(speaker.key, volume, referenced) {
             return self.refuse(speaker.connection, Refusal::Busy, reason);
         }

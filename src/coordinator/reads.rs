@@ -1,4 +1,5 @@
-//! Read indexes: up to where a mount without a lease must apply the log before it answers a read (PROTOCOL R10, R16).
+//! Read indexes: up to where a mount without a lease must apply the log before it answers a read (docs/protocol.md
+//! R10-read-index, R16-cut-off).
 //!
 //! What had completed when the mount asked is applied here: this leader has applied everything of its predecessors, and
 //! completes nothing before it is applied. That it still leads is known from a round of heartbeats that begins afterwards,

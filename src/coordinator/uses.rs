@@ -1,5 +1,6 @@
-//! Which files without a name mounts have in use (PROTOCOL R15). A file that somebody uses keeps its space, so that what one
-//! mount says is looked up for each orphan, and bounded over all: it comes from anybody who may read.
+//! Which files without a name mounts have in use (docs/protocol.md R15-orphans). A file that somebody uses keeps its
+//! space, so that what one mount says is looked up for each orphan, and bounded over all: it comes from anybody who may
+//! read.
 
 use std::collections::{BTreeMap, BTreeSet};
 

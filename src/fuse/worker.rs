@@ -1,6 +1,6 @@
 //! The mount core among threads: everything that happens is given to it under one lock, and what it asks for is carried
 //! out outside of that lock. Answers and notifications may overtake one another, which the kernel is prepared for
-//! (PROTOCOL R1, R2, R8); what goes to the network stays in order.
+//! (docs/protocol.md R1-versions, R2-telling, R8-locked-pages); what goes to the network stays in order.
 
 use std::{
     collections::{BTreeMap, VecDeque},

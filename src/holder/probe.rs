@@ -1,7 +1,7 @@
 //! What only the running kernel can say about itself: whether FUSE_NOTIFY_INVAL_ENTRY can be relied on. Linux 6.19, until
 //! the revert of `start_removing_noperm` in fs/fuse/dir.c, looks the name up without the directory's lock, answers ENOENT for
-//! a cached *missing* name and keeps it: a file made on another mount would stay invisible (PROTOCOL R2). So the mount
-//! itself is asked, before anybody is told of it.
+//! a cached *missing* name and keeps it: a file made on another mount would stay invisible (docs/protocol.md
+//! R2-telling). So the mount itself is asked, before anybody is told of it.
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
-//! What the worker tells its holder in shared memory, so that the holder can act when the worker cannot (PROTOCOL R7): when
-//! the kernel's caches must be gone, and what is in them that no name leads to.
+//! What the worker tells its holder in shared memory, so that the holder can act when the worker cannot
+//! (docs/protocol.md R7-forgetting): when the kernel's caches must be gone, and what is in them that no name leads to.
 //!
 //! A memfd of the holder's, read and written by position; no page of it is mapped. Words of the machine, 8 bytes each:
 //!

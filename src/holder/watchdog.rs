@@ -1,9 +1,9 @@
-//! The lease's end, whether the worker runs or not (PROTOCOL R7). A worker that is alive makes its kernel forget by itself
-//! and takes the deadline back. One that is stopped, throttled or hung does not, and its kernel would go on answering from
-//! caches that nobody keeps in step: then this thread does it. INC_EPOCH makes every name ask again (without it names expire
-//! by themselves, at the lease's end); INVAL_INODE with a negative offset takes no lock and does the same for what is
-//! reached without a name; pages come last, each file's in a thread of its own, because the kernel waits there for requests
-//! that only the worker answers.
+//! The lease's end, whether the worker runs or not (docs/protocol.md R7-forgetting). A worker that is alive makes its
+//! kernel forget by itself and takes the deadline back. One that is stopped, throttled or hung does not, and its kernel
+//! would go on answering from caches that nobody keeps in step: then this thread does it. INC_EPOCH makes every name
+//! ask again (without it names expire by themselves, at the lease's end); INVAL_INODE with a negative offset takes no
+//! lock and does the same for what is reached without a name; pages come last, each file's in a thread of its own,
+//! because the kernel waits there for requests that only the worker answers.
 
 use std::{
     fs::File,

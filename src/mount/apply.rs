@@ -1,5 +1,6 @@
 //! Entries of the log: applied in order, published by being part of the replica, then turned into notifications of what
-//! this kernel may have cached, and acknowledged when the kernel has carried those out (PROTOCOL R2, R3, R8, R25).
+//! this kernel may have cached, and acknowledged when the kernel has carried those out (docs/protocol.md R2-telling,
+//! R3-apply-first, R8-locked-pages, R25-one-by-one).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -178,7 +179,8 @@ impl Mount {
     }
 
     /// Attributes at once, then pages, then how much the file has grown. Ranges whose pages a request of this mount keeps locked are told too, but nobody
-    /// waits for that: such a page is not up to date, and its request is answered from the state as it is now (R8).
+    /// waits for that: such a page is not up to date, and its request is answered from the state as it is now
+    /// (R8-locked-pages).
     pub(super) fn issue_pages(&mut self, ino: Ino, ranges: Ranges, mut entries: Vec<LogIndex>) {
         if !self.lookups.is_known(ino) {
             return;
@@ -443,7 +445,7 @@ impl Mount {
                     }
                 }
                 // Delegation: its holder buffers from the grant's completion on; nothing of it may stay in a kernel
-                // (PROTOCOL R11).
+                // (R11-delegation).
                 Change::Content { ino, .. } | Change::Delegated { ino, now: Some(_), .. } => {
                     self.gather_inode(now, *ino, index, true, gathering);
                 }

@@ -1,6 +1,6 @@
 //! The right to let the kernel answer from its caches: it ends a little before the lease does, so that the kernel has
-//! forgotten by then (PROTOCOL R7). This mount does that by itself; its holder does where this mount cannot, by the deadline
-//! and the list that it is given.
+//! forgotten by then (docs/protocol.md R7-forgetting). This mount does that by itself; its holder does where this mount
+//! cannot, by the deadline and the list that it is given.
 
 use std::{collections::BTreeSet, time::Duration};
 

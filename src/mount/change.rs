@@ -161,7 +161,7 @@ impl Mount {
             }
             (Kind::Setattr { ino }, Ok(_)) => {
                 let ino = *ino;
-                // The kernel stores these without comparing versions (PROTOCOL R1).
+                // The kernel stores these without comparing versions (docs/protocol.md R1-versions).
                 let shown = self.attributes(ino).ok_or(Errno::ENOENT);
                 if let Ok(attributes) = &shown {
                     self.lookups.told_of(attributes, now, caller.pid, false);
@@ -237,7 +237,7 @@ impl Mount {
     /// The caller was hit by a signal, one that it handles or one that ends it: the kernel does not say which. No local
     /// file system ends a call for the former, and none keeps a process from dying for long. So the call may last as
     /// long as a change of leader takes and no longer, counted from its beginning; then it ends with EINTR, and may
-    /// still take effect, at most once (DESIGN P7).
+    /// still take effect, at most once (README.md "Availability").
     pub(super) fn interrupt(&mut self, now: Instant, unique: u64) {
         if self.interrupt_read(unique) {
             return;

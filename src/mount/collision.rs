@@ -1,15 +1,15 @@
 //! Notifications and the kernel's own locks. The kernel holds a directory's lock for as long as a request that changes
 //! it is unanswered, and a page's for as long as it is being read or written; a notification about a name, or about
 //! pages, waits for that lock. Such a request may itself wait for another mount, which waits for our acknowledgement:
-//! so no acknowledgement ever waits for a lock that an unanswered request holds (DESIGN 8, deadlock 3; PROTOCOL R8, R22,
-//! R23).
+//! so no acknowledgement ever waits for a lock that an unanswered request holds (docs/protocol.md
+//! D3-one-directory, R8-locked-pages, R22-collisions, R23-renames).
 //!
 //! A name in a locked directory that this kernel was told is made stale by INC_EPOCH, which takes no lock; the names of a
 //! rename are told once more when it was answered. It makes every cached name ask again, and Linux takes away what is
 //! mounted below it then; so it is sent for no name that this kernel was never told (`told.rs`), the less often the more
 //! names there are, and acknowledgements wait for the next one. Without it (older kernels) the entry is acknowledged first
 //! and the name invalidated when the request was answered: until then this kernel may answer from before. That window is
-//! documented under P2.
+//! documented (README.md "Not yet").
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Mount {
                 continue;
             }
             if by_epoch {
-                // R23: a rename moves the entry that the kernel believes in; it must be stale before.
+                // R23-renames: a rename moves the entry that the kernel believes in; it must be stale before.
                 if waiting.is_rename {
                     gathering.renames.push(unique);
                     moved.extend(waiting.names.iter().cloned());

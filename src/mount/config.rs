@@ -51,7 +51,7 @@ impl Config {
     }
 }
 
-/// What a mount does with reads while no leader answers (DESIGN P7). Changes wait in either case.
+/// What a mount does with reads while no leader answers (README.md "Availability"). Changes wait in either case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum WhenDisconnected {
     /// Answer them from the replica, which may be behind.
@@ -73,7 +73,7 @@ impl std::str::FromStr for WhenDisconnected {
     }
 }
 
-/// Whether the kernel tells of opens and closes of files (DESIGN 8).
+/// Whether the kernel tells of opens and closes of files (README.md "Opens").
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Opens {
     /// It does: an open costs a request.
@@ -101,8 +101,8 @@ impl std::str::FromStr for Opens {
 pub struct KernelFeatures {
     /// FUSE_NOTIFY_INC_EPOCH (6.16).
     pub inc_epoch: bool,
-    /// FUSE_NOTIFY_INVAL_ENTRY waits for LOOKUPs and ends missing names: not so in some releases of Linux 6.19 (PROTOCOL
-    /// R2). Without it no name is kept. Off until the mount has been probed.
+    /// FUSE_NOTIFY_INVAL_ENTRY waits for LOOKUPs and ends missing names: not so in some releases of Linux 6.19
+    /// (docs/protocol.md R2-telling). Without it no name is kept. Off until the mount has been probed.
     pub inval_entry: bool,
 }
 

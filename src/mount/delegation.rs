@@ -1,5 +1,5 @@
 //! The right to buffer changes of a file, as this mount asks for it, has it and gives it back; and what waits here until
-//! another mount has given it back (PROTOCOL R9, R11, R12).
+//! another mount has given it back (docs/protocol.md R9-application, R11-delegation, R12-fencing).
 //!
 //! *Ours.* A creator gets it with the create, a writer asks once and waits for the grant's completion. It is given back
 //! with the flush at the last writer's close, or when another mount recalls it: at once, also before the grant is
@@ -9,7 +9,7 @@
 //! *Theirs.* While the replica shows it with another session, requests that look at the file are parked and the leader is
 //! asked for it again and again; changes wait in the file's queue. Names are looked up and listed without waiting. Nothing
 //! waits longer than until the entry that ends the delegation is *applied* here. A mount that is cut off answers from what
-//! it has, or waits (DESIGN P7).
+//! it has, or waits (R16-cut-off).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -229,7 +229,7 @@ impl Mount {
         }
     }
 
-    /// The delegation was taken away: nothing that rests on it will ever be applied (PROTOCOL R12). It is told once, and
+    /// The delegation was taken away: nothing that rests on it will ever be applied (R12-fencing). It is told once, and
     /// the kernel must not show it any longer.
     fn lose(&mut self, now: Instant, ino: Ino) {
         let Some(file) = self.files.get_mut(&ino) else { return };
@@ -362,7 +362,7 @@ impl Mount {
                 self.parked.entry(ino).or_default().push(unique);
                 continue;
             }
-            // Without a lease it waits for a read index first, like any other read (PROTOCOL R16).
+            // Without a lease it waits for a read index first, like any other read (R16-cut-off).
             if let Some((caller, request)) = self.unpark(unique)
                 && let Some((caller, request)) = self.keep_read(now, unique, caller, request)
             {

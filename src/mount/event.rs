@@ -19,7 +19,8 @@ pub enum StoreError {
     Unreachable(String),
 }
 
-/// What the kernel is told to forget, and once to know. Order and meaning: PROTOCOL R2 and R8.
+/// What the kernel is told to forget, and once to know. Order and meaning: docs/protocol.md R2-telling and
+/// R8-locked-pages.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notification {
     /// FUSE_NOTIFY_INVAL_ENTRY. Takes the directory's lock in the kernel.

@@ -38,7 +38,7 @@ struct Fetch {
 /// The blocks that are on their way. Several readers of one block share its fetch.
 #[derive(Debug)]
 pub(crate) struct Fetches {
-    /// How long a store may take before another is asked as well (PROTOCOL R25).
+    /// How long a store may take before another is asked as well (docs/protocol.md R25-one-by-one).
     patience: Duration,
     fetches: BTreeMap<BlockHash, Fetch>,
     tickets: BTreeMap<u64, (BlockHash, NodeId, Instant)>,

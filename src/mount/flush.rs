@@ -1,7 +1,7 @@
 //! How changes of a file reach the log, in the order in which they were made: written bytes, and with them every
 //! operation whose place among the writes matters (truncation, append, times). A job's blocks go to the stores first,
 //! while earlier jobs of the file are still being applied; the operation is proposed when those are. Nothing here waits
-//! for the *completion* of an earlier job (PROTOCOL R9).
+//! for the *completion* of an earlier job (docs/protocol.md R9-application).
 
 use std::collections::BTreeSet;
 
@@ -164,7 +164,7 @@ impl Mount {
                     give_back: gives_back && number == last,
                     ..as_flush(ino, (grant, fence), &changes)
                 })),
-                // Write-back of a mapping, which waits for no grant (PROTOCOL R26).
+                // Write-back of a mapping, which waits for no grant (R26-mappings).
                 None => Operation::Write {
                     ino,
                     pieces,
@@ -452,7 +452,7 @@ impl Mount {
                 file.unanswered.remove(&id);
             }
         }
-        // ESTALE: what the flush rests on was taken away (PROTOCOL R12). To the caller its bytes are lost.
+        // ESTALE: what the flush rests on was taken away (R12-fencing). To the caller its bytes are lost.
         let is_fenced = matches!(job.operation, Operation::Flush(_)) && outcome == Err(Errno::ESTALE);
         let outcome = if is_fenced { Err(Errno::EIO) } else { outcome };
         let is_told = job.request.is_none() && !is_auxiliary(&job.operation) && !job.operation.is_locking();
@@ -539,8 +539,8 @@ impl Mount {
     }
 
     /// A flush has been tried for the write timeout. While the file is open it is tried on, and the next who asks is
-    /// told (DESIGN P7); of a closed file nobody can be told more than close() was. Where no close is told nobody was told
-    /// anything yet, and it is tried for as long as this mount lives.
+    /// told (README.md "Availability"); of a closed file nobody can be told more than close() was. Where no close is
+    /// told nobody was told anything yet, and it is tried for as long as this mount lives.
     pub(super) fn job_is_late(&mut self, now: Instant, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         // A lock is given back however long it takes, or ends with the session.

@@ -1,9 +1,9 @@
 //! What the kernel is being told to forget, what must not be cached meanwhile, and which entries may be acknowledged.
 //!
-//! Order (PROTOCOL R3): an entry is applied, its ticket is issued, the kernel carries it out, the entry is acknowledged.
-//! From issue to completion the names and inodes of a ticket are *fenced*: replies about them carry TTL 0. A ticket
-//! that hangs on a lock or page of a request which itself waits for the cluster is *excused*: its entries wait for
-//! another ticket instead, or for none; the fences stay until the kernel is done.
+//! Order (docs/protocol.md R3-apply-first): an entry is applied, its ticket is issued, the kernel carries it out, the
+//! entry is acknowledged. From issue to completion the names and inodes of a ticket are *fenced*: replies about them
+//! carry TTL 0. A ticket that hangs on a lock or page of a request which itself waits for the cluster is *excused*: its
+//! entries wait for another ticket instead, or for none; the fences stay until the kernel is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -189,8 +189,8 @@ fn lower<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
     }
 }
 
-/// What a batch of entries makes the kernel forget, gathered so that each thing is told once, in the order of PROTOCOL
-/// R2: names, then their directories, then other inodes. Pages go in tickets of their own (R8).
+/// What a batch of entries makes the kernel forget, gathered so that each thing is told once, in the order of
+/// R2-telling: names, then their directories, then other inodes. Pages go in tickets of their own (R8-locked-pages).
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
     pub(crate) all_names: bool,
@@ -204,7 +204,7 @@ pub(crate) struct Gathering {
     pub(crate) page_entries: BTreeMap<Ino, Vec<LogIndex>>,
     /// Files that grew, of which the kernel is told nothing else, and the entries that wait for that.
     pub(crate) sizes: BTreeMap<Ino, Vec<LogIndex>>,
-    /// Renames that are answered only when the ticket is done (PROTOCOL R23).
+    /// Renames that are answered only when the ticket is done (R23-renames).
     pub(crate) renames: Vec<u64>,
 }
 

@@ -1,5 +1,5 @@
 //! flock and fcntl locks of this kernel's processes. Who has which stands in the replica; here are the requests on their
-//! way, those that wait for their turn, and what follows when locks are taken away (PROTOCOL R12).
+//! way, those that wait for their turn, and what follows when locks are taken away (docs/protocol.md R12-fencing).
 //!
 //! Everything about the locks of a file takes its place among the changes of the file: what was written under a lock is
 //! in the log before the lock is given back. A lock is answered when this kernel has forgotten what entries before the

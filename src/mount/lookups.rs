@@ -21,7 +21,7 @@ const fn access_of(attributes: &Attributes) -> Access {
 struct Known {
     count: u64,
     /// The kernel has used the inode since the reply that made it known: it has surely processed that reply, and
-    /// compares versions from then on (PROTOCOL R1).
+    /// compares versions from then on (docs/protocol.md R1-versions).
     confirmed: bool,
     /// Attributes were given that the kernel may answer from, access control lists among them, since it was last told to
     /// forget them.

@@ -1,5 +1,6 @@
 //! READ: from what is here at once, else when the missing blocks have come. It waits for nothing but blocks, never for
-//! the completion of a change (PROTOCOL R9): pages that it keeps locked are waited for by invalidations.
+//! the completion of a change (docs/protocol.md R9-application): pages that it keeps locked are waited for by
+//! invalidations.
 
 use std::collections::BTreeMap;
 

@@ -7,9 +7,10 @@
 //! shows the writer what was before its own bytes.
 //!
 //! So where such a READ may have been, the kernel is told to forget the pages of a WRITE once that has taken effect. The
-//! answer cannot wait for this, since the kernel may keep the last page locked until then (PROTOCOL R8). GETATTR can, which
-//! comes before the first read(2) that follows a write (`fuse_cache_read_iter`): it is answered when the pages are gone. A
-//! READ is beyond suspicion if the writing thread has asked for something since: it was not inside write(2) then.
+//! answer cannot wait for this, since the kernel may keep the last page locked until then (docs/protocol.md
+//! R8-locked-pages). GETATTR can, which comes before the first read(2) that follows a write (`fuse_cache_read_iter`):
+//! it is answered when the pages are gone. A READ is beyond suspicion if the writing thread has asked for something
+//! since: it was not inside write(2) then.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -176,14 +177,14 @@ impl Mount {
     }
 
     /// The kernel drops all pages of a file whose mtime moves (FUSE_AUTO_INVAL_DATA). It has the bytes that were written
-    /// here, and is told by name what changes elsewhere (PROTOCOL R24): before it reads, it need not hear of what is not in
-    /// the log yet.
+    /// here, and is told by name what changes elsewhere (R24-pages): before it reads, it need not hear of what is not
+    /// in the log yet.
     pub(super) fn mtime_for_read(&self, ino: Ino, shown: Timestamp) -> Timestamp {
         self.volume().inode(ino).map_or(shown, |inode| inode.mtime)
     }
 
     /// Whether the answer would be followed by a read of pages that are still to go. Without a lease nothing waits for a
-    /// notification (PROTOCOL R10).
+    /// notification (R10-read-index).
     pub(super) fn waits_for_pages(&self, request: &Request) -> Option<Ino> {
         match request {
             Request::Getattr { ino, .. } if self.is_fresh && self.refills.is_dropping(*ino) => Some(*ino),

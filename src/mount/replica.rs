@@ -79,7 +79,7 @@ impl Replica {
         let rows = self.arriving.take().map(|(_, rows)| rows).unwrap_or_default();
         let volume =
             Volume::from_rows(rows).map_err(|error| ReplicaError::Snapshot { index, reason: error.to_string() })?;
-        // A mount never goes back (PROTOCOL R19).
+        // A mount never goes back (docs/protocol.md R19-either-state).
         if self.is_loaded && index < self.applied {
             return Ok(None);
         }

@@ -36,11 +36,11 @@ pub struct OpenFlags {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WriteFlags {
-    /// FUSE_WRITE_CACHE: write-back of a shared mmap; `fh` is a guess (PROTOCOL R26).
+    /// FUSE_WRITE_CACHE: write-back of a shared mmap; `fh` is a guess (docs/protocol.md R26-mappings).
     pub write_back: bool,
     /// FUSE_WRITE_KILL_SUIDGID: what the write ends, should the caller not be of the file's group.
     pub clear_suid: ClearSuid,
-    /// O_APPEND stands on the open file: the offset is not to be trusted (PROTOCOL R13).
+    /// O_APPEND stands on the open file: the offset is not to be trusted (R13-appends).
     pub append: bool,
     /// O_SYNC or O_DSYNC stands on the open file.
     pub sync: bool,

@@ -10,7 +10,7 @@ use crate::limits;
 const RUN_BYTES_MAX: usize = limits::BLOCK_BYTES_MAX;
 
 /// Dirty bytes of one file. A run is one or more whole write requests (or what later ones left of them), so that cutting
-/// between runs tears none (DESIGN P4).
+/// between runs tears none (docs/protocol.md R13-appends).
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
     runs: BTreeMap<u64, BytesMut>,

@@ -151,8 +151,9 @@ impl Mount {
         self.upload_again(now);
     }
 
-    /// The kernel asks again about everything (PROTOCOL R7, R28): every name, and the attributes of every inode that it
-    /// may have. Pages stay: they are invalidated by the entries that changed them, when these arrive.
+    /// The kernel asks again about everything (docs/protocol.md R7-forgetting, R28-probation): every name, and the
+    /// attributes of every inode that it may have. Pages stay: they are invalidated by the entries that changed them,
+    /// when these arrive.
     fn forget_everything(&mut self) {
         if self.config.when_disconnected == WhenDisconnected::Block {
             // What is mapped, or sent without being read, is looked at without a question.

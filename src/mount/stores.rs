@@ -16,12 +16,12 @@ impl Mount {
     /// Whether a store that was made before the change may be written back behind it and undo it.
     pub(super) fn may_be_undone(&self, ino: Ino, changes: &AttributeChanges) -> bool {
         let sets_time = matches!(changes.mtime, Some(TimeChange::To(_))) && changes.size.is_none();
-        // Without a lease nothing waits for a notification (PROTOCOL R10).
+        // Without a lease nothing waits for a notification (docs/protocol.md R10-read-index).
         sets_time && self.is_fresh && self.handles.may_be_mapped(ino) && self.lookups.has_pages(ino)
     }
 
     /// The change waits until what is dirty has been written back. Pages that a request keeps locked are not up to date,
-    /// so nobody has stored anything there (PROTOCOL R8).
+    /// so nobody has stored anything there (R8-locked-pages).
     pub(super) fn set_behind_stores(
         &mut self,
         now: Instant,

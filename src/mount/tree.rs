@@ -133,7 +133,8 @@ impl Mount {
     pub(super) fn opened_as(&self, ino: Ino, fh: u64, flags: OpenFlags) -> OpenedAs {
         OpenedAs {
             fh,
-            // Pages are in step with the replica but for those whose invalidation is under way (PROTOCOL R3).
+            // Pages are in step with the replica but for those whose invalidation is under way (docs/protocol.md
+            // R3-apply-first).
             keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino) && !self.is_delegated_elsewhere(ino),
             direct_io: flags.append,
             no_flush: !flags.write && !self.has_fcntl_locks(ino) || !self.handles.ends_are_told(),

@@ -1,10 +1,10 @@
 //! Files that one mount at a time may have open: shared memory of SQLite (`Companion::SharedMemory`). What processes agree
 //! on in such a mapping reaches no other mount, and what a mount wrote there is in the log when its last descriptor is gone.
 //!
-//! The turn is a lock of the session (`LockFamily::Open`), with its queue and its fencing (PROTOCOL R12). A create brings it
-//! along; any other open, also one that only reads, waits until it is this mount's turn. The last RELEASE gives it back,
-//! behind all that was written. Where another mount waits, new opens here wait for the turn after that, though not for long:
-//! who has the file open may be waiting for one of them.
+//! The turn is a lock of the session (`LockFamily::Open`), with its queue and its fencing (docs/protocol.md
+//! R12-fencing). A create brings it along; any other open, also one that only reads, waits until it is this mount's
+//! turn. The last RELEASE gives it back, behind all that was written. Where another mount waits, new opens here wait
+//! for the turn after that, though not for long: who has the file open may be waiting for one of them.
 //!
 //! An OPEN waits without any lock of the kernel. A CREATE holds its directory's: one that finds the file made by another is
 //! refused with ESTALE, so that the kernel looks the name up and sends an OPEN.

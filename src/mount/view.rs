@@ -142,7 +142,7 @@ impl Mount {
         found
     }
 
-    /// How long the kernel may keep what a name means (PROTOCOL R1, R3).
+    /// How long the kernel may keep what a name means (docs/protocol.md R1-versions, R3-apply-first).
     pub(super) fn entry_ttl(&mut self, parent: Ino, name: &Name) -> Duration {
         if !self.is_fresh || self.invalidations.is_name_fenced(parent, name) {
             return Duration::ZERO;

@@ -106,7 +106,7 @@ pub(crate) struct Waiting {
     pub(crate) job: Option<JobId>,
     /// Its entry has been applied.
     pub(crate) is_applied: bool,
-    /// Directories whose lock the kernel holds until the answer (PROTOCOL R22).
+    /// Directories whose lock the kernel holds until the answer (docs/protocol.md R22-collisions).
     pub(crate) locks: Vec<Ino>,
     /// Names that it changes.
     pub(crate) names: Vec<(Ino, Name)>,
@@ -117,7 +117,7 @@ pub(crate) struct Waiting {
     pub(crate) written: Option<(Ino, u64, u64)>,
     /// A foreign change of one of its names was applied meanwhile: the kernel will believe something that is not so.
     pub(crate) collided: bool,
-    /// Foreign entries that are acknowledged only when its names were invalidated after its answer (PROTOCOL R23).
+    /// Foreign entries that are acknowledged only when its names were invalidated after its answer (R23-renames).
     pub(crate) held: Vec<LogIndex>,
     /// Tickets that must be done before its answer.
     pub(crate) tickets: BTreeSet<u64>,

@@ -1,7 +1,7 @@
 //! WRITE: into the dirty bytes of the file where this mount has its delegation, which it asks for first; or through to the
 //! log: appends without it (where they land is apply's to say), what must be durable (O_SYNC), and files that several
 //! mounts write in turn. Beyond the bound on dirty bytes a WRITE waits; one that writes a mapping back never does
-//! (PROTOCOL R26).
+//! (docs/protocol.md R26-mappings).
 
 use bytes::Bytes;
 
@@ -232,7 +232,7 @@ impl Mount {
     }
 
     /// Cluster time of a change made here, for mtime and ctime each: behind what the file shows, and behind what the
-    /// replica has, so that apply keeps it (DESIGN P9).
+    /// replica has, so that apply keeps it (README.md "Times").
     pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> (Timestamp, Timestamp) {
         let clock = Timestamp::from(self.client.cluster_time(now).unwrap_or(self.volume().last_stamp()));
         let known = [self.attributes(ino), self.volume().attributes(ino)];
@@ -242,7 +242,7 @@ impl Mount {
         (mtime, ctime.max(mtime))
     }
 
-    /// One operation, answered when it is complete. Where an append lands, apply says (PROTOCOL R13).
+    /// One operation, answered when it is complete. Where an append lands, apply says (R13-appends).
     fn write_through(
         &mut self,
         now: Instant,

@@ -22,7 +22,8 @@ pub enum Change {
     Name { parent: Ino, name: Name, before: Option<Ino>, now: Option<Ino> },
     /// Mode, owner, times, link count or xattrs of the inode.
     Attributes { ino: Ino },
-    /// The directory's mtime is earlier than it was: a listing may be kept under one that comes again (PROTOCOL R2).
+    /// The directory's mtime is earlier than it was: a listing may be kept under one that comes again (docs/protocol.md
+    /// R2-telling).
     Rewound { ino: Ino },
     /// Bytes of the file from `offset` on (`length` of them, `u64::MAX` for all that follow), with size and times.
     Content { ino: Ino, offset: u64, length: u64 },

@@ -1,5 +1,5 @@
-//! All locks of a volume, and who waits for them: flock(2) and fcntl(2) across mounts (DESIGN P5), and the turn to have a
-//! file open that one mount at a time may have open.
+//! All locks of a volume, and who waits for them: flock(2) and fcntl(2) across mounts (README.md "Locks"), and the turn
+//! to have a file open that one mount at a time may have open.
 //!
 //! The table is part of the state, queues included, so that a new leader goes on with both. Whoever takes a lock away
 //! (unlock, close, the end of a session) grants at once, by the same entry, what others waited for.

@@ -97,7 +97,8 @@ pub enum Operation {
     /// offsets count from the end that apply finds. `mtime`: the time of the last write() where the mount knows it
     /// (apply keeps it unless the inode's own is later); `None` is the entry's. `clear_suid` as the kernel asks.
     /// `uploads`: those whose pins this entry lifts, its own and abandoned ones. `fence`, where the bytes were written under a lock:
-    /// since when the session has had what it holds; EIO if that was taken away meanwhile (PROTOCOL R12).
+    /// since when the session has had what it holds; EIO if that was taken away meanwhile (docs/protocol.md
+    /// R12-fencing).
     Write {
         ino: Ino,
         pieces: Vec<Piece>,
@@ -149,7 +150,7 @@ pub enum Operation {
         ino: Ino,
     },
     /// What the holder of the delegation did to the file meanwhile, as one change. ESTALE unless the delegation is still
-    /// the one of this number (PROTOCOL R12).
+    /// the one of this number (R12-fencing).
     Flush(Box<Flush>),
     /// flock, fcntl and open: takes or converts a lock of a file, or (`waits`) a place in the queue. EAGAIN where it is taken
     /// and the caller does not wait, EDEADLK where he would wait for himself, ENOLCK where there are too many.

@@ -13,7 +13,7 @@ pub struct Session {
     pub opened: LogIndex,
     pub opened_at: Stamp,
     /// The entry that last took its holds (locks) away, at first the one that opened it: fences what was done under
-    /// earlier ones (PROTOCOL R12).
+    /// earlier ones (docs/protocol.md R12-fencing).
     pub holds_since: LogIndex,
     /// Whose it is: sessions are bounded by credential.
     pub credential: CredentialId,

@@ -3,7 +3,8 @@
 //!
 //! Voters tell the leader their clocks with the acknowledgements of its heartbeats, so that each is known to half a round
 //! trip. Between two of them all go on by CLOCK_BOOTTIME of this machine, which nobody sets. The leader tells the others
-//! what time it is, and whoever leads next goes on from there. Promises and leases rest on none of this (PROTOCOL R5, R6).
+//! what time it is, and whoever leads next goes on from there. Promises and leases rest on none of this
+//! (docs/protocol.md R5-lease, R6-promise).
 
 use std::{
     collections::{BTreeMap, VecDeque},

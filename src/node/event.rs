@@ -82,7 +82,7 @@ pub struct StateBatch {
     pub references: Vec<(BlockHash, i64)>,
     /// Volumes that name a block in more extents than before: their mounts may read it. Empty with `reset`, as above.
     pub named: Vec<(VolumeId, BlockHash)>,
-    /// Pins that end with the entries of this batch, after its references were counted (PROTOCOL R18).
+    /// Pins that end with the entries of this batch, after its references were counted (docs/protocol.md R18-pins).
     pub unpinned: Vec<Unpinned>,
 }
 
@@ -102,13 +102,13 @@ pub enum Unpinned {
 pub enum PeerMessage {
     /// An encoded raft message; its sender is the stream's other end.
     Raft(Bytes),
-    /// PROTOCOL R6: renews the voter's promise; `round` grows with every heartbeat of the term.
+    /// R6-promise: renews the voter's promise; `round` grows with every heartbeat of the term.
     Heartbeat {
         term: Term,
         round: u64,
         /// Cluster time, from which whoever leads next goes on; `None` as long as it is not known.
         stamp: Option<Stamp>,
-        /// Once in a heartbeat's time: what every node is known to have promised, and who is alive (PROTOCOL R71).
+        /// Once in a heartbeat's time: what every node is known to have promised, and who is alive (R71-forgetful).
         marks: Vec<Mark>,
         alive: Vec<NodeId>,
     },
@@ -118,7 +118,8 @@ pub enum PeerMessage {
         /// The sender's own clock, nanoseconds since 1970.
         wall_clock: Option<u64>,
     },
-    /// PROTOCOL R71: first of all, to each peer until it greets; with the address to answer to, where the node knows it.
+    /// R71-forgetful: first of all, to each peer until it greets; with the address to answer to, where the node knows
+    /// it.
     Hello {
         hello: Hello,
         node: Option<NodeInfo>,
@@ -146,8 +147,8 @@ pub enum PeerMessage {
         /// Bytes of content that its state names, over all volumes.
         content_bytes: u64,
     },
-    /// PROTOCOL R27: the leader of this term grants no lease any more, and no session but these may have one. Whoever leads
-    /// in the next term waits for no other.
+    /// R27-handover: the leader of this term grants no lease any more, and no session but these may have one. Whoever
+    /// leads in the next term waits for no other.
     HandOver {
         term: Term,
         leased: Vec<(VolumeId, SessionId)>,

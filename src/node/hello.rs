@@ -32,7 +32,7 @@ pub enum HelloError {
 
 impl PeerHello {
     /// Whether the node `me` takes the stream; `certified` is what the sender's certificate says. The founding is compared
-    /// before all else (PROTOCOL R67).
+    /// before all else (docs/protocol.md R67-foundings).
     ///
     /// # Errors
     /// Why not.

@@ -48,7 +48,7 @@ pub enum Input {
         from: NodeId,
         bytes: Bytes,
     },
-    /// PROTOCOL R6.
+    /// Renews the promise not to vote (docs/protocol.md R6-promise).
     Heartbeat {
         from: NodeId,
         term: Term,
@@ -56,7 +56,7 @@ pub enum Input {
         marks: Vec<Mark>,
         alive: Vec<NodeId>,
     },
-    /// PROTOCOL R71.
+    /// A process that began says what its disk gave it (R71-forgetful).
     Hello {
         from: NodeId,
         hello: Hello,
@@ -164,7 +164,7 @@ pub enum Output {
         leader: Option<NodeId>,
         term: Term,
         leading: bool,
-        /// PROTOCOL R4: what a new leader waits, from now on, for sessions that do not attach. X - E, because voters
+        /// R4-new-leader: what a new leader waits, from now on, for sessions that do not attach. X - E, because voters
         /// kept their promise to the predecessor for E; X where no promise was waited out (transfer, lone voter).
         attach_grace: Duration,
     },

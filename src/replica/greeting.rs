@@ -1,5 +1,5 @@
 //! Nodes greet each other before they take part, so that one whose disk is older than what it promised is noticed and
-//! harmless (PROTOCOL R71): restored from a snapshot, or a copy started beside the original.
+//! harmless (docs/protocol.md R71-forgetful): restored from a snapshot, or a copy started beside the original.
 //!
 //! A process that begins raises its boot on its disk and says `Hello`: boot, term and log's end, as its disk gave them.
 //! Whoever hears it compares that with what it knows the node to have promised (`memory`), notes the new life, syncs that

@@ -130,7 +130,7 @@ impl Replica {
 
     /// Says which leases are confirmed, and begins the next round when one is waited for.
     pub(super) fn confirm_leases(&mut self) {
-        // R4: no lease before an entry of this leader's own term is committed.
+        // R4-new-leader: no lease before an entry of this leader's own term is committed.
         while self.is_leading() && !self.rounds.is_revoked() && self.raw.raft.commit_to_current_term() {
             let raft = &self.raw.raft;
             let is_quorum = |nodes: &[NodeId]| raft.prs().has_quorum(&nodes.iter().map(|node| node.0).collect());

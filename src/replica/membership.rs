@@ -1,8 +1,8 @@
 //! Who votes and who only listens, and how that changes.
 //!
 //! Whatever changes voters goes through a joint configuration, also where raft would take a simple step: quorums of
-//! three simple steps in a row need not meet, and leases rest on quorums that meet (PROTOCOL R6). For the same reason
-//! the joint configuration is kept for one election promise before it is left.
+//! three simple steps in a row need not meet, and leases rest on quorums that meet (docs/protocol.md R6-promise). For
+//! the same reason the joint configuration is kept for one election promise before it is left.
 
 use std::collections::BTreeSet;
 

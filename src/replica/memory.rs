@@ -1,5 +1,6 @@
 //! What a node must not forget beside its log: raft's hard state, how often it has begun, and what it knows that others
-//! have promised (PROTOCOL R71). It goes into every batch of the log, so that it costs no sync of its own.
+//! have promised (docs/protocol.md R71-forgetful). It goes into every batch of the log, so that it costs no sync of its
+//! own.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The leader's heartbeat rounds, which leases rest on (PROTOCOL R5, R6).
+//! The leader's heartbeat rounds, which leases rest on (docs/protocol.md R5-lease, R6-promise).
 //!
 //! A round is one `Heartbeat` to every member. A voter that acknowledges round r promised, after r began, not to vote
 //! for E. So when a quorum has acknowledged r, whatever was asked before r began is covered: no other leader can be

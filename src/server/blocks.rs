@@ -94,7 +94,7 @@ impl Block for BlockService {
                 Err(Status::not_found(format!("node {} does not have block {hash}", running.node())))
             }
             Err(error) => {
-                // P8: never served, counted by the store; the asker goes to another store.
+                // README.md "Integrity": never served, counted by the store; the asker goes to another store.
                 tracing::error!("a block cannot be read: {error}");
                 Err(Status::unavailable(error.to_string()))
             }

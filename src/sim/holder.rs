@@ -1,5 +1,6 @@
-//! A model of the holder beside a worker (`src/holder/watchdog.rs`; PROTOCOL R7): a deadline and a list in memory that it
-//! shares with the worker, and what it tells the kernel when the deadline is met, whether the worker runs or not.
+//! A model of the holder beside a worker (`src/holder/watchdog.rs`; docs/protocol.md R7-forgetting): a deadline and a
+//! list in memory that it shares with the worker, and what it tells the kernel when the deadline is met, whether the
+//! worker runs or not.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! A model of one kernel's side of FUSE: what it caches, which locks it holds while it waits for an answer, and how
-//! notifications meet them. Sources: Linux 6.18 `fs/fuse/dir.c`, `inode.c`, `file.c`, `readdir.c`; PROTOCOL S1-1 to S2-22.
+//! notifications meet them. Sources: Linux 6.18 `fs/fuse/dir.c`, `inode.c`, `file.c`, `readdir.c`; the
+//! executions that go wrong with it are in docs/protocol.md.
 //!
 //! - A dentry is valid until its TTL ends or the epoch moves on; a negative one likewise.
 //! - GETATTR and revalidating LOOKUP store attributes only if nothing touched the inode since they were sent; CREATE,
@@ -184,7 +185,7 @@ pub(super) struct Kernel {
     /// OPENDIR was refused with ENOSYS: it is never sent again, listings are kept.
     pub(super) no_opendir: bool,
     /// FUSE_NOTIFY_INVAL_ENTRY is that of Linux 6.19: without the directory's lock it looks whether somebody bears the name,
-    /// and does nothing where nobody does (PROTOCOL S1-2b).
+    /// and does nothing where nobody does (R2-telling).
     inval_entry_fails: bool,
     /// Files whose size the mount cannot tell it before it asks.
     pub(super) untold: BTreeSet<Ino>,
@@ -566,7 +567,8 @@ impl Kernel {
     }
 
     /// What write(2) does before its WRITE is sent: pages take the bytes. Those that are not up to date are locked until the
-    /// answer (PROTOCOL R8): says which. A direct write drops the pages below it instead. `None`: a page is locked already.
+    /// answer (docs/protocol.md R8-locked-pages): says which. A direct write drops the pages below it instead. `None`:
+    /// a page is locked already.
     pub(super) fn copy(&mut self, ino: Ino, offset: u64, data: &[u8], is_direct: bool) -> Option<Vec<u64>> {
         let end = offset + data.len() as u64;
         let (first, last) = (offset / PAGE, (end - 1) / PAGE);

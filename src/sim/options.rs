@@ -76,84 +76,87 @@ pub struct Options {
     pub breach: Option<Breach>,
 }
 
-/// A rule of PROTOCOL.md that is broken on purpose, by the world around the cores: the checkers have to see it.
+/// A rule of docs/protocol.md that is broken on purpose, by the world around the cores: the checkers have to see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Breach {
-    /// Invalidation before completion: the leader is told that every mount has acknowledged what it was sent.
+    /// R3-apply-first, R19-either-state: the leader is told that every mount has acknowledged what it was sent.
     Completion,
-    /// R3: a mount acknowledges a change that its kernel is yet to be told of.
+    /// R3-apply-first: a mount acknowledges a change that its kernel is yet to be told of.
     Acknowledgement,
-    /// R2: kernels are told of no names.
+    /// R2-telling: kernels are told of no names.
     Names,
-    /// R2: kernels are told of no attributes, those of directories included.
+    /// R2-telling: kernels are told of no attributes, those of directories included.
     Attributes,
-    /// R2: mounts believe that their kernels forget missing names, and these do not.
+    /// R2-telling: mounts believe that their kernels forget missing names, and these do not.
     Probe,
-    /// Kernels are told to forget each file that they have just asked about, and go by what they believed before.
+    /// R19-either-state: kernels are told to forget each file that they have just asked about, and go by what they
+    /// believed before.
     Beliefs,
-    /// R2: kernels are not told of a directory again whose mtime went back while a listing was on its way.
+    /// R2-telling: kernels are not told of a directory again whose mtime went back while a listing was on its way.
     Rewinding,
-    /// R24: kernels are told of no pages.
+    /// R24-pages: kernels are told of no pages.
     Pages,
-    /// R1, R3: every reply may be kept for as long as any.
+    /// R1-versions, R3-apply-first: every reply may be kept for as long as any.
     Fences,
-    /// R17: a call that is sent again is taken for another one.
+    /// R17-exactly-once: a call that is sent again is taken for another one.
     Retries,
-    /// A node calls its log synced that is only written.
+    /// R101-synced: a node calls its log synced that is only written.
     Sync,
-    /// A state that was installed is not marked on the disk (node/ends.rs).
+    /// R102-installed: a state that was installed is not marked on the disk (`node/ends.rs`).
     Marks,
-    /// R12: what is written under a lock does not name since when its session holds it.
+    /// R12-fencing: what is written under a lock does not name since when its session holds it.
     LateWrites,
-    /// P5: whoever waits for a lock is told that he has it.
+    /// R103-locks: whoever waits for a lock is told that he has it.
     Queue,
-    /// P5: locks of mounts that nobody hears of never end.
+    /// R103-locks: locks of mounts that nobody hears of never end.
     Holds,
-    /// R4, R5: leaders wait for silent mounts half as long as these may answer from caches.
+    /// R4-new-leader, R5-lease: leaders wait for silent mounts half as long as these may answer from caches.
     Waiting,
-    /// R5: a mount takes its lease for granted when it has sent the renewal.
+    /// R5-lease: a mount takes its lease for granted when it has sent the renewal.
     Renewals,
-    /// R5: whoever is asked renews a lease, without a round of heartbeats.
+    /// R5-lease: whoever is asked renews a lease, without a round of heartbeats.
     Rounds,
-    /// R7: a worker that is stopped is all there is to make the kernel forget.
+    /// R7-forgetting: a worker that is stopped is all there is to make the kernel forget.
     Holder,
-    /// R29: kernels are not told that files have grown.
+    /// R29-sizes: kernels are not told that files have grown.
     Sizes,
-    /// R8: what makes a kernel forget a file waits for all its pages, also those that a request keeps locked.
+    /// R8-locked-pages: what makes a kernel forget a file waits for all its pages, also those that a request keeps
+    /// locked.
     LockedPages,
-    /// R9: a mount applies nothing while its kernel is being told to forget something.
+    /// R9-application: a mount applies nothing while its kernel is being told to forget something.
     Applying,
-    /// R10, R16: a mount without a lease answers reads without the entries that it lacks.
+    /// R10-read-index, R16-cut-off: a mount without a lease answers reads without the entries that it lacks.
     ReadIndexes,
-    /// R18: stores say that they have a block, and do not.
+    /// R18-pins: stores say that they have a block, and do not.
     Stores,
-    /// R18: stores drop a block that no extent names, whatever upload it belongs to.
+    /// R18-pins: stores drop a block that no extent names, whatever upload it belongs to.
     Pins,
-    /// R22, R23: kernels know no epochs, and their mounts believe that they do.
+    /// R22-collisions, R23-renames: kernels know no epochs, and their mounts believe that they do.
     Epochs,
-    /// R27: a leader that gives leadership away says that no mount has a lease.
+    /// R27-handover: a leader that gives leadership away says that no mount has a lease.
     Leases,
-    /// R5: clocks drift apart by more than leases allow for.
+    /// R5-lease: clocks drift apart by more than leases allow for.
     Clocks,
-    /// R11: who looks at a file that another mount has delegated is answered from the log, and nobody is asked for it.
+    /// R11-delegation: who looks at a file that another mount has delegated is answered from the log, and nobody is
+    /// asked for it.
     Recalls,
-    /// R13: a kernel says where an append lands, by the size that it believes in.
+    /// R13-appends: a kernel says where an append lands, by the size that it believes in.
     Appends,
-    /// R14: kernels are told that no close is to be told.
+    /// R14-closes: kernels are told that no close is to be told.
     Closes,
-    /// R67: nobody compares foundings.
+    /// R67-foundings: nobody compares foundings.
     Foundings,
-    /// R15: mounts do not say which files without a name are in use there.
+    /// R15-orphans: mounts do not say which files without a name are in use there.
     Orphans,
-    /// P9: a leader takes its own wall clock for everybody's.
+    /// R105-clock: a leader takes its own wall clock for everybody's.
     WallClocks,
-    /// R12: a turn to have shared memory open is taken for one of several.
+    /// R12-fencing: a turn to have shared memory open is taken for one of several.
     Turns,
-    /// P2: kernels are not told of pages that a READ may have filled from before a WRITE.
+    /// R24-pages: kernels are not told of pages that a READ may have filled from before a WRITE.
     Refills,
-    /// Stores say that more is free than is.
+    /// R104-space: stores say that more is free than is.
     Devices,
-    /// R71: whoever says hello is welcome, whatever it has forgotten.
+    /// R71-forgetful: whoever says hello is welcome, whatever it has forgotten.
     Forgetting,
 }
 

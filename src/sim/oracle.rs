@@ -52,8 +52,9 @@ pub(super) struct Glance {
     pub(super) is_final: bool,
     /// Directories that the mount was changing itself, or whose names it was still to invalidate because of that.
     pub(super) busy: BTreeSet<Ino>,
-    /// Names that a rename of this mount named meanwhile. It moves what the kernel believed in (PROTOCOL R23): until the
-    /// invalidation that follows, while its directory is busy, such a name may lead where it does not in the log.
+    /// Names that a rename of this mount named meanwhile. It moves what the kernel believed in (docs/protocol.md
+    /// R23-renames): until the invalidation that follows, while its directory is busy, such a name may lead where it
+    /// does not in the log.
     pub(super) renamed: Vec<Name>,
     /// Such names that were still to be invalidated when the call began: it may have met them before.
     pub(super) unsettled: BTreeSet<(Ino, Name)>,
@@ -121,7 +122,7 @@ pub(super) struct Oracle {
     calls: BTreeMap<(SessionId, Sequence), (LogIndex, Result<Reply, Errno>)>,
     complete: BTreeMap<LogIndex, Completion>,
     /// Names in these directories were changed by entries that are complete while the mount was changing the directory
-    /// itself, and could not make its kernel forget them yet (documented under P2; DESIGN 8, deadlock 3).
+    /// itself, and could not make its kernel forget them yet (README.md "Not yet"; D3-one-directory).
     late: BTreeMap<(usize, Ino), BTreeSet<LogIndex>>,
     /// When such a mount had made up for it.
     made_up: BTreeMap<(usize, Ino, LogIndex), Instant>,
@@ -135,8 +136,8 @@ pub(super) struct Oracle {
     /// The last entry that took locks and all from the session.
     holds_ended: BTreeMap<SessionId, LogIndex>,
     pub(super) checked: u64,
-    /// Sights of what had been newer in a call on another mount that was over before this one began: P2 allows them while
-    /// the change has not returned, linearizability does not.
+    /// Sights of what had been newer in a call on another mount that was over before this one began: R19-either-state
+    /// allows them while the change has not returned, linearizability does not.
     pub(super) behind: u64,
     pub(super) sessions_ended: u64,
 }
@@ -442,8 +443,8 @@ impl Oracle {
         }
     }
 
-    /// PROTOCOL R19: what a process saw was true at some time between the last change that was complete before its call
-    /// began and its call's end; and its mount did not go back.
+    /// R19-either-state: what a process saw was true at some time between the last change that was complete before its
+    /// call began and its call's end; and its mount did not go back.
     pub(super) fn check_sight(&mut self, glance: &Glance, sight: &Sight) {
         match sight {
             Sight::Listing { directory, entries } => return self.check_listing(glance, *directory, entries),
@@ -472,7 +473,7 @@ impl Oracle {
         self.checked += 1;
     }
 
-    /// PROTOCOL R29: a kernel believes an open file no shorter than it is since the last complete change, and a mapping
+    /// R29-sizes: a kernel believes an open file no shorter than it is since the last complete change, and a mapping
     /// shows its bytes. That it believes in too much does no harm.
     fn check_mapped(&mut self, glance: &Glance, believed: &Attributes, bytes: &Bytes) {
         let (object, content) = (Object::Attributes(believed.ino), Object::Content(believed.ino));
@@ -634,8 +635,8 @@ impl Oracle {
         }
     }
 
-    /// PROTOCOL R11: who reads on another mount after a write() returned sees its bytes, closed or not. `lost`: how often
-    /// each mount lost a delegation; what rested on one is gone (R12).
+    /// R11-delegation: who reads on another mount after a write() returned sees its bytes, closed or not. `lost`: how
+    /// often each mount lost a delegation; what rested on one is gone (R12-fencing).
     pub(super) fn check_written(&mut self, glance: &Glance, sight: &Sight, lost: &[u64]) {
         let Sight::Content { ino, bytes } = sight else { return };
         if glance.without_lease {
@@ -652,7 +653,8 @@ impl Oracle {
         self.checked += checked;
     }
 
-    /// P3: close() has returned without an error to a process that wrote since then: the log has its bytes.
+    /// README.md "Durability": close() has returned without an error to a process that wrote since then: the log has
+    /// its bytes.
     pub(super) fn check_closed(&mut self, mount: usize, process: usize, since: Instant, lost: &[u64]) {
         let is_own = |written: &&Written| (written.mount, written.process) == (mount, process) && written.at >= since;
         let mut checked = 0;

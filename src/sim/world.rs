@@ -220,8 +220,8 @@ impl World {
             && self.mounts.iter().all(|mount| mount.core.status().applied == volume)
     }
 
-    /// A name in a directory that a mount changed itself is forgotten a moment after that call returned (DESIGN 8,
-    /// deadlock 3).
+    /// A name in a directory that a mount changed itself is forgotten a moment after that call returned
+    /// (docs/protocol.md D3-one-directory).
     fn has_invalidated(&self) -> bool {
         self.mounts.iter().all(|mount| mount.tickets.is_empty())
     }

@@ -106,7 +106,7 @@ impl StorageError {
         }
     }
 
-    /// A failed sync: whatever the system calls it, nothing is known about what was written before (P8). Never `Full`,
+    /// A failed sync: whatever the system calls it, nothing is known about what was written before. Never `Full`,
     /// after which one may go on.
     pub(crate) fn unsynced(path: &Path, source: io::Error) -> Self {
         Self::Io { action: "synced", path: path.to_owned(), source: Arc::new(source) }

@@ -1,6 +1,7 @@
 //! The slow look at everything that lies still: every living block of the packs and every closed segment of the log is
-//! read from the disk again and held against its checksum, at a bounded rate (P8). A damaged block is missing from then
-//! on, and fetched from peers like any other that is missing. Damage in the log is counted and told.
+//! read from the disk again and held against its checksum, at a bounded rate (README.md "Integrity"). A damaged block
+//! is missing from then on, and fetched from peers like any other that is missing. Damage in the log is counted and
+//! told.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},

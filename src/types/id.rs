@@ -120,7 +120,7 @@ wide_identity!(
     ClusterId
 );
 /// A cluster as it was founded: two foundings with one authority have nothing to do with each other. Kept by every node
-/// and every credential, and compared first in every handshake (PROTOCOL R67).
+/// and every credential, and compared first in every handshake (docs/protocol.md R67-foundings).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct FoundingId {
     pub cluster: ClusterId,

@@ -52,9 +52,9 @@ pub enum ToLeader {
         operation: Operation,
     },
     /// These entries are applied here and this kernel can no longer answer from before them. Each entry is named on
-    /// its own, in any order (PROTOCOL R25), with one exception: naming `Welcome::caught_up_at` stands for it and all
-    /// before it, those of earlier connections included. It is sent once per connection, also when nothing was missing,
-    /// and only then is a lease granted.
+    /// its own, in any order (docs/protocol.md R25-one-by-one), with one exception: naming `Welcome::caught_up_at`
+    /// stands for it and all before it, those of earlier connections included. It is sent once per connection, also
+    /// when nothing was missing, and only then is a lease granted.
     Acknowledge {
         entries: Vec<LogIndex>,
         /// Of the inodes which these entries left without a name: those that are open at this mount. With
@@ -77,8 +77,8 @@ pub enum ToLeader {
     Recall {
         ino: Ino,
     },
-    /// Asks up to where the log must be applied before a read is answered that begins now (PROTOCOL R10, R16); `number`
-    /// grows with every one of this connection.
+    /// Asks up to where the log must be applied before a read is answered that begins now (R10-read-index,
+    /// R16-cut-off); `number` grows with every one of this connection.
     ReadIndex {
         number: u64,
     },
@@ -176,7 +176,7 @@ pub enum ToMount {
         index: LogIndex,
     },
     /// Leadership is about to go to the node with this client address: whoever connects there now finds it sooner
-    /// (PROTOCOL R27).
+    /// (R27-handover).
     Prepare {
         leader: String,
     },

@@ -1,4 +1,5 @@
-//! P9 on real processes: wall clocks that are set while the nodes run, by a failpoint which only builds for tests have.
+//! README.md "Times" on real processes: wall clocks that are set while the nodes run, by a failpoint which only builds
+//! for tests have.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, time::SystemTime};
 

@@ -1,5 +1,5 @@
-//! P8 on real processes: a sync that fails ends the storage node with a sentence, and all that was acknowledged is there
-//! when it starts again. The failures come from failpoints, which only builds for tests have.
+//! README.md "Durability" on real processes: a sync that fails ends the storage node with a sentence, and all that was
+//! acknowledged is there when it starts again. The failures come from failpoints, which only builds for tests have.
 
 use manyfs::types::BlockHash;
 

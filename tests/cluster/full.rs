@@ -1,4 +1,4 @@
-//! P10 on real processes: file systems of a few hundred megabytes run full below a mounted cluster.
+//! README.md "Bounds" on real processes: file systems of a few hundred megabytes run full below a mounted cluster.
 
 use std::{fs, io};
 

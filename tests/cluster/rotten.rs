@@ -1,4 +1,5 @@
-//! P8 on real processes: a block that rots on one node's disk is found by the scrub and comes back from the peers.
+//! README.md "Integrity" on real processes: a block that rots on one node's disk is found by the scrub and comes back
+//! from the peers.
 
 use std::{fs, os::unix::fs::FileExt};
 

@@ -1,7 +1,7 @@
-//! PROTOCOL R19: a reading shows a value that some call gave the thing, not one that began after the reading had ended,
-//! and not one that had been replaced, by a call that began later, before the reading began. Calls that overlap may take
-//! effect in either order, so that whatever is called wrong here is wrong in every order. And a mount never goes back
-//! behind what one of its caches has shown.
+//! docs/protocol.md R19-either-state: a reading shows a value that some call gave the thing, not one that began after
+//! the reading had ended, and not one that had been replaced, by a call that began later, before the reading began.
+//! Calls that overlap may take effect in either order, so that whatever is called wrong here is wrong in every order.
+//! And a mount never goes back behind what one of its caches has shown.
 
 use std::{
     collections::BTreeMap,

@@ -30,7 +30,8 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
         file.read_exact_at(&mut bytes, 0).expect("read");
         file.metadata().expect("fstat");
     };
-    // The first time of the reader, and the second, which brings attributes that may be kept (PROTOCOL R1).
+    // The first time of the reader, and the second, which brings attributes that may be kept (docs/protocol.md
+    // R1-versions).
     look();
     look();
     look();
@@ -38,8 +39,8 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     // most. Nobody told it to.
     let reclaimed = |looks: u64| 6 * looks / 100;
     let count = |counter: &str| there.report()["core"][counter].as_u64().expect("a number");
-    // Without INC_EPOCH names end with the lease, which is what they were told with (PROTOCOL R7): each of these is asked
-    // for again once in about a second.
+    // Without INC_EPOCH names end with the lease, which is what they were told with (R7-forgetting): each of these is
+    // asked for again once in about a second.
     let is_masked = std::env::var("MANYFS_KERNEL_MASK").is_ok_and(|mask| mask.contains("inc_epoch"));
     let cold = |begun: Instant| if is_masked { 6 * (2 + begun.elapsed().as_secs()) } else { 0 };
     let (begun, before) = (Instant::now(), there.upcalls());
@@ -70,7 +71,7 @@ fn warm_names_attributes_listings_and_pages_cost_no_upcall() {
     assert!(lost > 0 || count("notifications") == told, "changes elsewhere made it forget something");
 }
 
-/// As in some releases of Linux 6.19 (PROTOCOL R2).
+/// As in some releases of Linux 6.19 (R2-telling).
 #[test]
 fn a_kernel_that_forgets_badly_is_asked_each_time() {
     let cluster = Cluster::found();

@@ -83,7 +83,7 @@ fn a_mount_that_never_found_its_cluster_mounts_nothing() {
     assert!(!is_mounted(&point));
 }
 
-/// P7: "`--when-disconnected=block` keeps P2 instead: reads wait."
+/// README.md "Availability": with `--when-disconnected=block` reads wait.
 #[test]
 fn reads_of_a_mount_that_blocks_wait_until_its_cluster_is_back() {
     let cluster = Cluster::found();

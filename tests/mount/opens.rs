@@ -1,4 +1,4 @@
-//! `--opens=tracked` and `untracked`: what each costs and gives (DESIGN 8).
+//! `--opens=tracked` and `untracked`: what each costs and gives (README.md "Opens").
 
 use std::{
     fs::{self, File},
@@ -28,8 +28,8 @@ fn cost_of_looks(mount: &Mount, count: u64) -> u64 {
     fs::write(&path, "content").expect("create");
     mount.wait_for_lease();
     let look = || assert_eq!(read(&path), b"content");
-    // Pages come with the first, attributes that may be kept with one of the next (PROTOCOL R1); what was written has to
-    // be in the log for that.
+    // Pages come with the first, attributes that may be kept with one of the next (docs/protocol.md R1-versions); what
+    // was written has to be in the log for that.
     wait_for("a look that costs what each costs", || {
         let before = mount.upcalls();
         look();
@@ -136,7 +136,7 @@ fn a_file_that_is_open_outlives_its_name() {
     });
 }
 
-/// R15: what nobody has any more is given back, though no close is told.
+/// R15-orphans: what nobody has any more is given back, though no close is told.
 #[test]
 fn what_was_unlinked_and_closed_is_gone() {
     let cluster = Cluster::found();
@@ -153,7 +153,7 @@ fn what_was_unlinked_and_closed_is_gone() {
     }
 }
 
-/// "Written bytes are durable within one second or at fsync" (P3): close() is not seen.
+/// README.md "Opens": close() is not seen, and what was written is durable within a second all the same.
 #[test]
 fn what_was_written_is_on_its_way_without_a_close() {
     let cluster = Cluster::found();

@@ -1,4 +1,5 @@
-//! A mount whose worker is stopped while programs go on using it (PROTOCOL R7): its kernel's caches end with its lease.
+//! A mount whose worker is stopped while programs go on using it (docs/protocol.md R7-forgetting): its kernel's caches
+//! end with its lease.
 
 use std::{
     fs::{self, File, Permissions},
@@ -24,7 +25,7 @@ fn hangs<T>(what: &str, sight: &Receiver<T>) {
     assert!(matches!(waited, Err(RecvTimeoutError::Timeout)), "{what} was answered from the kernel's caches");
 }
 
-/// P2, of DESIGN: "every system call that starts afterwards on any mount sees the change".
+/// README.md "Coherence": every call that starts afterwards on any mount sees the change.
 #[test]
 fn a_stopped_worker_answers_nothing_old() {
     let cluster = Cluster::found();

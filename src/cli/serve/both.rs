@@ -111,7 +111,7 @@ impl Node {
             };
             let on_running = move |node| drop(running.set(node));
             if let Err(error) = runtime.block_on(server::serve(config, stopped, on_running)) {
-                // P8: a store that failed ends the process at once; the holder starts another or gives up.
+                // A store that failed ends the process at once; the holder starts another or gives up.
                 eprintln!("manyfs: {error}");
                 std::process::exit(1);
             }

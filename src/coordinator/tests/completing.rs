@@ -184,7 +184,7 @@ fn a_call_that_was_not_proposed_dies_with_its_connection() {
     bench.attach_on(connection, hello);
     bench.takes = true;
     bench.wait(T.heartbeat);
-    assert_eq!(bench.proposed.len(), 0, "PROTOCOL S1-16 d: it would delete what was made since");
+    assert_eq!(bench.proposed.len(), 0, "it would delete what was made since (R17-exactly-once)");
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn a_new_leader_waits_for_a_mount_that_does_not_return_until_its_lease_has_ended
 
 #[test]
 fn an_answer_from_the_table_waits_for_completion_under_the_new_leader() {
-    // PROTOCOL S1-4: the old leader committed, the other mount has not acknowledged, the caller asks again.
+    // R4-new-leader: the old leader committed, the other mount has not acknowledged, the caller asks again.
     let mut bench = Bench::leading();
     let (a, b) = (bench.mount(1), bench.mount(2));
     let before = b.caught_up_at;

@@ -1,4 +1,5 @@
-//! PROTOCOL R27: leadership goes elsewhere when no lease stands that the successor would wait for in vain.
+//! docs/protocol.md R27-handover: leadership goes elsewhere when no lease stands that the successor would wait for in
+//! vain.
 
 use super::*;
 

@@ -14,7 +14,7 @@ pub(in crate::fuse) const MINOR_MIN: u32 = 31;
 const PAGE_BYTES: u32 = 4096;
 
 /// What we take where the kernel has it. READDIRPLUS is left out because its replies are taken for newer than they are
-/// (PROTOCOL R2), WRITEBACK_CACHE because written bytes would wait in the kernel.
+/// (docs/protocol.md R2-telling), WRITEBACK_CACHE because written bytes would wait in the kernel.
 const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     .union(InitFlags::FUSE_ATOMIC_O_TRUNC)
     // Handles are good for longer than the kernel remembers their inodes, so that an NFS server can export a mount.
@@ -35,7 +35,7 @@ const WANTED: InitFlags = InitFlags::FUSE_ASYNC_READ
     // Locks exclude across mounts; the kernel asks for each and keeps none.
     .union(InitFlags::FUSE_POSIX_LOCKS)
     .union(InitFlags::FUSE_FLOCK_LOCKS)
-    // O_APPEND files are opened for direct I/O (PROTOCOL R13), and some programs map them.
+    // O_APPEND files are opened for direct I/O (R13-appends), and some programs map them.
     .union(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
 
 /// What makes sense only where opens and closes are told.
@@ -86,7 +86,8 @@ impl Agreement {
     pub(in crate::fuse) const NONE: Self = Self { minor: 0, readahead: 0, flags: InitFlags::empty() };
 
     /// `opens_are_told`: otherwise the kernel is answered ENOSYS to OPEN and FLUSH. It then sends no truncation with an open
-    /// that nobody gets, and locks, whose end it would not tell, stay its own (DESIGN 8).
+    /// that nobody gets, and locks, whose end it would not tell, stay its own
+    /// (README.md "Opens").
     ///
     /// `with_acl`: the kernel is to check access control lists. Then it asks about the lists of the mount's root at
     /// every step through it by another than its owner: it makes the root before it hears of FUSE_POSIX_ACL, and marks

@@ -1,5 +1,5 @@
-//! What the kernel is told to forget, in which order, and what waits for it: PROTOCOL R2, R3, R8, R15, R22, R23 and the
-//! lease.
+//! What the kernel is told to forget, in which order, and what waits for it: docs/protocol.md R2-telling,
+//! R3-apply-first, R8-locked-pages, R15-orphans, R22-collisions, R23-renames and the lease.
 
 use std::time::Duration;
 
@@ -380,7 +380,7 @@ fn epochs_keep_a_distance_and_acknowledgements_wait_for_the_next() {
     }
 }
 
-/// PROTOCOL S2-22: the kernel moves the entry that it believes in.
+/// R23-renames: the kernel moves the entry that it believes in.
 #[test]
 fn a_rename_that_collides_is_answered_only_after_every_name_is_stale() {
     let mut scene = Scene::with_epoch(2);

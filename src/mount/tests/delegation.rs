@@ -1,5 +1,5 @@
 //! Write delegations: what is buffered here is seen elsewhere, costs few entries, and is fenced when it is taken away
-//! (PROTOCOL R9, R11, R12, R13, R26).
+//! (docs/protocol.md R9-application, R11-delegation, R12-fencing, R13-appends, R26-mappings).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The lease and the kernel's caches: what ends with it, by whom, and when (PROTOCOL R7).
+//! The lease and the kernel's caches: what ends with it, by whom, and when (docs/protocol.md R7-forgetting).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -156,7 +156,7 @@ fn a_read_waits_for_its_entries_and_not_for_the_notifications_of_these() {
     scene.sides[1].is_stalled = true;
     scene.sides[1].is_cut_off = false;
     scene.pass(T.lease * 2);
-    assert!(matches!(scene.answer(1, asked), Some(Ok(Response::Entry { .. }))), "PROTOCOL R10");
+    assert!(matches!(scene.answer(1, asked), Some(Ok(Response::Entry { .. }))), "R10-read-index");
     assert!(!scene.sides[1].mount.status().lease_held, "its kernel has not forgotten yet");
 }
 

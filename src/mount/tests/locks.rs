@@ -128,7 +128,7 @@ fn a_signal_ends_the_wait_and_leaves_nothing() {
     assert_eq!(scene.call(0, lock(ino, flock(here, LockKind::Exclusive), false)), Ok(Response::Done));
 }
 
-/// PROTOCOL S1-11b: what a lost lock protected does not reach the file behind the back of its new owner.
+/// docs/protocol.md R12-fencing: what a lost lock protected does not reach the file behind the back of its new owner.
 #[test]
 fn who_lost_his_lock_writes_nothing_until_he_closes() {
     let (mut scene, ino, here, there) = opened();

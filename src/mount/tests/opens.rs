@@ -1,4 +1,4 @@
-//! `--opens=untracked`: no open and no close is told (DESIGN 8, PROTOCOL R14, R15).
+//! `--opens=untracked`: no open and no close is told (docs/protocol.md R14-closes, R15-orphans).
 
 use super::{
     super::*,

@@ -196,7 +196,8 @@ fn the_end_of_a_session_fails_what_it_left_open_and_another_begins() {
     assert_eq!(scene.lookup(0, Ino::ROOT, "d"), None, "never a second try under another session");
     assert_ne!(scene.sides[0].mount.status().session, session);
     assert!(scene.sides[0].mount.status().lease_held);
-    // The delegation ended with the session: what was buffered under it is never flushed (PROTOCOL R12).
+    // The delegation ended with the session: what was buffered under it is never flushed (docs/protocol.md
+    // R12-fencing).
     assert!(scene.sides[0].notices.iter().any(|notice| notice.contains("13 buffered bytes are dropped")));
     assert_eq!(scene.call(0, Request::Fsync { ino: file, fh }), Err(Errno::EIO), "told once");
     scene.write(0, file, fh, 3, b"anew");

@@ -139,7 +139,7 @@ fn attributes_are_set_to_the_nanosecond() {
     };
     let set = scene.call(0, Request::Setattr { ino: file, changes });
     let Ok(Response::Attributes { attributes, ttl }) = set else { panic!("{set:?}") };
-    assert_eq!(ttl, Duration::ZERO, "the kernel stores these without comparing versions (R1)");
+    assert_eq!(ttl, Duration::ZERO, "the kernel stores these without comparing versions (R1-versions)");
     assert_eq!((attributes.mode, attributes.uid, attributes.gid, attributes.mtime), (0o600, 7, 8, mtime));
     assert_eq!(scene.getattr(1, file).0, attributes);
 }

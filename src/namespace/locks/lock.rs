@@ -12,7 +12,7 @@ pub(crate) type Owner = (SessionId, u64);
 pub struct HeldLock {
     pub session: SessionId,
     pub claim: LockClaim,
-    /// The entry that granted it, or the last part of it (PROTOCOL R12).
+    /// The entry that granted it, or the last part of it (docs/protocol.md R12-fencing).
     pub grant: LogIndex,
 }
 

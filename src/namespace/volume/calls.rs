@@ -180,7 +180,8 @@ impl Draft {
             if self.end_holds(*session) == Reply::Unfinished {
                 return Reply::Unfinished;
             }
-            // With the row: as long as the session is there, a call of its that comes again finds its answer (PROTOCOL R17).
+            // With the row: as long as the session is there, a call of its that comes again finds its answer
+            // (docs/protocol.md R17-exactly-once).
             self.drop_replies(*session);
             if let Some(row) = self.volume.sessions.remove(session) {
                 self.volume.mounts.remove(&row.mount);

@@ -1,5 +1,5 @@
 //! Write delegations: granted by an entry, fenced by its index, ended by a flush of their holder, by the hold time or with
-//! the session (PROTOCOL R11, R12).
+//! the session (docs/protocol.md R11-delegation, R12-fencing).
 //!
 //! Who does not hold a file's delegation changes nothing of what the holder may be changing: EAGAIN until it is back.
 //! Names are nobody's: links, unlinks and renames go on. The refusal is what makes appends safe that were under way when

@@ -143,8 +143,8 @@ fn leadership_goes_where_it_is_told_to() {
     world.agree();
 }
 
-/// P6: "handed over in an orderly way: writes pause for at most 200 ms"; a session that says nothing any more, and was
-/// waited for before, is not waited for again by each new leader.
+/// README.md "Availability", writes pause for 200 ms at most where a node is stopped in an orderly way: a session that
+/// says nothing any more, and was waited for before, is not waited for again by each new leader.
 #[test]
 fn a_stopped_mount_delays_nobody_at_a_transfer() {
     let mut world = World::elected(3);

@@ -1,4 +1,4 @@
-//! Nodes whose disks are older than what they promised (PROTOCOL R71).
+//! Nodes whose disks are older than what they promised (docs/protocol.md R71-forgetful).
 
 use super::{
     world::{Breach, World, ms},

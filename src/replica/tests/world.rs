@@ -78,7 +78,7 @@ struct Node {
     disk_is_stuck: bool,
 }
 
-/// How PROTOCOL R71 is switched off.
+/// How docs/protocol.md R71-forgetful is switched off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Breach {
     /// Whoever says hello is welcome.
@@ -494,8 +494,8 @@ impl World {
         }
     }
 
-    /// PROTOCOL R4, R5: a mount may use a lease until X after it asked. A leader of a later term completes nothing
-    /// without that mount before its grace is over: that must not be earlier.
+    /// R4-new-leader, R5-lease: a mount may use a lease until X after it asked. A leader of a later term completes
+    /// nothing without that mount before its grace is over: that must not be earlier.
     fn check_leases(&self) {
         for (asked, term) in &self.seen.leases {
             for (later, (_, elected, grace)) in self.seen.leaders.range(Term(term.0 + 1)..) {

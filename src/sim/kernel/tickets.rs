@@ -62,8 +62,8 @@ impl Kernel {
                 if !self.lock(owner, *parent, Hold::Exclusive) {
                     return false;
                 }
-                // A name that is not cached: nothing else happens (PROTOCOL S1-2a). What bears the name keeps its
-                // attributes (fuse_reverse_inval_entry).
+                // A name that is not cached: nothing else happens (docs/protocol.md R2-telling). What bears the name
+                // keeps its attributes (fuse_reverse_inval_entry).
                 if self.dentries.remove(&(*parent, name.clone())).is_some() {
                     self.directory_changed(*parent);
                 }

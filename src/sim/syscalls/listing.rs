@@ -1,5 +1,5 @@
 //! Listings that the kernel keeps, and a directory's mtime, by which it tells whether they are still so (`fuse_readdir_cached`,
-//! fs/fuse/readdir.c; PROTOCOL R2).
+//! fs/fuse/readdir.c; docs/protocol.md R2-telling).
 
 use bytes::Bytes;
 

@@ -1,5 +1,5 @@
 //! A shared mapping: bytes that are written to memory, and that the kernel writes back at munmap(), or earlier if it is told
-//! to forget the page (fuse_launder_folio; PROTOCOL R26).
+//! to forget the page (fuse_launder_folio; docs/protocol.md R26-mappings).
 
 use std::time::Duration;
 

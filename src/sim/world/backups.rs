@@ -1,4 +1,5 @@
-//! Disks that go back to what they were: restored from a copy, or copied and begun beside the original (PROTOCOL R71).
+//! Disks that go back to what they were: restored from a copy, or copied and begun beside the original
+//! (docs/protocol.md R71-forgetful).
 //!
 //! Such a node counts as one of the few that may fail at a time: while it is not back, nothing happens to the others.
 
@@ -15,7 +16,7 @@ use crate::{
 /// For so long everyone must have been well before a disk goes back: what one acknowledges all others hear of with the
 /// next heartbeat.
 const QUIET: Duration = Duration::from_secs(1);
-/// What a broken R71 adds to a boot for each life, so that every hello seems to be a newer one.
+/// What a broken R71-forgetful adds to a boot for each life, so that every hello seems to be a newer one.
 const BOOTS: u64 = 1000;
 
 /// A second process of a node, on a disk of its own. It reaches the others as the first does; what they send to the
@@ -161,7 +162,7 @@ impl World {
         }
     }
 
-    /// With R71 switched off everyone seems to begin with all that it ever promised.
+    /// With R71-forgetful switched off everyone seems to begin with all that it ever promised.
     pub(super) fn break_greeting(&mut self, from: NodeId, to: NodeId, message: &mut PeerMessage) {
         if self.options.breach != Some(Breach::Forgetting) {
             return;

@@ -594,8 +594,9 @@ impl World {
             let waited = self.now.since(self.mounts[number].processes[process].started);
             assert!(waited <= bound, "pause: {:?} of mount {number} took {waited:?}", running.call);
         }
-        // P6: no fault within these runs may make a call fail; what is left are honest refusals.
-        // A session that ended takes with it what was not answered (PROTOCOL R17), and bytes that were not yet flushed.
+        // README.md "Availability": no fault within these runs may make a call fail; what is left are honest refusals.
+        // A session that ended takes with it what was not answered (docs/protocol.md R17-exactly-once), and bytes that
+        // were not yet flushed.
         let is_honest = match outcome {
             Ok(()) | Err(Errno::ENOENT | Errno::EEXIST) => true,
             // What is open stays.

@@ -1,5 +1,5 @@
 //! Mounts that do not run for a while: a machine that stands still, and a worker that is stopped while its kernel, the
-//! processes that use it, and its holder go on (PROTOCOL R7).
+//! processes that use it, and its holder go on (docs/protocol.md R7-forgetting).
 
 use std::time::Duration;
 
