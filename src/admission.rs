@@ -1,7 +1,8 @@
-//! Who may stay where there is no room for all: connections of one port, each of a group (an address, a credential).
+//! Which connections of one port may stay when there is no room for all. Each connection belongs to a group: an
+//! address, or a credential.
 //!
-//! A newcomer waits for nobody. In a crowd that is full the group with the most members gives up one of its own, which may
-//! be the newcomer: so a flood from one place costs that place alone, however long the others stay.
+//! A newcomer never waits. When the crowd is full, the group with the most members gives up one of its own, which may
+//! be the newcomer. So a flood from one place costs only that place, however long the others stay.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,8 @@
 //! ManyFS: a replicated file system for many pods on one `wp-content`.
 //!
-//! ARCHITECTURE.md draws the layers. Cores (`namespace`, `replica`, `coordinator`, `node`, `mount`) do no I/O and know
-//! no clock; shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what they ask for.
+//! ARCHITECTURE.md explains the parts, their layers and every word that is used in one sense only; docs/protocol.md has
+//! the rules that comments cite. Cores (`namespace`, `replica`, `coordinator`, `node`, `client`, `mount`) do no I/O and
+//! know no clock. Shells (`storage`, `server`, `fuse`, `holder`, `cli`, `telemetry`) carry out what the cores ask for.
 
 pub mod admission;
 pub mod bench;

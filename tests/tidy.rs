@@ -327,6 +327,15 @@ fn files_are_short() {
     report("files with more than one noun", &faults);
 }
 
+/// Whoever opens a file learns from its first lines what it holds.
+#[test]
+fn files_say_what_they_hold() {
+    let texts = texts_below(&["src", "tests", "benches"]);
+    let silent = texts.iter().filter(|(path, text)| path.ends_with(".rs") && !text.starts_with("//! "));
+    let faults: Vec<_> = silent.map(|(path, _)| format!("{path} does not begin with a line of `//!`")).collect();
+    report("files without a word on what they hold", &faults);
+}
+
 #[test]
 fn unsafe_code_is_in_files_of_its_own() {
     let mut faults = Vec::new();

@@ -1,5 +1,7 @@
-//! Which applied calls still wait, and for whom: a change is complete when every bound session of its volume but the
+//! Which applied calls still wait, and for whom. A change is complete when every bound session of its volume but the
 //! caller's own has acknowledged its entry (docs/protocol.md R3-apply-first, R9-application, R19-either-state).
+//!
+//! Nothing that completion needs may itself wait for a completion.
 
 use std::collections::{BTreeMap, BTreeSet};
 

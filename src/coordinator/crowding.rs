@@ -1,7 +1,9 @@
-//! Room for sessions. Every start of a mount takes a new one that is kept for minutes, so something that starts again and
-//! again, or a credential in bad hands, would fill the table for everybody. So sessions are bounded by credential, too, and
-//! where there is no room one that nobody will miss gives its place up: who asks is told to try again. Where the whole table
-//! is full of sessions in use, the credential with most of them has one less for the sake of one that has fewer.
+//! Room for sessions. Every start of a mount takes a new session, which is kept for minutes. Something that starts
+//! again and again, or a credential in bad hands, would fill the table for everybody.
+//!
+//! So sessions are bounded for each credential, too. Where there is no room, a session that nobody will miss gives up
+//! its place, and who asked is told to try again. Where the whole table is full of sessions in use, the credential with
+//! the most of them loses one to a credential that has fewer.
 
 use std::collections::BTreeMap;
 

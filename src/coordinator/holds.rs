@@ -1,8 +1,8 @@
-//! What sessions hold of their volume: recalls are passed on to the holder, and everything that a session holds ends when
-//! it was not heard of for the hold time.
+//! Delegations and locks of sessions: recalls are passed on to the holder, and everything that a session holds ends
+//! when it was not heard of for the hold time.
 //!
-//! Nothing here must survive a leader: delegations are in the state, whoever wants one back says so again and again, and that a
-//! predecessor has ended a part of what a session holds is seen in the state.
+//! Nothing here must survive a leader. Delegations are in the state, and so is what a predecessor has ended of them in
+//! part. Whoever wants a file back asks again and again.
 
 use std::time::Duration;
 

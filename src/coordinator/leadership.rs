@@ -1,4 +1,7 @@
 //! Beginning and end of a leadership, and what a node that follows does with mounts.
+//!
+//! A new leader must never complete a change, or grant a lease, before an entry of its own term is applied
+//! (docs/protocol.md R4-new-leader). One that hands over must never grant a lease again in its term (R27-handover).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The way of entries into the log: stamped in order, a bounded number of bytes at a time, taken back where the replica
-//! could not take them.
+//! How entries get into the log: each is stamped later than the one before, and only so many bytes are on their way at
+//! a time. What the replica could not take is proposed again.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,6 +1,8 @@
-//! Which files without a name mounts have in use (docs/protocol.md R15-orphans). A file that somebody uses keeps its
-//! space, so that what one mount says is looked up for each orphan, and bounded over all: it comes from anybody who may
-//! read.
+//! Which orphans (files without a name) mounts have in use (docs/protocol.md R15-orphans). Such a file keeps its space
+//! as long as somebody uses it.
+//!
+//! What a mount says here comes from anybody who may read. So it is looked up for each orphan, and bounded over all of
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

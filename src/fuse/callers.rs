@@ -1,6 +1,6 @@
-//! Who calls, where the kernel leaves it out. With FUSE_ALLOW_IDMAP it says so of requests that make an inode alone, as the
-//! mount's mapping has it (`fuse_get_req`, fs/fuse/dev.c); of all others it has judged itself what the caller may do. What
-//! is left for us is setuid and setgid, which stay where root changes a file.
+//! Who calls, where the kernel does not say. With FUSE_ALLOW_IDMAP it names the caller only in requests that make an
+//! inode, as the mount's mapping has it (`fuse_get_req`, fs/fuse/dev.c). In all others it has judged itself what the
+//! caller may do. Only setuid and setgid are left to us: they stay where root changes a file.
 
 use std::fs;
 

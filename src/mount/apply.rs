@@ -1,6 +1,7 @@
-//! Entries of the log: applied in order, published by being part of the replica, then turned into notifications of what
-//! this kernel may have cached, and acknowledged when the kernel has carried those out (docs/protocol.md R2-telling,
-//! R3-apply-first, R8-locked-pages, R25-one-by-one).
+//! Entries of the log, as a mount takes them: applied in order, answered from at once, then turned into notifications
+//! about what this kernel may have cached, and acknowledged when the kernel has carried those out (docs/protocol.md
+//! R2-telling, R3-apply-first, R8-locked-pages, R25-one-by-one). Applying never waits for a notification
+//! (R9-application).
 
 use std::collections::{BTreeMap, BTreeSet};
 

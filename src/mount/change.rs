@@ -1,5 +1,5 @@
-//! Requests that change something: submitted as operations, answered when these are complete, from the state that
-//! includes them.
+//! Requests that change the tree or a file and go to the leader: they are submitted as operations and answered when
+//! these are complete, from the state that includes them. (`changes.rs` is about what is buffered instead.)
 
 use std::time::Duration;
 

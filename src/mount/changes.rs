@@ -1,5 +1,6 @@
-//! What was done to a file under its delegation beside writing bytes: cut, lengthened, attributes. It lies over the
-//! replica like dirty bytes do, and travels with them (`namespace::Flush`).
+//! What was done to a file under its delegation besides writing bytes: cut, lengthened, attributes. Like dirty bytes it
+//! lies over the replica until it is in the log, and it travels with them (`namespace::Flush`). (`change.rs` is about
+//! requests that go to the leader at once.)
 
 use crate::types::{AttributeChanges, Attributes, ClearSuid, TimeChange, Timestamp};
 

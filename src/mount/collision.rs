@@ -1,15 +1,16 @@
-//! Notifications and the kernel's own locks. The kernel holds a directory's lock for as long as a request that changes
-//! it is unanswered, and a page's for as long as it is being read or written; a notification about a name, or about
-//! pages, waits for that lock. Such a request may itself wait for another mount, which waits for our acknowledgement:
-//! so no acknowledgement ever waits for a lock that an unanswered request holds (docs/protocol.md
-//! D3-one-directory, R8-locked-pages, R22-collisions, R23-renames).
+//! Notifications that meet the kernel's own locks. The kernel holds a directory's lock while a request that changes the
+//! directory is unanswered, and a page's while the page is read or written. A notification about the name, or about the
+//! page, waits for that lock. The request may wait for another mount, and that mount for our acknowledgement. So no
+//! acknowledgement may ever wait for a lock that an unanswered request holds (docs/protocol.md D3-one-directory,
+//! R8-locked-pages, R22-collisions, R23-renames).
 //!
-//! A name in a locked directory that this kernel was told is made stale by INC_EPOCH, which takes no lock; the names of a
-//! rename are told once more when it was answered. It makes every cached name ask again, and Linux takes away what is
-//! mounted below it then; so it is sent for no name that this kernel was never told (`told.rs`), the less often the more
-//! names there are, and acknowledgements wait for the next one. Without it (older kernels) the entry is acknowledged first
-//! and the name invalidated when the request was answered: until then this kernel may answer from before. That window is
-//! documented (README.md "Not yet").
+//! With INC_EPOCH, which takes no lock, the kernel is made to ask again about every name. Linux also takes away what is
+//! mounted below the names then. So an epoch is sent only for names that this kernel was told (`told.rs`), the less
+//! often the more names there are, and acknowledgements wait for the next one. The names of a rename are told once more
+//! when it has been answered.
+//!
+//! Without INC_EPOCH (before Linux 6.16) the entry is acknowledged first, and the name is invalidated when the request
+//! has been answered. Until then this kernel may answer from before (README.md "Not yet").
 
 use std::time::Duration;
 

@@ -1,15 +1,16 @@
-//! The right to buffer changes of a file, as this mount asks for it, has it and gives it back; and what waits here until
-//! another mount has given it back (docs/protocol.md R9-application, R11-delegation, R12-fencing).
+//! The right to buffer changes of a file, as this mount asks for it, has it and gives it back; and what waits here
+//! until another mount has given it back (docs/protocol.md R9-application, R11-delegation, R12-fencing).
 //!
-//! *Ours.* A creator gets it with the create, a writer asks once and waits for the grant's completion. It is given back
-//! with the flush at the last writer's close, or when another mount recalls it: at once, also before the grant is
-//! complete, so that nothing waits for a completion that waits for it. A file that is recalled twice within a second is
-//! written through for a while. Taken away (hold time, end of the session): what was buffered is dropped, told once.
+//! *Ours.* A create brings it along. A writer asks once and waits until the grant is complete. It is given back with
+//! the flush at the last writer's close, or at once when another mount recalls it, also before the grant is complete:
+//! nothing may wait for a completion that waits for it. A file that is recalled twice within a second is written
+//! through for a while. If the right is taken away (hold time, end of the session), what was buffered is dropped and
+//! told once.
 //!
-//! *Theirs.* While the replica shows it with another session, requests that look at the file are parked and the leader is
-//! asked for it again and again; changes wait in the file's queue. Names are looked up and listed without waiting. Nothing
-//! waits longer than until the entry that ends the delegation is *applied* here. A mount that is cut off answers from what
-//! it has, or waits (R16-cut-off).
+//! *Theirs.* While the replica shows it with another session, requests that look at the file are parked, and the leader
+//! is asked for it again and again. Changes wait in the file's queue. Names are looked up and listed without waiting.
+//! Nothing waits longer than until the entry that ends the delegation is *applied* here. A mount that is cut off
+//! answers from what it has, or waits (R16-cut-off).
 
 use std::{collections::BTreeSet, time::Duration};
 

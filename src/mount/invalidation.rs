@@ -2,8 +2,9 @@
 //!
 //! Order (docs/protocol.md R3-apply-first): an entry is applied, its ticket is issued, the kernel carries it out, the
 //! entry is acknowledged. From issue to completion the names and inodes of a ticket are *fenced*: replies about them
-//! carry TTL 0. A ticket that hangs on a lock or page of a request which itself waits for the cluster is *excused*: its
-//! entries wait for another ticket instead, or for none; the fences stay until the kernel is done.
+//! carry TTL 0. A ticket may hang on a kernel's lock or page of a request that itself waits for the cluster. Such a
+//! ticket is *excused*: its entries wait for another ticket instead, or for none. The fences stay until the kernel is
+//! done.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
-//! READ: from what is here at once, else when the missing blocks have come. It waits for nothing but blocks, never for
-//! the completion of a change (docs/protocol.md R9-application): pages that it keeps locked are waited for by
-//! invalidations.
+//! READ: answered at once from what is here, else when the missing blocks have come. It waits for nothing but blocks,
+//! never for the completion of a change (docs/protocol.md R9-application), because invalidations wait for the pages
+//! that it keeps locked. (`reads.rs` is about reads of every kind without a lease.)
 
 use std::collections::BTreeMap;
 

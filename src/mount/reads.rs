@@ -1,10 +1,10 @@
-//! Reads without a lease. The kernel keeps nothing then, and this mount's replica may be behind what has completed: so it
-//! asks the leader for a read index, and answers when it has applied that much (docs/protocol.md R10-read-index,
-//! R16-cut-off). It waits for neither the lease nor a notification: pages and directories that such a request keeps
-//! locked are free before any notification needs them.
+//! Reads without a lease. The kernel keeps nothing then, and this mount's replica may be behind what has completed. So
+//! it asks the leader for a read index, and answers when it has applied that much (docs/protocol.md R10-read-index,
+//! R16-cut-off). It waits neither for the lease nor for a notification. So pages and directories that such a request
+//! keeps locked are free before any notification needs them.
 //!
-//! Where no leader answers for as long as a lease, this mount is *cut off*: what its replica has is the answer from then
-//! on, or nothing is (`--when-disconnected`, README.md "Availability").
+//! Where no leader answers for as long as a lease, this mount is *cut off*. From then on it answers from its replica,
+//! or reads wait (`--when-disconnected`, README.md "Availability").
 
 use std::collections::BTreeMap;
 

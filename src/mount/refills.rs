@@ -1,16 +1,16 @@
-//! Pages that a READ may have filled from before a WRITE.
+//! Pages that a READ may have filled from before a WRITE (docs/protocol.md R24-pages).
 //!
-//! write(2) copies into a page that is up to date and lets go of it before the WRITE is sent (`fuse_fill_write_pages`,
-//! fs/fuse/file.c, since Linux 5.10). What drops the page in between, an answer with a new mtime (FUSE_AUTO_INVAL_DATA)
-//! or a notification, leaves it to another thread's READ to fill it again. That READ may get here before the WRITE: it was
-//! sent before it, or another serving thread was quicker, or the WRITE waits here for the right to buffer. The kernel then
-//! shows the writer what was before its own bytes.
+//! write(2) copies into a page that is up to date, and lets go of the page before the WRITE is sent
+//! (`fuse_fill_write_pages`, fs/fuse/file.c, since Linux 5.10). In between something may drop the page: an answer with
+//! a new mtime (FUSE_AUTO_INVAL_DATA) or a notification. Then another thread's READ fills it again. That READ may get
+//! here before the WRITE: it was sent earlier, or another serving thread was quicker, or the WRITE waits here for the
+//! right to buffer. The kernel then shows the writer what was before its own bytes.
 //!
-//! So where such a READ may have been, the kernel is told to forget the pages of a WRITE once that has taken effect. The
-//! answer cannot wait for this, since the kernel may keep the last page locked until then (docs/protocol.md
-//! R8-locked-pages). GETATTR can, which comes before the first read(2) that follows a write (`fuse_cache_read_iter`):
+//! So where such a READ may have been, the kernel is told to forget the pages of a WRITE once that has taken effect.
+//! The WRITE's answer cannot wait for this, since the kernel may keep the last page locked until then
+//! (R8-locked-pages). GETATTR can, and it comes before the first read(2) that follows a write (`fuse_cache_read_iter`):
 //! it is answered when the pages are gone. A READ is beyond suspicion if the writing thread has asked for something
-//! since: it was not inside write(2) then.
+//! since: that thread was not inside write(2) then.
 
 use std::collections::{BTreeMap, VecDeque};
 

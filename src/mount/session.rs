@@ -1,4 +1,5 @@
-//! What the client learns: a leader, its entries, answers, the lease and the end of a session.
+//! What a mount does when its client core reports something: a leader, entries, answers, the lease, the end of the
+//! session.
 
 use std::collections::BTreeMap;
 

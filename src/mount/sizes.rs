@@ -1,17 +1,17 @@
 //! Sizes that the kernel does not ask for. A mapping, sendfile(2), splice(2), a lock that is set from the end and
-//! pwritev2(RWF_APPEND) go by the size that it believes in. So it is told that a file has grown elsewhere, if the file is
-//! open here, before the change is acknowledged: by a FUSE_NOTIFY_STORE up to the new end (`fuse_notify_store`,
-//! fs/fuse/dev.c) of which it gets no byte. So nothing has to be fetched for it, and no page be free but the first, which is
-//! one that no request has locked. That the kernel believes in too much does no harm: a READ that is answered short corrects
-//! it.
+//! pwritev2(RWF_APPEND) go by the size that the kernel believes in. So the kernel is told that a file has grown
+//! elsewhere, if the file is open here, before the change is acknowledged (docs/protocol.md R29-sizes).
 //!
-//! An answer that is under way is overtaken by that (`fuse_change_attributes_i`, fs/fuse/inode.c), and the kernel goes by
-//! what it believed before, the mode among it. Where that may be another than the one of now, and the kernel is told nothing
-//! else, it is not told of the size either: it asks before it lets the next one in, and then hears of it.
+//! It is told by a FUSE_NOTIFY_STORE up to the new end (`fuse_notify_store`, fs/fuse/dev.c) of which it gets no byte.
+//! So nothing has to be fetched, and no page has to be free but the first, which is one that no request has locked. If
+//! the kernel believes in too large a size, that does no harm: a READ that is answered short corrects it.
 //!
-//! The same way the kernel is told a size with an answer that it would drop, because it was told to forget the file after it
-//! asked: it would go on believing in the size of before, and a read end there. Where what it believes may be older than
-//! what has completed, because this mount was out of step, that would be stale.
+//! A STORE makes the kernel drop an answer that is on its way (`fuse_change_attributes_i`, fs/fuse/inode.c). It then
+//! goes by what it believed before, also by the old mode. So while its mode may be an old one, it is not told the size
+//! by itself: it asks before it lets the next process in, and then hears of it.
+//!
+//! The size of an answer that the kernel will drop, because it was told to forget the file after it asked, is told in
+//! the same way. Otherwise it would go on believing in the size of before, and a read would end there.
 
 use std::collections::{BTreeMap, BTreeSet};
 

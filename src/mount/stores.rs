@@ -1,9 +1,10 @@
-//! Stores to memory: a process that has mapped a file changes it without asking, and the kernel writes back when it likes.
+//! Writes to memory that is mapped to a file. The process does not ask, and the kernel writes back when it likes. (This
+//! is not about storage nodes, which are called stores elsewhere.)
 //!
-//! On local file systems a store changes mtime when it is made; here it does when it is written back, since only then is it
-//! heard of. So that this does not undo a time that somebody sets in between, the kernel is told to forget the file's pages
-//! first, and writes those back that are dirty (`fuse_launder_folio`, fs/fuse/file.c). What is stored later needs the page
-//! again, and counts.
+//! On local file systems such a write changes mtime at once. Here mtime changes when the page is written back, since
+//! nobody hears of it earlier. That must not undo a time that somebody sets in between. So before a time is set, the
+//! kernel is told to forget the file's pages, and writes the dirty ones back first (`fuse_launder_folio`,
+//! fs/fuse/file.c). A later write needs the page again, and counts as later.
 
 use super::{
     Caller, Mount, Notification, Request,

@@ -1,5 +1,5 @@
-//! Names that the kernel was told, whether somebody bears them or not: a set that may take a name for one of them that is
-//! none, and never the other way round (a Bloom filter). What it says no to needs nothing to be forgotten.
+//! Names that the kernel was told, whether there is a file of that name or not, in a Bloom filter. It may say yes for a
+//! name that was never told; it never says no for one that was. A name that it says no to needs no notification.
 
 use crate::{
     limits,

@@ -1,17 +1,18 @@
-//! Files that one mount at a time may have open: shared memory of SQLite (`Companion::SharedMemory`). What processes agree
-//! on in such a mapping reaches no other mount, and what a mount wrote there is in the log when its last descriptor is gone.
+//! Files that one mount at a time may have open: shared memory of SQLite (`Companion::SharedMemory`). What processes
+//! agree on in such a mapping reaches no other mount. So the next mount opens the file only when what this one wrote
+//! there is in the log.
 //!
-//! The turn is a lock of the session (`LockFamily::Open`), with its queue and its fencing (docs/protocol.md
-//! R12-fencing). A create brings it along; any other open, also one that only reads, waits until it is this mount's
-//! turn. The last RELEASE gives it back, behind all that was written. Where another mount waits, new opens here wait
-//! for the turn after that, though not for long: who has the file open may be waiting for one of them.
+//! The turn is a lock of the session (`LockFamily::Open`), with a queue, and with a fence against what comes late
+//! (docs/protocol.md R12-fencing). A create brings it along. Any other open, also one that only reads, waits until it
+//! is this mount's turn. The last RELEASE gives it back, behind all that was written. Where another mount waits, new
+//! opens here wait for the turn after that, though not for long: who has the file open may be waiting for one of them.
 //!
-//! An OPEN waits without any lock of the kernel. A CREATE holds its directory's: one that finds the file made by another is
-//! refused with ESTALE, so that the kernel looks the name up and sends an OPEN.
+//! An OPEN waits without any lock of the kernel. A CREATE holds its directory's. If it finds that another mount has
+//! made the file, it is refused with ESTALE, so that the kernel looks the name up and sends an OPEN.
 //!
-//! What is to be done next is read off the replica each time. Taken away, the turn is lost to all files that were opened in
-//! it and to the log beside them (`Companion::Log`), whose bytes it protects: nothing more is written through these, and
-//! nobody else here opens the file before they are closed.
+//! What is to be done next is read off the replica each time. If the turn is taken away, it is lost to all files that
+//! were opened in it and to the log beside them (`Companion::Log`), whose bytes it protects. Nothing more is written
+//! through these, and nobody else here opens the file before they are closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

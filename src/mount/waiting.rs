@@ -1,4 +1,5 @@
-//! Requests of the kernel that have no answer yet.
+//! Requests of the kernel that have no answer yet: what each waits for, what is needed to answer it, and which of the
+//! kernel's locks it holds until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! What the kernel may answer about without asking for a name: directories that it holds, and open files. The holder has
-//! the same list in shared memory, so that it can make the kernel forget when this process cannot (docs/protocol.md
+//! What the kernel may answer about without asking for a name: directories that it holds, and open files. The holder
+//! has the same list in shared memory, so that it can make the kernel forget when this process cannot (docs/protocol.md
 //! R7-forgetting).
 
 use std::collections::BTreeMap;

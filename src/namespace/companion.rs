@@ -1,6 +1,6 @@
-//! Files that SQLite keeps beside a database `X` in WAL mode (sqlite.org/walformat.html). It cannot tell that its mapping of
-//! one is shared with nobody on another mount, and then loses what was committed there: so they are known by the ends of
-//! their names, and guarded.
+//! Files that SQLite keeps beside a database `X` in WAL mode (sqlite.org/walformat.html). SQLite cannot tell that its
+//! mapping of such a file is shared with nobody on another mount, and would lose what was committed there. So these
+//! files are known by the ends of their names, and guarded.
 
 use imbl::OrdMap;
 

@@ -1,9 +1,9 @@
-//! The place of an entry in its directory's listing, where a walk goes on: a hash of the name, as in the hashed directories
-//! of ext4.
+//! The place of an entry in its directory's listing, from which a walk goes on: a hash of the name, as in the hashed
+//! directories of ext4.
 //!
-//! So a name that goes and comes again has its old place, and a new name lies behind a walk's place as often as before it:
-//! a walk that renames, or makes anew, what it is given comes to an end. Were places counted on, each new name would lie
-//! before it, and it would never end.
+//! So a name that goes and comes again has its old place, and a new name lies behind a walk's place as often as before
+//! it. A walk that renames, or makes anew, what it is given comes to an end. If places were counted on, each new name
+//! would lie ahead of the walk, and it would never end.
 
 use crate::types::Name;
 

@@ -1,4 +1,5 @@
-//! Carries out what raft has ready: batches for the disk, messages, committed entries.
+//! Carries out what raft has ready: batches for the disk, messages, committed entries. No message that promises
+//! something may leave before its batch is synced (docs/protocol.md R101-synced).
 
 use bytes::Bytes;
 use protobuf::Message as _;

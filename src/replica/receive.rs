@@ -1,4 +1,5 @@
-//! What peers send.
+//! Messages of peers: checked before raft sees them (`guard.rs`), heartbeats and greetings handled here. No message,
+//! whatever it is, may panic the node.
 
 use bytes::Bytes;
 use raft::{

@@ -1,5 +1,6 @@
 //! The streams to the other storage nodes: one each, dialled until it stands, in order while it stands. What cannot be
-//! sent is lost at once and said to be: Raft and the heartbeats expect that, and stale messages help nobody.
+//! sent is dropped at once, and the core is told so. Raft and the heartbeats expect that, and stale messages help
+//! nobody.
 
 use std::{
     collections::BTreeMap,

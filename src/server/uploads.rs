@@ -1,5 +1,5 @@
-//! Room for content on its way to or from this store: a request is read only when there is some. What is not read stays with
-//! its sender, by HTTP/2's windows.
+//! Room in memory for content on its way to or from this store. A request is read only when there is room for it. What
+//! is not read stays with its sender, by HTTP/2's windows.
 
 use std::{
     collections::BTreeMap,

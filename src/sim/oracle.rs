@@ -1,5 +1,6 @@
-//! What must be true, told by nobody but the log: the entries that the first node applied, carried out once more, and
-//! everything that nodes, mounts and processes show compared with that.
+//! What must be true in a run. The entries that the first node applied are carried out once more, on a state of the
+//! checker's own. What nodes, mounts and processes show is compared with that, and with nothing that they say
+//! themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! A store's blocks. What nothing keeps any more is dropped at once: a real store may do so at any time.
+//! A model of a storage node's blocks. A block that nothing keeps any more is dropped at once: a real store may do so
+//! at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! What entries are stamped with, beside what time it really is: no more than a minority of the voters' clocks is ever
-//! wrong in a run, so that none of them may show.
+//! Checks what entries are stamped with against what time it really is. No more than a minority of the voters' clocks
+//! is ever wrong in a run, so no stamp may show it.
 
 use std::time::Duration;
 

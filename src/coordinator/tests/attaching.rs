@@ -1,3 +1,5 @@
+//! How a mount attaches: what it is told first, what it is sent, and who is refused.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Calls: once in the log, complete when every bound session has acknowledged, answered then and not earlier.
+
 use super::*;
 use crate::{
     coordinator::messages::ANSWERED_MAX,

@@ -1,3 +1,5 @@
+//! What a new leader waits for, and what it answers from the reply table.
+
 use super::*;
 
 fn back(bench: &mut Bench, mount: u128, before: Mounted, applied: LogIndex) -> Mounted {

@@ -1,3 +1,5 @@
+//! Recalls, and the end of what a silent session holds.
+
 use super::*;
 use crate::types::{LockClaim, LockFamily, LockKind, LockRange};
 

@@ -1,3 +1,5 @@
+//! Sessions that end, and orphans that are freed.
+
 use super::*;
 
 impl Bench {

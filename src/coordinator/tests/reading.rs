@@ -1,3 +1,5 @@
+//! Read indexes.
+
 use super::*;
 
 /// The read index that was sent, if any; all else stays.

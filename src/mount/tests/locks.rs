@@ -1,3 +1,5 @@
+//! Locks of a kernel's processes: in their order among the file's writes, over lost connections, and taken away.
+
 use super::{super::*, scene::*};
 use crate::{
     limits::Timing,

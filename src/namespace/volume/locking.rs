@@ -1,4 +1,4 @@
-//! Locks of files, and what is fenced when they are taken away (docs/protocol.md R12-fencing).
+//! Locks of files, and what their loss bars from then on (docs/protocol.md R12-fencing).
 
 use std::sync::Arc;
 

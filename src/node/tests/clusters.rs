@@ -1,3 +1,5 @@
+//! Three and five nodes: elections, handing over, mounts that move to the next leader.
+
 use super::*;
 
 #[test]

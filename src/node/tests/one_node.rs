@@ -1,3 +1,5 @@
+//! A cluster of one node: what it does alone, and what it has after a restart.
+
 use super::*;
 use crate::{
     namespace::{ByteQuota, QuotaChanges},

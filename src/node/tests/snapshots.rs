@@ -1,3 +1,5 @@
+//! A node that is behind the log, and the state that it is sent.
+
 use super::*;
 
 /// A follower that is down while more is written than logs keep.

@@ -1,5 +1,5 @@
-//! Who has a file open, and goes by the size that the kernel believes in without asking: a mapping, sendfile(2), a lock that
-//! is set from the end.
+//! Processes that have a file open and go by the size that the kernel believes in without asking: a mapping,
+//! sendfile(2), a lock that is set from the end.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What breaks a rule on purpose on the way between mounts and nodes.
+//! Where each `Breach` takes effect: what is changed, on purpose, on the way between mounts, kernels and nodes so that
+//! a rule of docs/protocol.md is broken.
 
 use std::time::Duration;
 

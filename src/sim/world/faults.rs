@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! Carries out faults (`options::Fault`): chooses one, what it hits, and when that is well again.
 
 use std::time::Duration;
 
