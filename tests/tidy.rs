@@ -279,15 +279,16 @@ fn a_banned_word_at_the_end_of_each_core_file_is_found() {
     let mut faults = Vec::new();
     for source in sources().iter().filter(|source| is_core(source)) {
         let text = fs::read_to_string(root.join(&source.path)).expect("sources are text");
+        let late: String = BANNED_IN_CORES.iter().map(|(banned, _)| format!("fn late() {{ {banned} }}\n")).collect();
+        let late = Source::new(source.path.clone(), &format!("{text}\n{late}use crate::cli::Late;\n"));
+        let found = faults_of_core(&late);
         for (banned, _) in BANNED_IN_CORES.iter().filter(|(banned, _)| source.layer != "sim" || *banned != ".await") {
-            let text = format!("{text}\nfn late() {{ {banned} }}\nuse crate::cli::Late;\n");
-            let late = Source::new(source.path.clone(), &text);
-            if !faults_of_core(&late).iter().any(|fault| fault.contains(&format!("`{banned}`"))) {
+            if !found.iter().any(|fault| fault.contains(&format!("`{banned}`"))) {
                 faults.push(format!("{}: `{banned}` at the end is not found", source.path));
             }
-            if !layers_named(&late.code).contains(&"cli".to_owned()) {
-                faults.push(format!("{}: an arrow at the end is not found", source.path));
-            }
+        }
+        if !layers_named(&late.code).contains(&"cli".to_owned()) {
+            faults.push(format!("{}: an arrow at the end is not found", source.path));
         }
     }
     report("core files whose end nobody looks at", &faults);
@@ -438,18 +439,23 @@ fn rules_name_tests_and_files_that_there_are() {
 fn references_lead_to_places_in_the_repository() {
     let texts = texts_below(&["src", "tests", "benches", "proto", "deploy", "docs", ".ci", "build.rs", "Cargo.toml"]);
     let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|page| (page.to_owned(), text_of(page)));
-    let faults: Vec<_> = texts.iter().chain(&pages).flat_map(|(path, text)| dangling(path, text)).collect();
+    let protocol = text_of("docs/protocol.md");
+    let rules: BTreeSet<&str> = sections(&protocol).map(|(rule, _)| rule).collect();
+    let faults: Vec<_> = texts.iter().chain(&pages).flat_map(|(path, text)| dangling(path, text, &rules)).collect();
     report("references that lead nowhere", &faults);
 }
 
 #[test]
 fn a_reference_that_leads_nowhere_is_found() {
+    let protocol = text_of("docs/protocol.md");
+    let rules: BTreeSet<&str> = sections(&protocol).map(|(rule, _)| rule).collect();
+    let found = |text: &str| dangling("src/a.rs", text, &rules);
     let read = concat!("docs/protocol", ".md");
     let followed = format!(
         "//! Rules ({read} R12-fencing, D3-one-directory). {read} \"Deadlocks\", README.md\n    /// \"Not yet\"; README.md, \
          \"What it promises\" and \"so called\"; README.md \"Locks\". UTF-8, R2D2, {read}."
     );
-    assert_eq!(dangling("src/a.rs", &followed), Vec::<String>::new());
+    assert_eq!(found(&followed), Vec::<String>::new());
     let broken = [
         format!("a rule without a name: R{}", 12),
         format!("a rule by the wrong name: R{}-pages", 12),
@@ -463,7 +469,7 @@ fn a_reference_that_leads_nowhere_is_found() {
         format!("README.md,\n//! {:?}", "What it forgets"),
     ];
     for text in broken {
-        assert_eq!(dangling("src/a.rs", &text).len(), 1, "{text}: {:?}", dangling("src/a.rs", &text));
+        assert_eq!(found(&text).len(), 1, "{text}: {:?}", found(&text));
     }
 }
 
@@ -489,9 +495,7 @@ fn quoted_names(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// What the text cites and is not there.
-fn dangling(path: &str, text: &str) -> Vec<String> {
-    let protocol = text_of("docs/protocol.md");
-    let rules: BTreeSet<&str> = sections(&protocol).map(|(rule, _)| rule).collect();
+fn dangling(path: &str, text: &str, rules: &BTreeSet<&str>) -> Vec<String> {
     // A citation may go on in the next line of a comment.
     let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!', '#']).trim());
     let text = lines.collect::<Vec<_>>().join(" ");

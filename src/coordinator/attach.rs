@@ -73,8 +73,9 @@ impl Coordinator {
         }
     }
 
-    /// Says what the state has against a mount once a majority has confirmed, after the mount asked, that this node leads.
-    /// One that was replaced and has not noticed yet has an older state: it knows nothing of newer sessions.
+    /// Says what the state has against a mount, but only once a majority has confirmed, after the mount asked, that
+    /// this node leads. A leader that was replaced and has not noticed yet has an older state, and knows nothing of
+    /// newer sessions.
     fn refuse_when_sure(&mut self, connection: ConnectionId, refusal: Refusal, reason: String) {
         let Some(entry) = self.connections.get_mut(&connection) else { return };
         match entry.sure_behind {

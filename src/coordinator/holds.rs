@@ -22,8 +22,8 @@ impl Coordinator {
         }
     }
 
-    /// What a predecessor has begun to take away goes whole, also if the session is heard again: its bytes are refused since
-    /// the first part, under all that it held.
+    /// What a predecessor has begun to take away from a session is taken away whole, even if the session is heard of
+    /// again. Since the first part apply refuses its bytes, under whatever it held.
     pub(super) fn end_remnants(&mut self, state: &State) {
         for volume in state.volumes() {
             for session in volume.holders().into_iter().filter(|session| volume.has_remnants(*session)) {

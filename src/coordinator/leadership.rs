@@ -114,8 +114,9 @@ impl Coordinator {
         }
     }
 
-    /// Leadership is to go elsewhere; mounts connect to where it probably goes. Sessions that a successor would wait for in vain are waited for here, where changes
-    /// go on meanwhile: whoever says nothing from now on does not renew its lease either.
+    /// Leadership is to go elsewhere, and mounts connect to where it probably goes. Sessions that the successor would
+    /// wait for in vain are waited for here, where changes go on meanwhile. A session that says nothing from now on
+    /// does not renew its lease either.
     pub(super) fn hand_over(&mut self, now: Instant, state: &State, to: Option<NodeId>, likely: Option<NodeId>) {
         match self.role {
             Role::Following { .. } => {}

@@ -156,8 +156,8 @@ impl Member {
         }
     }
 
-    /// What it has in use of the files that this entry and earlier ones left without a name is known; perhaps of more.
-    /// `opened`: the entry that began its session, of whose mount `Hello` says what it had in use before.
+    /// The entry up to which it is known what the mount has in use of files without a name; perhaps it is known of later
+    /// ones, too. `opened`: the entry that began its session. What was in use before that, its `Hello` said.
     pub(super) fn uses_known_through(&self, opened: LogIndex) -> LogIndex {
         let through = match (self.progress, self.oldest_unacknowledged()) {
             (Progress::Current, None) => LogIndex(u64::MAX),
@@ -208,8 +208,8 @@ impl Member {
         }
     }
 
-    /// The mount asks for its lease; `applied` is the volume's last entry. Whether a round of heartbeats is wanted:
-    /// a mount that is not caught up, or keeps others waiting for half a lease, gets no answer.
+    /// The mount asks for its lease; `applied` is the volume's last entry. Returns whether a round of heartbeats is
+    /// wanted. A mount that is not caught up, or keeps others waiting for half a lease, gets no answer.
     pub(super) fn renew(&mut self, now: Instant, number: u64, applied: LogIndex, timing: &Timing) -> bool {
         if !self.is_prompt(now, timing) {
             return false;

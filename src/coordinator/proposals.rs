@@ -132,9 +132,9 @@ impl Proposals {
         self.waiting_bytes + bytes <= limits::WAITING_CALL_BYTES_MAX
     }
 
-    /// Offers what waits to the replica, as far as the bound allows. `wanted` says whether a draft still is. Returned are
-    /// the origins of drafts that no entry can carry: a node that met one in its log could not go on, so they never get
-    /// there.
+    /// Offers what waits to the replica, as far as the bound allows. `wanted` says whether a draft still is. Returns
+    /// the origins of drafts that no entry can carry: a node that met such an entry in its log could not go on, so it
+    /// never gets there.
     #[must_use]
     pub(super) fn offer(
         &mut self,
@@ -222,8 +222,8 @@ impl Proposals {
     }
 }
 
-/// A stamp by this clock that is not before `least`. Where that is so far ahead that the clock will not soon be there, it
-/// comes from one that was wrong, and does not count: each inode keeps its own times from running backwards.
+/// A stamp by this clock that is not before `least`. If `least` is so far ahead that the clock will not soon be there,
+/// it comes from a clock that was wrong, and does not count. Each inode keeps its own times from running backwards.
 fn stamp_at(clock: u64, least: Stamp) -> Stamp {
     let ahead_max = limits::STAMP_AHEAD_MAX.as_nanos() as u64;
     if least.0.saturating_sub(clock) > ahead_max { Stamp(clock) } else { least.max(Stamp(clock)) }
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(offered(&mut proposals, Instant(0))[0].1.header.stamp, Stamp(1001));
     }
 
-    /// The clock of a cluster's only voter was 30 days ahead and is right again: so were all stamps from then on, for 30
+    /// The clock of a cluster's only voter was 30 days ahead and was set right. All stamps stayed 30 days ahead, for 30
     /// days.
     #[test]
     fn a_stamp_far_ahead_of_the_clock_drags_no_others_along() {

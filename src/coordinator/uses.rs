@@ -22,12 +22,12 @@ pub(super) struct Uses {
 }
 
 impl Uses {
-    /// The session uses these orphans, too. What it names beside orphans is nothing that it can keep: one that was freed, or
-    /// has a name again, and then its next unlink is acknowledged anew.
+    /// The session uses these orphans, too. It may also name inodes that are no orphans, because they were freed or
+    /// have a name again. They are not noted: if one loses its name once more, that is acknowledged anew.
     ///
     /// # Errors
-    /// A sentence for whoever named them where they would be too many; then those that had room are taken down. A session
-    /// that uses few always has room.
+    /// A sentence for whoever named them, if they would be too many. Those that had room are noted all the same. A
+    /// session that uses few always has room.
     pub(super) fn add(&mut self, (id, session): Key, volume: &Volume, named: Vec<Ino>) -> Result<(), String> {
         let mut orphans = named.into_iter().filter(|ino| volume.is_orphan(*ino)).peekable();
         if orphans.peek().is_none() {

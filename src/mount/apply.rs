@@ -137,8 +137,8 @@ impl Mount {
                 Notification::AllNames => self.epochs.told.clear(),
                 Notification::Name { .. } => {}
             }
-            // With a lease nothing completes without this mount: what the kernel believes is what was complete, if it was
-            // told of that.
+            // While this mount has a lease, nothing completes without it. So what the kernel was told last is what is
+            // complete.
             if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = notification
                 && (!self.is_fresh || self.lookups.is_behind(*ino))
             {
@@ -179,9 +179,9 @@ impl Mount {
         Some(ticket)
     }
 
-    /// Attributes at once, then pages, then how much the file has grown. Ranges whose pages a request of this mount keeps locked are told too, but nobody
-    /// waits for that: such a page is not up to date, and its request is answered from the state as it is now
-    /// (R8-locked-pages).
+    /// Tells a file's attributes at once, then its pages, then how much it has grown. Pages that a request of this
+    /// mount keeps locked are told too, but nobody waits for that: such a page is not up to date, and its request is
+    /// answered from the state as it is now (R8-locked-pages).
     pub(super) fn issue_pages(&mut self, ino: Ino, ranges: Ranges, mut entries: Vec<LogIndex>) {
         if !self.lookups.is_known(ino) {
             return;
@@ -319,10 +319,10 @@ impl Mount {
         }
     }
 
-    /// An operation of this mount is part of the replica now. Its kernel knows what it asked for: nothing is told, except
-    /// where attributes of before may be on their way to another thread. The kernel takes them over also after the
-    /// request that made them old, unless it wrote bytes (`fuse_update_ctime` and `fuse_dir_changed` in fs/fuse/dir.c leave
-    /// the version of the inode as it is), or a notification comes between.
+    /// An operation of this mount is part of the replica now. Its kernel knows what it asked for and is told nothing,
+    /// with one exception: attributes from before the operation may be on their way to another thread. The kernel takes
+    /// them over even after the request that made them old, unless that request wrote bytes or a notification comes
+    /// between. (`fuse_update_ctime` and `fuse_dir_changed` in fs/fuse/dir.c leave the inode's version as it is.)
     fn own_request_applied(&mut self, now: Instant, unique: u64, Carried { command, applied, .. }: &Carried) {
         self.own_applied(unique, &applied.outcome);
         let Some(thread) = self.waiting.get(unique).map(|waiting| waiting.caller.pid) else { return };
@@ -471,9 +471,10 @@ impl Mount {
             && (!is_file || self.lookups.is_cached(ino) || self.invalidations.is_inode_fenced(ino))
     }
 
-    /// An inode changed elsewhere. Of a file all is forgotten, though only a range or its mode changed: of what the kernel
-    /// does not have it need not be told again, and told of it, it would drop what it is being told meanwhile
-    /// (`Lookups`). The kernel itself drops all pages when it learns of a new mtime (FUSE_AUTO_INVAL_DATA).
+    /// An inode changed elsewhere. Of a file the kernel is told to forget everything, though perhaps only a range or
+    /// the mode changed. What the kernel does not have, it need not be told again: if it were, it would drop an answer
+    /// that it is waiting for (`lookups.rs`). The kernel itself drops all pages when it learns of a new mtime
+    /// (FUSE_AUTO_INVAL_DATA).
     fn gather_inode(&mut self, now: Instant, ino: Ino, index: LogIndex, is_content: bool, gathering: &mut Gathering) {
         let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
         let is_held_back = self.held_back.contains_key(&ino);
@@ -502,9 +503,10 @@ impl Mount {
         }
     }
 
-    /// A kernel puts entries that are on their way into its listing also after it was told to forget that, and goes by the
-    /// mtime that the directory had when it asked (`fuse_readdir_cached`, fs/fuse/readdir.c). If that may come again, it is
-    /// told once more, behind them.
+    /// The directory's mtime went back. A kernel puts entries that are on their way into its listing even after it was
+    /// told to forget the listing, and keeps it under the mtime that the directory had when it asked
+    /// (`fuse_readdir_cached`, fs/fuse/readdir.c). That mtime may come again now. So the kernel is told once more,
+    /// behind those entries.
     fn directory_rewound(&mut self, now: Instant, index: LogIndex, ino: Ino) {
         if let Some(until) = self.lookups.listed_until(ino, now) {
             self.hold_back(ino, index, until);

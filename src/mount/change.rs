@@ -320,8 +320,8 @@ impl Mount {
         }
     }
 
-    /// What of the caller's change ends setuid or setgid, where the kernel does not say whether he is of the file's group. We
-    /// know his first group alone: of one that he has besides he counts as a stranger.
+    /// What of the caller's change ends setuid or setgid, where the kernel does not say whether he is of the file's
+    /// group. We know only his first group. Where he is of the file's group by another one, he counts as a stranger.
     pub(super) fn clearing(&self, caller: Caller, ino: Ino, clear: ClearSuid) -> ClearSuid {
         let is_member = || self.attributes(ino).is_some_and(|shown| shown.gid == caller.gid);
         if clear == ClearSuid::ByStranger && is_member() { ClearSuid::ByMember } else { clear }
@@ -338,8 +338,8 @@ impl Mount {
         self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
     }
 
-    /// Whether the delegation covers the change. What apply might refuse is left to apply, and a mode that would change
-    /// an access list.
+    /// Whether the change may be buffered under the delegation. What apply might refuse is left to apply, and so is a
+    /// mode that would change an access list.
     fn may_change_here(&self, ino: Ino, changes: &AttributeChanges) -> bool {
         let is_time = |change: Option<TimeChange>| match change {
             Some(TimeChange::To(time)) => time.nanoseconds < 1_000_000_000,

@@ -74,8 +74,9 @@ impl Mount {
                 }
             } else {
                 waiting.collided = true;
-                // Ordered before the rename: what the kernel will move is not what the rename moved. Held by later
-                // entries only, so that no two mounts wait for each other.
+                // This entry comes before the rename in the log: what the kernel will move is not what the rename
+                // moved. So its acknowledgement waits for the rename. An entry waits only for later ones like this, so
+                // no two mounts wait for each other.
                 if waiting.is_rename && !waiting.is_applied {
                     waiting.held.push(index);
                     self.invalidations.require(index);
@@ -85,14 +86,14 @@ impl Mount {
         self.defer_moved(moved);
     }
 
-    /// A request arrived that holds directories' locks: no acknowledgement waits any longer for notifications that these
-    /// locks stop.
+    /// A request arrived that holds directories' locks. From now on no acknowledgement waits for notifications that
+    /// these locks stop.
     pub(super) fn make_way_for_locks(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.waiting.get(unique) else { return };
         let (locks, names, is_rename) = (waiting.locks.clone(), waiting.names.clone(), waiting.is_rename);
         let is_stopped = |n: &Notification| matches!(n, Notification::Name { parent, .. } if locks.contains(parent));
-        // Also tickets that no acknowledgement waits for any more: what they were to make stale is still believed, and a
-        // rename moves it to where no ticket looks for it.
+        // Also tickets that no acknowledgement waits for any more: the kernel still believes in what they are to make
+        // stale, and a rename moves that to where no ticket looks for it.
         let touches_own = self.invalidations.any(|n| {
             matches!(n, Notification::Name { parent, name } if names.iter().any(|own| (&own.0, &own.1) == (parent, name)))
         });
@@ -135,8 +136,8 @@ impl Mount {
         let entries: Vec<LogIndex> = excused.iter().flat_map(|(entries, _)| entries.iter().copied()).collect();
         if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
             if !by_epoch {
-                // The names that were to be invalidated are, once the request is answered, by the ticket that hangs;
-                // but where a rename moved them to is known only to us.
+                // The ticket that hangs invalidates its names once the request is answered. But where a rename has
+                // moved them to is known only to us.
                 waiting.collided = true;
                 if is_rename {
                     for entry in &entries {
@@ -248,8 +249,8 @@ impl Mount {
         }
     }
 
-    /// A rename moves what the kernel believed in, stale by INC_EPOCH. A LOOKUP that comes before the kernel has done so
-    /// must not make it fresh again.
+    /// A rename moves what the kernel believed in, which INC_EPOCH has made stale. A LOOKUP that comes before the
+    /// kernel has moved it must not make it fresh again.
     fn defer_moved(&mut self, names: Vec<(Ino, Name)>) {
         for (directory, name) in names {
             self.defer(directory, &name);

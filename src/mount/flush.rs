@@ -182,8 +182,8 @@ impl Mount {
         }
     }
 
-    /// FLUSH: close(2) of one descriptor. The last that may write gives the delegation back with what is dirty; where
-    /// nothing is, nobody waits for that.
+    /// FLUSH: close(2) of one descriptor. The last one that may write gives the delegation back with what is dirty. If
+    /// nothing is dirty, nobody waits for that.
     pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
         let gives_back = self.handles.writers(ino) <= 1;
         if gives_back && self.files.get(&ino).is_some_and(super::file::File::is_dirty) {
@@ -405,8 +405,9 @@ impl Mount {
         }
     }
 
-    /// A part of a change of these files was carried out. The write timeout is for what gets nowhere: it begins anew for the
-    /// rest, for what stands behind it, and for whoever waits for these; not for a caller that a signal hit.
+    /// A part of a change of these files was carried out. The write timeout is for what makes no progress. So it begins
+    /// anew for the rest of the change, for what stands behind it, and for whoever waits for these; not for a caller
+    /// that a signal hit.
     fn restart_deadlines(&mut self, now: Instant, inodes: &[Ino]) {
         let deadline = self.deadline(now);
         let files = inodes.iter().filter_map(|ino| self.files.get(ino));
@@ -538,9 +539,9 @@ impl Mount {
         }
     }
 
-    /// A flush has been tried for the write timeout. While the file is open it is tried on, and the next who asks is
-    /// told (README.md "Availability"); of a closed file nobody can be told more than close() was. Where no close is
-    /// told nobody was told anything yet, and it is tried for as long as this mount lives.
+    /// A flush has been tried for as long as the write timeout. While the file is open it is tried on, and the next who
+    /// asks is told (README.md "Availability"). Of a closed file nobody can be told more than close() was. Where closes
+    /// are not told, nobody was told anything yet, and it is tried for as long as this mount lives.
     pub(super) fn job_is_late(&mut self, now: Instant, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };
         // A lock is given back however long it takes, or ends with the session.

@@ -139,8 +139,8 @@ impl Handles {
         self.open.get(&fh).is_some_and(|handle| handle.lost_lock)
     }
 
-    /// Bytes of the file are lost: each handle is told once, as by the kernel of its own file systems (lib/errseq.c). Whose
-    /// handles are not known shares one telling.
+    /// Bytes of the file are lost. Each handle is told once, as the kernel does for its own file systems
+    /// (lib/errseq.c). Handles that are not known one by one share one telling.
     pub(crate) fn fail(&mut self, ino: Ino, errno: Errno) {
         let known = self.open.values_mut().filter(|handle| handle.ino == ino).map(|handle| &mut handle.loss);
         let unseen = self.unseen.as_mut().and_then(|unseen| unseen.get_mut(&ino));
@@ -154,8 +154,8 @@ impl Handles {
         self.loss(ino, fh)?.take().map(|loss| loss.errno)
     }
 
-    /// Why a WRITE is refused. One is, and what it was refused for is told all the same: the WRITE may be a part of a write(2),
-    /// which then returns how much it has written and no error (`fuse_perform_write`, fs/fuse/file.c).
+    /// Why a WRITE is refused. Only one is, and fsync or close tell of the loss all the same: the WRITE may be one part
+    /// of a write(2), which then returns how much it has written and no error (`fuse_perform_write`, fs/fuse/file.c).
     pub(crate) fn refuse_write(&mut self, ino: Ino, fh: u64) -> Option<Errno> {
         let loss = self.loss(ino, fh)?.as_mut().filter(|loss| !loss.has_refused)?;
         loss.has_refused = true;

@@ -28,8 +28,8 @@ impl Mount {
         }))
     }
 
-    /// Whether locks of the file are being given back. Who asks what is locked is answered behind that: close(2) does not
-    /// wait for it, and local file systems have no lock of a file that was closed.
+    /// Whether locks of the file are being given back. Who asks what is locked is answered after that: close(2) does
+    /// not wait for it, and on a local file system no lock is left of a descriptor that was closed.
     pub(super) fn is_releasing_locks(&self, ino: Ino) -> bool {
         let queue = self.files.get(&ino).into_iter().flat_map(|file| &file.queue);
         queue.filter_map(|id| self.jobs.get(id)).any(Job::releases_locks)
@@ -154,8 +154,8 @@ impl Mount {
         self.next_turns(now);
     }
 
-    /// The answer to a call that got its lock in this entry. Where a snapshot brought both, nothing was seen of a later one
-    /// that took all locks away.
+    /// The answer to a call that got its lock in this entry. If a snapshot brought that entry and a later one that took
+    /// all locks away, neither was seen.
     pub(super) fn look_whether_lost(&mut self, call: Sequence, index: LogIndex) {
         let unique = match self.purposes.get(&call) {
             Some(Purpose::Request(unique)) => Some(*unique),
@@ -192,8 +192,8 @@ impl Mount {
         self.next_turns(now);
     }
 
-    /// The answer says that the call has a place in a queue, and the replica is as new. Where a snapshot brought the
-    /// entry, nothing was seen of it, nor of one that has granted the lock since.
+    /// The answer says that the call has a place in a queue, and the replica is as new as that. If a snapshot brought
+    /// the entry, neither it was seen nor a later one that granted the lock.
     pub(super) fn lock_is_queued(&mut self, now: Instant, unique: u64) {
         let waiting = self.waiting.get_mut(unique);
         let was_seen = waiting.is_some_and(|waiting| matches!(waiting.kind, Kind::Lock { is_queued: true, .. }));
@@ -203,8 +203,8 @@ impl Mount {
         }
     }
 
-    /// What entries did to queued calls was not seen: those that were granted are answered, those without a place get
-    /// another.
+    /// Entries that were not seen may have changed queued calls. Those that were granted are answered, and those
+    /// without a place get another.
     fn look_for_turns(&mut self, now: Instant) {
         let Some(session) = self.locking_as else { return };
         let granted: Vec<Sequence> = self

@@ -9,8 +9,8 @@ use crate::types::{Attributes, Ino, Instant, LogIndex};
 
 /// How long after an answer the kernel has surely taken it over: the caller's thread only has to run.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_millis(50);
-/// The same where nothing proves it earlier, so that a change is told so much later: callers in a container with process
-/// numbers of its own have none here.
+/// The same where nothing proves it earlier: callers in a container with process numbers of its own have no number
+/// here. A change is told so much later then.
 pub(crate) const TAKEN_OVER_UNSEEN: Duration = Duration::from_millis(10);
 
 /// A file's mode, owner and group.
@@ -32,11 +32,11 @@ struct Known {
     /// The same of pages.
     has_pages: bool,
     belief: Belief,
-    /// Who may use a file as the kernel believes, whatever answer was overtaken (`None`: nobody knows), and how long it is, at
-    /// the least.
+    /// Who may use a file, as the kernel believes whatever answer was overtaken (`None`: nobody knows), and how long
+    /// the file is, at the least.
     believed: Option<Access>,
     least_size: u64,
-    /// The same as it was told last, when, and which thread, as long as it may not have taken that over.
+    /// What it was told of both last, when, and which thread, as long as it may not have taken that over.
     told: Option<(Access, u64, Instant, u32)>,
     /// How often it was told of it, or to forget it.
     answers: u64,
@@ -50,15 +50,15 @@ struct Known {
     listed: Option<Instant>,
 }
 
-/// What the kernel believes of the inode: how long a file is, and who may use it. It asks before it reads or lets a
-/// process in, and goes by what it believed before if an invalidation overtakes the answer (`fuse_change_attributes_i`,
-/// fs/fuse/inode.c). So that must not be older than the last complete change whenever an invalidation may come.
+/// What the kernel believes of a file: how long it is, and who may use it. The kernel asks before it reads or lets a
+/// process in. If an invalidation overtakes the answer, it goes by what it believed before (`fuse_change_attributes_i`,
+/// fs/fuse/inode.c). So whenever an invalidation may come, the belief must not be older than the last complete change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Belief {
     /// It was told after the last change elsewhere, and has taken that over.
     Current,
-    /// The inode changed elsewhere, and nobody asked since. `is_behind`: it did not know the state before that change
-    /// either, which is complete.
+    /// The inode changed elsewhere, and nobody asked since. `is_behind`: the kernel did not know the state before that
+    /// change either, though that state was complete.
     Old { is_behind: bool },
     /// It was told the first time since then at this moment, in an answer to this thread (0: nobody knows which).
     Told { at: Instant, to: u32 },
@@ -196,8 +196,8 @@ impl Lookups {
         }
     }
 
-    /// Whether attributes that may be kept could still be on their way to another thread than this one, which has surely
-    /// taken over what it was told before it asked for more.
+    /// Whether attributes that may be kept could still be on their way to another thread than this one. This one asks
+    /// for more, so it has surely taken over what it was told before.
     pub(crate) fn is_on_its_way(&self, ino: Ino, now: Instant, thread: u32) -> bool {
         let given = self.known.get(&ino).and_then(|known| known.given);
         given.is_some_and(|(at, to)| now < at.after(TAKEN_OVER) && (thread == 0 || to != Some(thread)))
@@ -267,8 +267,8 @@ impl Lookups {
         }
     }
 
-    /// The kernel lets in who it should, also if it drops answers that are under way. This thread has taken over what it was
-    /// told.
+    /// Whether the kernel goes by the present mode and owner even if it drops answers that are on their way. This
+    /// thread has taken over what it was told.
     pub(crate) fn is_access_believed(&mut self, attributes: &Attributes, now: Instant, thread: u32) -> bool {
         let Some(known) = self.known.get_mut(&attributes.ino) else { return false };
         known.settle(now, thread);
@@ -323,10 +323,9 @@ impl Lookups {
         }
     }
 
-    /// The kernel is told the inode's attributes now: whether it may keep them. Not if this is the first time since an
-    /// invalidation, nor shortly after it: nothing is told of a change to what it does not keep, so that nothing
-    /// overtakes the answer that makes it believe something new.
-    /// `thread`: to which the answer goes; 0: nobody knows.
+    /// The kernel is about to be told the inode's attributes: whether it may keep them. Not the first time since an
+    /// invalidation, nor shortly after that. No change is told of what the kernel does not keep. So nothing overtakes
+    /// the answer that makes it believe something new. `thread`: to which the answer goes; 0: nobody knows.
     pub(crate) fn may_keep(&mut self, ino: Ino, now: Instant, thread: u32) -> bool {
         let Some(known) = self.known.get_mut(&ino) else { return false };
         match known.belief {

@@ -28,8 +28,8 @@ type Answer = Result<Response, Errno>;
 /// Requests for attributes, from their arrival to their answer.
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
-    /// The file, whether the kernel was told to forget it since the request may have been sent, and how often it was told of
-    /// it before.
+    /// For each request: the file, whether the kernel may have been told to forget it since the request was sent, and
+    /// how often it was told of it before.
     asked: BTreeMap<u64, (Ino, bool, u64)>,
     /// The request that is looked at.
     looked_at: u64,
@@ -155,8 +155,8 @@ impl Mount {
         self.sizes.telling.entry(ticket).or_default().push((unique, answer));
     }
 
-    /// The file may have grown since its kernel was told how long it is, while it was not open here; and the thread that
-    /// opens it has not just asked.
+    /// A file is opened that may have grown while it was not open here, and the thread that opens it has not just asked
+    /// how long it is.
     pub(super) fn tell_opener(&mut self, ino: Ino, thread: u32) -> Option<u64> {
         let size = self.size(ino);
         if !self.lookups.is_too_short(ino, size, self.now, thread) {
@@ -186,8 +186,8 @@ impl Mount {
         }
     }
 
-    /// The file grew elsewhere, and its kernel is told nothing else of it: of its size, unless it could go by another's
-    /// mode because of that.
+    /// The file grew elsewhere, and the kernel is told nothing else of it. It is told the size, unless it could then go
+    /// by the mode of before.
     pub(super) fn gather_size(&mut self, ino: Ino, index: LogIndex, gathering: &mut Gathering) {
         if !self.sizes.untold.contains(&ino) || !self.is_access_believed(ino, 0) {
             return;

@@ -91,8 +91,8 @@ impl Mount {
         self.go_on_writing(now, unique);
     }
 
-    /// The truncation that an open asked for: under the delegation, which an open that `writes` asks for now and not with
-    /// its first write, or as an entry of its own.
+    /// The truncation that an open asked for. It goes under the delegation, which an open that `writes` asks for now
+    /// and not with its first write, or it becomes an entry of its own.
     pub(super) fn truncate_for_open(
         &mut self,
         now: Instant,
@@ -155,9 +155,9 @@ impl Mount {
         }
     }
 
-    /// Whether this mount still needs the inode when it has no name any more: what the kernel has not forgotten may be a
-    /// working directory, a bind mount or an O_PATH descriptor, none of which it tells of. A file that is being created is
-    /// open before the kernel knows it.
+    /// Whether this mount still needs an inode that has no name any more. One that the kernel has not forgotten may be
+    /// a working directory, a bind mount or an O_PATH descriptor: the kernel tells of none of these. A file that is
+    /// being created is open before the kernel knows it.
     pub(super) fn is_in_use(&self, ino: Ino) -> bool {
         self.volume().inode(ino).is_some() && (self.lookups.is_known(ino) || self.handles.is_open(ino))
     }

@@ -137,8 +137,7 @@ impl MountHost {
         self.tickets.values().flatten().filter(|(_, name)| is_moved(name)).cloned().collect()
     }
 
-    /// Names that a rename named which was under way at this time or later, or that is still to be followed by the
-    /// invalidation of them.
+    /// Names of renames that were under way at this time or later, or whose invalidation is still to follow.
     pub(super) fn renamed_since(&self, start: Instant) -> Vec<Name> {
         let calls = self.processes.iter().filter_map(|process| process.running.as_ref()).map(|running| &running.call);
         let running = calls.filter_map(|call| match call {

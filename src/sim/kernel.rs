@@ -184,8 +184,8 @@ pub(super) struct Kernel {
     pub(super) sent: Vec<(u64, usize, Request)>,
     /// OPENDIR was refused with ENOSYS: it is never sent again, listings are kept.
     pub(super) no_opendir: bool,
-    /// FUSE_NOTIFY_INVAL_ENTRY is that of Linux 6.19: without the directory's lock it looks whether somebody bears the name,
-    /// and does nothing where nobody does (R2-telling).
+    /// FUSE_NOTIFY_INVAL_ENTRY is that of Linux 6.19: it looks the name up without the directory's lock, and does
+    /// nothing if there is no file of that name (docs/protocol.md R2-telling).
     inval_entry_fails: bool,
     /// Files whose size the mount cannot tell it before it asks.
     pub(super) untold: BTreeSet<Ino>,
@@ -234,8 +234,8 @@ impl Kernel {
     }
 
     /// A READ got fewer bytes than it asked for: the file ends here, unless something overtook the answer
-    /// (fuse_read_update_size). (Linux shows the new size beside times of before until it is told of the change that is under
-    /// way.)
+    /// (fuse_read_update_size). (Linux shows the new size beside the old times, until it is told of the change that is
+    /// under way.)
     pub(super) fn read_short(&mut self, ino: Ino, end: u64, since: u64) {
         let is_told = self.inode(ino).version > since || self.fresh_attributes(ino).is_some();
         if let Some(attributes) = self.inode(ino).attributes.as_mut().filter(|_| !is_told) {

@@ -53,9 +53,9 @@ pub(super) struct Glance {
     pub(super) is_final: bool,
     /// Directories that the mount was changing itself, or whose names it was still to invalidate because of that.
     pub(super) busy: BTreeSet<Ino>,
-    /// Names that a rename of this mount named meanwhile. It moves what the kernel believed in (docs/protocol.md
-    /// R23-renames): until the invalidation that follows, while its directory is busy, such a name may lead where it
-    /// does not in the log.
+    /// Names that a rename of this mount named meanwhile. The rename moves what the kernel believed in
+    /// (docs/protocol.md R23-renames). Until the invalidation that follows, while the directory is busy, such a name
+    /// may lead where it does not in the log.
     pub(super) renamed: Vec<Name>,
     /// Such names that were still to be invalidated when the call began: it may have met them before.
     pub(super) unsettled: BTreeSet<(Ino, Name)>,
@@ -137,8 +137,8 @@ pub(super) struct Oracle {
     /// The last entry that took locks and all from the session.
     holds_ended: BTreeMap<SessionId, LogIndex>,
     pub(super) checked: u64,
-    /// Sights of what had been newer in a call on another mount that was over before this one began: R19-either-state
-    /// allows them while the change has not returned, linearizability does not.
+    /// How often a call saw something older than another mount had shown to a call that was over before.
+    /// R19-either-state allows this while the change has not returned, linearizability does not.
     pub(super) behind: u64,
     pub(super) sessions_ended: u64,
 }
@@ -403,8 +403,8 @@ impl Oracle {
         found.map(|(index, _)| *index)
     }
 
-    /// From now on every mount but its own shows the change; that one when the calls that run now have returned, and in
-    /// `busy` directories of a mount later.
+    /// From now on every mount but the caller's shows the change. The caller's shows it when the calls that run now
+    /// have returned. A mount shows it later in directories in which it is `busy`.
     pub(super) fn completed(&mut self, index: LogIndex, at: Instant, by: usize, busy: &[(usize, BTreeSet<Ino>)]) {
         if self.complete.contains_key(&index) {
             return;
@@ -459,9 +459,10 @@ impl Oracle {
         self.check_value(glance, sight, true);
     }
 
-    /// By which mode the kernel let a process in: by one since the last complete change. Not by one that is no older than
-    /// what stat() has shown, which goes by the answer whatever the kernel makes of that; and files that lose their last
-    /// name meanwhile are left out: their mount's own unlink makes the kernel drop what it asked for (fuse_entry_unlinked).
+    /// The mode by which the kernel let a process in must be one since the last complete change. It may be older than
+    /// what stat() has shown, because stat() goes by the answer even if the kernel drops it. Files that lose their last
+    /// name meanwhile are left out: their mount's own unlink makes the kernel drop what it asked for
+    /// (fuse_entry_unlinked).
     fn check_mode(&mut self, glance: &Glance, sight: &Sight) {
         let object = object_of(sight);
         let Some(versions) = self.history.get(&object) else { return };
@@ -500,8 +501,8 @@ impl Oracle {
         }
     }
 
-    /// `binds`: what is seen here is the least that may be seen from now on. A listing does not bind: it may show a name
-    /// before the invalidation of that name is done, which its own lookup then still answers from before.
+    /// `binds`: what is seen here is the least that may be seen from now on. A listing does not bind. It may show a
+    /// name before the invalidation of that name is done, while a lookup of the name is still answered from before.
     fn check_value(&mut self, glance: &Glance, sight: &Sight, binds: bool) {
         let object = object_of(sight);
         self.checked += 1;
@@ -602,8 +603,8 @@ impl Oracle {
         }
     }
 
-    /// A write() that began then has returned: from now on all mounts show it, unless another change of the range was under
-    /// way meanwhile, which may come to lie over it.
+    /// A write() that began then has returned. From now on all mounts show it, unless another change of the range was
+    /// under way meanwhile, which may come to lie over it.
     pub(super) fn wrote(&mut self, began: Instant, mut written: Written) {
         // The call's code runs again with every step.
         let is_known = |known: &Written| known.ino == written.ino && known.data == written.data;
@@ -671,8 +672,8 @@ impl Oracle {
         self.checked += checked;
     }
 
-    /// Nothing lies over these bytes, and the log took no right to write them away, which may be before the mount hears
-    /// of it.
+    /// Nothing lies over these bytes, and no entry has taken away the right to write them. (An entry may do that before
+    /// the mount hears of it.)
     fn is_certain(&self, written: &Written, lost: &[u64]) -> bool {
         let has_holds = written.session.is_none_or(|session| !self.holds_ended.contains_key(&session));
         !written.is_doubtful && has_holds && lost[written.mount] == written.lost
@@ -760,8 +761,8 @@ fn fits(sight: &Sight, value: &Value) -> bool {
     }
 }
 
-/// While changes are under way, the size that a kernel believes in and each page may be of different versions; each of
-/// them of one that is allowed.
+/// While changes are under way, the size that a kernel believes in and each page may be of different versions. Each
+/// must be of a version that is allowed.
 fn is_mixed(sight: &Sight, versions: &[(LogIndex, Value)]) -> bool {
     let Sight::Content { bytes, .. } = sight else { return false };
     let contents: Vec<&Bytes> = versions

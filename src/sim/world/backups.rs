@@ -13,8 +13,8 @@ use crate::{
     types::{Instant, NodeId},
 };
 
-/// For so long everyone must have been well before a disk goes back: what one acknowledges all others hear of with the
-/// next heartbeat.
+/// Before a disk goes back, everyone must have been well for so long. What one node acknowledges, all others hear of
+/// with the next heartbeat.
 const QUIET: Duration = Duration::from_secs(1);
 /// What a broken R71-forgetful adds to a boot for each life, so that every hello seems to be a newer one.
 const BOOTS: u64 = 1000;

@@ -80,8 +80,8 @@ impl World {
         self.run_kernel(number, None);
     }
 
-    /// What the mount has written may never get into the log where it is not heard of for longer than it may hold
-    /// anything.
+    /// If the mount is not heard of for longer than it may hold anything, what it has written may never get into the
+    /// log.
     fn doubt_what_is_held(&mut self, number: usize, time: Duration) {
         if time + self.options.timing.lease >= self.options.timing.hold {
             self.oracle.doubt_written_by(number);
