@@ -198,7 +198,7 @@ fn no_count_is_lost_while_leaders_are_killed_under_waiters() {
     }
 }
 
-/// README.md "Availability": a node that is stopped in an orderly way hands leadership over first; queues go with it.
+/// README.md "Availability": another node leads before one that is stopped ends; queues go with it.
 #[test]
 fn who_queued_before_the_leader_was_stopped_is_served_in_turn() {
     let mut pair = Pair::new();

@@ -159,8 +159,9 @@ impl Source {
     }
 }
 
-/// The lines of a source but for its `#[cfg(test)] mod … { … }`. rustfmt puts the brace that ends such a module under the
-/// line that begins it. Should a string hold such a line too, the module seems to end early and more is looked at, not less.
+/// The lines of a source but for its `#[cfg(test)] mod … { … }`. rustfmt puts the brace that ends such a module under
+/// the line that begins it. Should a string hold such a line too, the module seems to end early, and
+/// more is looked at, not less.
 fn without_inline_tests(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
     let (mut kept, mut at) = (Vec::new(), 0);
@@ -296,8 +297,9 @@ fn a_banned_word_at_the_end_of_each_core_file_is_found() {
 
 #[test]
 fn a_test_module_is_left_out_and_what_stands_behind_it_is_not() {
-    let text = "a\n#[cfg(test)]\nmod declared;\nb\n#[cfg(test)]\n#[allow(x)]\npub(crate) mod tests {\n    {\n    }\n}\nc\n\
-                mod other {\n    #[cfg(test)]\n    mod tests {\n        d\n    }\n    e\n}\n#[cfg(test)]\nfn helper() {}\n";
+    let text = "a\n#[cfg(test)]\nmod declared;\nb\n#[cfg(test)]\n#[allow(x)]\npub(crate) mod tests {\n    {\n    }\n}\n\
+                c\nmod other {\n    #[cfg(test)]\n    mod tests {\n        d\n    }\n    e\n}\n\
+                #[cfg(test)]\nfn helper() {}\n";
     let kept = without_inline_tests(text).join(" ");
     assert_eq!(kept, "a #[cfg(test)] mod declared; b c mod other {     e } #[cfg(test)] fn helper() {}");
 }
@@ -391,8 +393,8 @@ fn no_module_is_called_mod() {
     report("foo.rs and foo/part.rs, not foo/mod.rs", &faults);
 }
 
-/// docs/protocol.md says of each rule what goes wrong without it, where it stands and what fails when it is broken: files,
-/// tests and breaches that there are.
+/// docs/protocol.md says of each rule what goes wrong without it, where it stands and what fails when it is broken:
+/// files, tests and breaches that there are.
 #[test]
 fn rules_name_tests_and_files_that_there_are() {
     let protocol = text_of("docs/protocol.md");
@@ -452,8 +454,8 @@ fn a_reference_that_leads_nowhere_is_found() {
     let found = |text: &str| dangling("src/a.rs", text, &rules);
     let read = concat!("docs/protocol", ".md");
     let followed = format!(
-        "//! Rules ({read} R12-fencing, D3-one-directory). {read} \"Deadlocks\", README.md\n    /// \"Not yet\"; README.md, \
-         \"What it promises\" and \"so called\"; README.md \"Locks\". UTF-8, R2D2, {read}."
+        "//! Rules ({read} R12-fencing, D3-one-directory). {read} \"Deadlocks\", README.md\n    /// \"Not yet\"; \
+         README.md, \"What it promises\" and \"so called\"; README.md \"Locks\". UTF-8, R2D2, {read}."
     );
     assert_eq!(found(&followed), Vec::<String>::new());
     let broken = [

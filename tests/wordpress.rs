@@ -1,9 +1,9 @@
 //! Two WordPress pods on one wp-content, for real: MariaDB, two times nginx and php-fpm with code of their own, a
 //! balancer that never retries, and `manyfs demo` below wp-content.
 //!
-//! Promises of README.md shown here: "Coherence" (what one pod has done, the other serves at once, caches warm),
-//! "Availability" (a killed storage node costs no request), "Identity" (opcache sees every new version of a file by its
-//! mtime).
+//! Promises shown here: README.md "Coherence" (what one pod has done, the other serves at once, caches warm),
+//! README.md "Availability" (a killed storage node costs no request), README.md "Identity" (opcache sees every new
+//! version of a file by its mtime).
 //!
 //! Needs root, /dev/fuse and Debian packages (`support/require.rs`). One test is one whole site: steps
 //! build on each other, and the machine has two cores.
