@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::{
-    node::{StateBatch, Unpinned},
+    message::log::{StateBatch, Unpinned},
     types::{BlockHash, SessionId, UploadId},
 };
 
