@@ -10,7 +10,6 @@
 mod calls;
 mod lease;
 mod servers;
-pub mod transport;
 mod troubles;
 
 use std::{
@@ -23,10 +22,10 @@ use bytes::Bytes;
 use self::{calls::Calls, lease::Lease, servers::Servers, troubles::Troubles};
 use crate::{
     limits::{self, Timing},
+    message::mount::{Hello, MountPlace, ProtocolRange, Refusal, StoreAddress, ToLeader, ToMount, Welcome},
     namespace::{Operation, Reply},
     types::{
-        ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Stamp, UploadId,
-        message::{Hello, MountPlace, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+        ConnectionId, Errno, Generation, Ino, Instant, LogIndex, MountId, Sequence, SessionId, Space, Stamp, UploadId,
     },
 };
 

@@ -45,11 +45,9 @@ use self::{
     uses::Uses,
 };
 use crate::{
+    message::mount::{Hello, Refusal, StoreAddress, ToMount},
     namespace::State,
-    types::{
-        ConnectionId, CredentialId, Errno, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId,
-        message::{Hello, Refusal, StoreAddress, ToMount},
-    },
+    types::{ConnectionId, CredentialId, Errno, Grant, Instant, LogIndex, MountId, NodeId, SessionId, Term, VolumeId},
 };
 
 /// A session: its number is unique within its volume only.

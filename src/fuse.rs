@@ -45,12 +45,13 @@ use self::{
 };
 pub use self::{counters::Counters, worker::Network};
 use crate::{
-    client::transport::Deliver,
     holder::{Link, Table, ToHolder, ToWorker},
     limits::CONNECTIONS_HTTP_MAX,
+    message::mount::MountPlace,
     mount::{Config, Input, KernelFeatures, Opens},
     telemetry,
-    types::{Label, message::MountPlace},
+    transport::Deliver,
+    types::Label,
 };
 
 /// How long the worker flushes at its end, when no majority takes its bytes, before it gives up.

@@ -24,19 +24,19 @@ use bytes::Bytes;
 
 pub use ends::{Apart, Ends};
 pub use event::{
-    AdminAnswer, AdminError, AdminRequest, ClockStatus, Input, LogBatch, LogEntry, Measured, NodeStatus, Output,
-    PeerMessage, PeerStatus, Recovered, SessionStatus, StateBatch, Unpinned, VolumeStatus,
+    AdminAnswer, AdminError, AdminRequest, ClockStatus, Input, NodeStatus, Output, PeerStatus, Recovered,
+    SessionStatus, VolumeStatus,
 };
 
 pub use self::hello::{HelloError, PeerHello};
-pub use crate::replica::{Greeting, Hello, Life, Mark, Recollection, Standing, Verdict};
 
 use self::{admin::Admin, clocks::Clocks, reports::Reports, snapshots::Snapshots};
 use crate::{
     coordinator::{self, Coordinator},
     limits::{self, Retention, SessionBounds, Timing},
+    message::{log::StateBatch, peer::PeerMessage},
     namespace::{DecodeError, Entry, NodeInfo, State},
-    replica::{self, Replica, ReplicaError, Restart},
+    replica::{self, Replica, ReplicaError, Restart, Standing},
     types::{FoundingId, Instant, LogIndex, NodeId, Term, VolumeId},
 };
 

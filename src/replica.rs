@@ -34,10 +34,9 @@ use std::{collections::VecDeque, fmt};
 use bytes::Bytes;
 pub use event::{CommittedEntry, Config, DropReason, Input, Output, Peer, ReplicaError, ReplicaStatus, Restart};
 use greeting::Greetings;
-pub use greeting::{Greeting, Hello, Recollection, Standing, Verdict};
+pub use greeting::Standing;
 use log::Log;
 use memory::Memory;
-pub use memory::{Life, Mark};
 use pace::Pace;
 use raft::{RawNode, StateRole, eraftpb::Entry};
 use rounds::Rounds;
@@ -45,6 +44,7 @@ use unsynced::Unsynced;
 
 use crate::{
     limits,
+    message::peer::{Hello, Life, Recollection},
     types::{Instant, LogIndex, NodeId, Term},
 };
 

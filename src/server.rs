@@ -66,7 +66,6 @@ use self::{
     uploads::Bounded,
 };
 use crate::{
-    client::transport::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES},
     clock,
     limits::{BLOCK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, Retention, STREAMS_MAX, SessionBounds, Timing},
     namespace::NodeInfo,
@@ -75,6 +74,7 @@ use crate::{
     replica::Standing,
     storage::{Packs, Storage, StorageError},
     telemetry,
+    transport::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, STREAM_WINDOW_BYTES},
     types::{FoundingId, Member, NodeId, VolumeId},
     wire::{
         admin::Process,

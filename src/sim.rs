@@ -82,6 +82,8 @@ pub struct Report {
     /// Reservations of space that were given, and that were refused because there was too little.
     pub reservations: u64,
     pub reservations_refused: u64,
+    /// Mounts that were told that their volume is gone.
+    pub mounts_without_volume: u64,
 }
 
 impl Report {
@@ -92,6 +94,7 @@ impl Report {
             trace: self.trace ^ other.trace,
             events: self.events + other.events,
             calls: self.calls + other.calls,
+            mounts_without_volume: self.mounts_without_volume + other.mounts_without_volume,
             reservations: self.reservations + other.reservations,
             reservations_refused: self.reservations_refused + other.reservations_refused,
             upcalls: self.upcalls + other.upcalls,

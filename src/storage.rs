@@ -63,7 +63,7 @@ use crate::{
     limits,
     namespace::{State, entry::Founding},
     node::{Apart, Ends, Recovered},
-    types::{FoundingId, LogIndex, NodeId, Term, message::Space},
+    types::{FoundingId, LogIndex, NodeId, Space, Term},
 };
 
 /// What the store's threads report.

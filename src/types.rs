@@ -1,5 +1,5 @@
-//! The vocabulary every layer shares: identities, times, names, attributes, blocks and the messages between a mount
-//! and its leader. Nothing here does anything; it only says what things are.
+//! The vocabulary every layer shares: identities, times, names, attributes and blocks.
+//! Nothing here does anything; it only says what things are.
 
 pub mod attributes;
 pub mod block;
@@ -7,9 +7,9 @@ pub mod errno;
 pub mod id;
 pub mod label;
 pub mod lock;
-pub mod message;
 pub mod name;
 pub mod principal;
+pub mod space;
 pub mod time;
 
 pub(crate) use attributes::mtime_behind;
@@ -24,4 +24,5 @@ pub use label::Label;
 pub use lock::{LockClaim, LockFamily, LockHolder, LockKind, LockRange};
 pub use name::{Name, NameError, XattrName};
 pub use principal::{Access, Grant, Member, Principal};
+pub use space::{Space, VolumeSpace};
 pub use time::{Instant, Stamp, Timestamp};

@@ -14,11 +14,9 @@ pub(crate) mod strategies;
 use bytes::Bytes;
 
 use crate::{
+    message::mount::ProtocolRange,
     namespace::{DecodeError, NodeInfo},
-    types::{
-        BlockHash, ClusterId, FoundingId, FoundingNumber, LogIndex, MountId, NodeId, SessionId, VolumeId,
-        message::ProtocolRange,
-    },
+    types::{BlockHash, ClusterId, FoundingId, FoundingNumber, LogIndex, MountId, NodeId, SessionId, VolumeId},
 };
 
 /// The generated messages and services.

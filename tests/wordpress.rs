@@ -8,7 +8,7 @@
 //! Needs root, /dev/fuse and Debian packages (`support/require.rs`). One test is one whole site: steps
 //! build on each other, and the machine has two cores.
 
-#[path = "cluster/address.rs"]
+#[path = "support/address.rs"]
 mod address;
 #[path = "support/require.rs"]
 mod require;

@@ -12,10 +12,10 @@ use tonic::{Code, Status, transport::Channel};
 
 use super::{Failure, address};
 use crate::{
-    client::transport::{endpoint, sentence_of},
     namespace::{QuotaChanges, VolumeOptions, entry::Founding},
     node::{AdminError, NodeStatus},
     pki::{Authority, Identity},
+    transport::{endpoint, sentence_of},
     types::{FoundingId, NodeId, VolumeId},
     wire::{
         admin::{Phase, Report, change_outcome},

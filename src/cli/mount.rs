@@ -21,12 +21,12 @@ use super::{
     starter::{Starter, Word},
 };
 use crate::{
-    client::transport::Transport,
     fuse::{self, WorkerConfig, WorkerError},
     holder::{self, Link, Place, Report, Workers},
     limits::Timing,
     mount::Config,
     pki::Credential,
+    transport::Transport,
     types::MountId,
 };
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     limits,
+    message::mount::ToLeader,
     namespace::Operation,
-    types::{LogIndex, Sequence, UploadId, message::ToLeader},
+    types::{LogIndex, Sequence, UploadId},
 };
 
 /// Answered calls named in one message.

@@ -3,11 +3,9 @@
 use super::{Coordinator, Phase, calls::Call, member::Member, proposals::Origin, stream::Stream};
 use crate::{
     limits,
+    message::mount::{Hello, MountPlace, Refusal, ToMount, Welcome},
     namespace::{Command, State, Volume},
-    types::{
-        Access, ConnectionId, Instant, LogIndex, MountId, SessionId,
-        message::{Hello, MountPlace, Refusal, ToMount, Welcome},
-    },
+    types::{Access, ConnectionId, Instant, LogIndex, MountId, SessionId},
 };
 
 /// Bits of what this end can do beyond the protocol's version; none is defined yet.

@@ -6,11 +6,9 @@ use bytes::Bytes;
 
 use crate::{
     limits::{Retention, SessionBounds, Timing},
+    message::mount::{MountPlace, ToLeader, ToMount},
     namespace::{Command, Entry, Reply},
-    types::{
-        ConnectionId, CredentialId, Errno, FoundingId, Grant, LogIndex, NodeId, SessionId, Term, VolumeId,
-        message::{MountPlace, Space, ToLeader, ToMount},
-    },
+    types::{ConnectionId, CredentialId, Errno, FoundingId, Grant, LogIndex, NodeId, SessionId, Space, Term, VolumeId},
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::{Coordinator, Key, proposals::Origin};
 use crate::{
+    message::mount::ToMount,
     namespace::{Command, State},
-    types::{Ino, Instant, message::ToMount},
+    types::{Ino, Instant},
 };
 
 impl Coordinator {

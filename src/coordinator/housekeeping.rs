@@ -5,11 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{AppliedEntry, Coordinator, Key, Output, Phase, Role, calls::Call, member::Member, proposals::Origin};
 use crate::{
     limits,
+    message::mount::{Refusal, ToMount},
     namespace::{Command, Reply, Session, State, Volume},
-    types::{
-        ConnectionId, Ino, Instant, LogIndex, MountId, SessionId, Term, VolumeId,
-        message::{Refusal, ToMount},
-    },
+    types::{ConnectionId, Ino, Instant, LogIndex, MountId, SessionId, Term, VolumeId},
 };
 
 /// Orphans that one entry names: with all that hangs on them they are rows enough.

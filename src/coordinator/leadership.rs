@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use super::{Connection, Coordinator, HandingOver, Output, Phase, Role, member::Member, proposals::Origin};
 use crate::{
+    message::mount::{Refusal, ToMount},
     namespace::{Command, State},
-    types::{
-        ConnectionId, CredentialId, Grant, Instant, NodeId, Term, VolumeId,
-        message::{Refusal, ToMount},
-    },
+    types::{ConnectionId, CredentialId, Grant, Instant, NodeId, Term, VolumeId},
 };
 
 impl Coordinator {

@@ -11,7 +11,8 @@ use std::{collections::BTreeMap, time::Duration};
 use super::calls::Call;
 use crate::{
     limits::Timing,
-    types::{ConnectionId, Generation, Instant, LogIndex, Sequence, message::MountPlace},
+    message::mount::MountPlace,
+    types::{ConnectionId, Generation, Instant, LogIndex, Sequence},
 };
 
 /// Sessions that lapse again and again within this many session times (an hour by default) wait longer each time.

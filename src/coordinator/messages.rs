@@ -3,11 +3,9 @@
 use super::{Coordinator, Key, Output, Phase, calls::Call, proposals::Origin, space::Needs, validate};
 use crate::{
     limits,
+    message::mount::{Refusal, ToLeader, ToMount},
     namespace::{Command, Operation, Reply, State, Volume},
-    types::{
-        Access, ConnectionId, Errno, Ino, Instant, LogIndex, Sequence,
-        message::{Refusal, ToLeader, ToMount},
-    },
+    types::{Access, ConnectionId, Errno, Ino, Instant, LogIndex, Sequence},
 };
 
 /// Calls whose answers one operation may confirm: all that a mount can have open, and those that came in between.

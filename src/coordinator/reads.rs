@@ -7,8 +7,9 @@
 
 use super::{Coordinator, Key, Phase};
 use crate::{
+    message::mount::ToMount,
     namespace::{State, Volume},
-    types::{ConnectionId, LogIndex, message::ToMount},
+    types::{ConnectionId, LogIndex},
 };
 
 /// What is asked, one a connection: the answer to a later number is one to all before it.

@@ -6,7 +6,7 @@
 
 use crate::{
     namespace::State,
-    types::{Errno, message::Space},
+    types::{Errno, Space},
 };
 
 /// What an operation takes.

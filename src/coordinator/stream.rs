@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::{Key, history::History};
 use crate::{
     limits,
+    message::mount::ToMount,
     namespace::Volume,
-    types::{LogIndex, VolumeId, message::ToMount},
+    types::{LogIndex, VolumeId},
 };
 
 /// Pieces of a snapshot on their way to one mount at a time.

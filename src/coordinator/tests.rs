@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::*;
 use crate::{
     limits::{self, Retention, SessionBounds, Timing},
+    message::mount::{MountPlace, ProtocolRange, ToLeader, Welcome},
     namespace::{Command, Entry, Founding, NewNode, NodeInfo, Operation, Reply, VolumeOptions},
     types::{
         Access, ClearSuid, ClusterId, CredentialId, Errno, FoundingId, FoundingNumber, Generation, Ino, Name, Piece,
         Sequence, Stamp,
-        message::{MountPlace, ProtocolRange, ToLeader, Welcome},
     },
 };
 

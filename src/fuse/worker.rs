@@ -22,10 +22,10 @@ use super::{
     session::{Ask, Reply},
 };
 use crate::{
-    client::transport::{Deliver, Transport},
     clock,
     holder::{Table, Watched},
     mount::{Caller, Config, Input, Mount, MountStatus, Notification, Output, Request, Response},
+    transport::{Deliver, Transport},
     types::{Errno, Ino},
 };
 

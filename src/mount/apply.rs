@@ -14,8 +14,9 @@ use super::{
     waiting::Kind,
 };
 use crate::{
+    message::mount::ToLeader,
     namespace::{Change, Command, Operation, Reply, Volume},
-    types::{Errno, FileKind, Ino, Instant, LogIndex, Name, Sequence, message::ToLeader},
+    types::{Errno, FileKind, Ino, Instant, LogIndex, Name, Sequence},
 };
 
 /// Ranges of one file's pages in one ticket; more are told as one that spans them all.

@@ -2,10 +2,8 @@
 
 use crate::{
     limits::{self, Timing},
-    types::{
-        LogIndex, MountId, SessionId, VolumeId,
-        message::{MountPlace, Space},
-    },
+    message::mount::MountPlace,
+    types::{LogIndex, MountId, SessionId, Space, VolumeId},
 };
 
 /// How a mount runs. Validated by the shell that reads it from credential, file, environment and flags.

@@ -20,8 +20,9 @@ use super::{
     waiting::{Kind, Waiting},
 };
 use crate::{
+    message::mount::ToLeader,
     namespace::{Command, Delegation, Operation},
-    types::{Errno, Ino, Instant, LogIndex, message::ToLeader},
+    types::{Errno, Ino, Instant, LogIndex},
 };
 
 /// Two recalls of a file within this make it contended.

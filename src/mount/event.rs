@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::{Caller, Request, Response};
-use crate::types::{
-    BlockHash, ConnectionId, Errno, Ino, Instant, Name, NodeId, UploadId,
-    message::{ToLeader, ToMount},
+use crate::{
+    message::mount::{ToLeader, ToMount},
+    types::{BlockHash, ConnectionId, Errno, Ino, Instant, Name, NodeId, UploadId},
 };
 
 /// Why a store did not do what a mount asked.

@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 
 use super::StoreError;
-use crate::types::{BlockHash, Instant, NodeId, message::StoreAddress};
+use crate::{
+    message::mount::StoreAddress,
+    types::{BlockHash, Instant, NodeId},
+};
 
 /// A store that failed or was slow is asked last for this many waits.
 const SUSPICION: u32 = 40;

@@ -9,7 +9,10 @@
 use std::collections::BTreeMap;
 
 use super::{Caller, Life, Mount, Output, Request, config::WhenDisconnected};
-use crate::types::{Errno, Instant, LogIndex, message::ToLeader};
+use crate::{
+    message::mount::ToLeader,
+    types::{Errno, Instant, LogIndex},
+};
 
 /// Reads that wait, and what the leader was asked for them.
 #[derive(Debug, Default)]

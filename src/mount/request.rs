@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     namespace::{AllocateMode, NewNode, RenameMode, XattrMode},
-    types::{AttributeChanges, Attributes, ClearSuid, FileKind, Ino, LockClaim, Name, XattrName, message::VolumeSpace},
+    types::{AttributeChanges, Attributes, ClearSuid, FileKind, Ino, LockClaim, Name, VolumeSpace, XattrName},
 };
 
 /// Who asks. The kernel has checked permissions already (default_permissions).

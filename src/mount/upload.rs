@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 
 use super::StoreError;
-use crate::types::{BlockHash, Errno, Instant, NodeId, UploadId, message::StoreAddress};
+use crate::{
+    message::mount::StoreAddress,
+    types::{BlockHash, Errno, Instant, NodeId, UploadId},
+};
 
 /// Blocks on their way at a time.
 const BLOCKS_AT_A_TIME: usize = 16;

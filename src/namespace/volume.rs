@@ -17,8 +17,8 @@ use super::{
 use crate::{
     limits,
     types::{
-        Attributes, Errno, FileKind, Ino, LogIndex, MountId, Name, Sequence, SessionId, Stamp, VolumeId, XattrName,
-        message::{Space, VolumeSpace},
+        Attributes, Errno, FileKind, Ino, LogIndex, MountId, Name, Sequence, SessionId, Space, Stamp, VolumeId,
+        VolumeSpace, XattrName,
     },
 };
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Node, StateBatch, Unpinned};
+use super::Node;
 use crate::{
     coordinator::{self, AppliedEntry},
     limits,
+    message::log::{StateBatch, Unpinned},
     namespace::{Applied, Command, Entry, Reply, RowChange},
     replica::{self, CommittedEntry},
     types::{BlockHash, LogIndex, Term, VolumeId},

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 
 use crate::{
-    namespace::{NodeInfo, QuotaChanges, RowChange, State, VolumeOptions},
-    replica::{Greeting, Hello, Mark, Standing},
-    types::{
-        BlockHash, ConnectionId, CredentialId, FoundingId, Grant, LogIndex, NodeId, SessionId, Stamp, Term, UploadId,
-        VolumeId,
-        message::{MountPlace, Space, ToLeader, ToMount},
+    message::{
+        log::{LogBatch, LogEntry, StateBatch},
+        mount::{MountPlace, ToLeader, ToMount},
+        peer::PeerMessage,
     },
+    namespace::{NodeInfo, QuotaChanges, State, VolumeOptions},
+    replica::Standing,
+    types::{ConnectionId, CredentialId, FoundingId, Grant, LogIndex, NodeId, SessionId, Space, Term, VolumeId},
 };
 
 /// What the disk holds of the log, and the state as of its applied index, when a node starts.
@@ -27,132 +28,6 @@ pub struct Recovered {
     pub entries: Vec<LogEntry>,
     /// Index and term of the entry before the first of `entries`.
     pub compacted: (LogIndex, Term),
-}
-
-/// An entry of the Raft log as the log file keeps it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogEntry {
-    pub index: LogIndex,
-    pub term: Term,
-    /// The whole raft entry, encoded (type, context and data included).
-    pub bytes: Bytes,
-}
-
-/// What a node says of its device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Measured {
-    pub space: Space,
-    /// Bytes of content, over all volumes, that the node's state named at the least when it last looked at the device and
-    /// when it looked before.
-    pub content: u64,
-}
-
-/// A write to the log: all of it is synced, in this order of batches, before `LogPersisted` says so.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct LogBatch {
-    /// Grows by one with every batch.
-    pub number: u64,
-    /// Raft's hard state, and what else the replica must not forget; its own encoding.
-    pub hard_state: Option<Bytes>,
-    /// Entries to append. Where the first has an index the log already has, that and all behind it are replaced.
-    pub entries: Vec<LogEntry>,
-    /// The log begins anew behind this position (a snapshot was installed); earlier entries are void. The store holds
-    /// the batch back until the `StateBatch` of that snapshot is synced, so that the log never runs ahead of the state:
-    /// emit that one without waiting for this.
-    pub reset: Option<(LogIndex, Term)>,
-}
-
-/// Rows and content that applied entries brought, to be written in order; the index goes into the same batch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StateBatch {
-    /// Index and term of the last entry in it.
-    pub index: LogIndex,
-    pub term: Term,
-    /// `State::digest` at `index`: rows that a store lost without a trace are noticed by it at the next start.
-    pub digest: u128,
-    /// Encoded raft membership, where it changed.
-    pub membership: Option<Bytes>,
-    /// A snapshot was installed: `rows` are all rows of the state and replace what the store held, at once. The store
-    /// counts references anew from them.
-    pub reset: bool,
-    pub rows: Vec<RowChange>,
-    /// Inline content for packs.
-    pub content: Vec<(BlockHash, Bytes)>,
-    /// Changes of how many extents name a block, over all volumes.
-    pub references: Vec<(BlockHash, i64)>,
-    /// Volumes that name a block in more extents than before: their mounts may read it. Empty with `reset`, as above.
-    pub named: Vec<(VolumeId, BlockHash)>,
-    /// Pins that end with the entries of this batch, after its references were counted (docs/protocol.md R18-pins).
-    pub unpinned: Vec<Unpinned>,
-}
-
-/// Uploads that are over: from here on their blocks live only while extents name them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Unpinned {
-    /// An entry named these uploads (`Operation::uploads`), and its call does not come again.
-    Uploads { volume: VolumeId, session: SessionId, uploads: Vec<UploadId> },
-    /// The session ended (`Command::CloseSessions`).
-    Session { volume: VolumeId, session: SessionId },
-    /// The volume is gone (`Command::DeleteVolume`).
-    Volume { volume: VolumeId },
-}
-
-/// Between storage nodes, on one ordered stream per direction.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PeerMessage {
-    /// An encoded raft message; its sender is the stream's other end.
-    Raft(Bytes),
-    /// R6-promise: renews the voter's promise; `round` grows with every heartbeat of the term.
-    Heartbeat {
-        term: Term,
-        round: u64,
-        /// Cluster time, from which whoever leads next goes on; `None` as long as it is not known.
-        stamp: Option<Stamp>,
-        /// Once in a heartbeat's time: what every node is known to have promised, and who is alive (R71-forgetful).
-        marks: Vec<Mark>,
-        alive: Vec<NodeId>,
-    },
-    HeartbeatAcknowledged {
-        term: Term,
-        round: u64,
-        /// The sender's own clock, nanoseconds since 1970.
-        wall_clock: Option<u64>,
-    },
-    /// R71-forgetful: first of all, to each peer until it greets; with the address to answer to, where the node knows
-    /// it.
-    Hello {
-        hello: Hello,
-        node: Option<NodeInfo>,
-    },
-    Greeting(Greeting),
-    /// Asks the leader for one piece of a snapshot of its state: the rows behind `after` (empty: from the first) of the
-    /// snapshot at `index` (0: of any). A leader that does not have that one begins a new one. One request, one piece.
-    SnapshotRequest {
-        index: LogIndex,
-        after: Bytes,
-    },
-    /// Rows of the whole state at `index`, in key order. With another index than the piece before, it begins anew.
-    SnapshotPiece {
-        index: LogIndex,
-        term: Term,
-        membership: Bytes,
-        rows: Vec<(Bytes, Bytes)>,
-        last: bool,
-    },
-    /// What a node says of itself, to all peers about once a second and when its space changes. The leader keeps the
-    /// addresses in the state by `SetNode` entries, and tells mounts the space of a majority.
-    Report {
-        node: Option<NodeInfo>,
-        measured: Option<Measured>,
-        /// Bytes of content that its state names, over all volumes.
-        content_bytes: u64,
-    },
-    /// R27-handover: the leader of this term grants no lease any more, and no session but these may have one. Whoever
-    /// leads in the next term waits for no other.
-    HandOver {
-        term: Term,
-        leased: Vec<(VolumeId, SessionId)>,
-    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

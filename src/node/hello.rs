@@ -2,7 +2,8 @@
 
 use crate::{
     limits::{PROTOCOL_MAX, PROTOCOL_MIN},
-    types::{FoundingId, Member, NodeId, message::ProtocolRange},
+    message::mount::ProtocolRange,
+    types::{FoundingId, Member, NodeId},
 };
 
 /// Who sends on a stream, and whom it takes the receiver for.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Measured, Node, NodeConfig, Output, PeerMessage};
+use super::{Node, NodeConfig, Output};
+use crate::message::peer::{Measured, PeerMessage};
 use crate::{
     coordinator,
     namespace::{Command, NodeInfo},
     replica::{self, Standing},
-    types::{Instant, NodeId, VolumeId, message::Space},
+    types::{Instant, NodeId, Space, VolumeId},
 };
 
 /// A node reports once in so many heartbeats.

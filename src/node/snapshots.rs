@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{Node, Output, PeerMessage, StateBatch};
+use super::{Node, Output};
 use crate::{
     coordinator,
     limits::Timing,
+    message::{log::StateBatch, peer::PeerMessage},
     namespace::{RowChange, State},
     replica,
     types::{Instant, LogIndex, NodeId, Term},

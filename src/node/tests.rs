@@ -14,11 +14,14 @@ use std::{
 
 use super::*;
 use crate::{
+    message::{
+        log::{LogBatch, LogEntry},
+        mount::{Hello, MountPlace, ProtocolRange, Refusal, ToLeader, ToMount},
+    },
     namespace::{Founding, NewNode, Operation, Reply, Volume, VolumeOptions},
     types::{
         Access, ClearSuid, ClusterId, ConnectionId, CredentialId, Errno, FoundingNumber, Generation, Grant, Ino,
-        MountId, Name, Piece, Sequence, SessionId, Stamp,
-        message::{Hello, MountPlace, ProtocolRange, Refusal, Space, ToLeader, ToMount},
+        MountId, Name, Piece, Sequence, SessionId, Space, Stamp,
     },
 };
 

@@ -10,7 +10,10 @@ use raft::{
 
 use super::{CommittedEntry, Output, Replica, guard, membership, unsynced::Synced};
 use crate::{
-    node::{LogBatch, LogEntry, PeerMessage},
+    message::{
+        log::{LogBatch, LogEntry},
+        peer::PeerMessage,
+    },
     types::{LogIndex, NodeId, Term},
 };
 

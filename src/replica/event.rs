@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Greeting, Hello, Mark, Standing};
+use super::Standing;
+use crate::message::peer::{Greeting, Hello, Mark};
 use crate::{
     limits::Timing,
-    node::{LogBatch, LogEntry, PeerMessage},
+    message::{
+        log::{LogBatch, LogEntry},
+        peer::PeerMessage,
+    },
     types::{LogIndex, NodeId, Term},
 };
 

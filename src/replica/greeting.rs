@@ -23,9 +23,9 @@ use raft::{
     eraftpb::{Entry, Message, MessageType},
 };
 
-use super::{Life, Mark, Output, Replica, guard, membership, raft_config};
+use super::{Output, Replica, guard, membership, raft_config};
 use crate::{
-    node::PeerMessage,
+    message::peer::{Greeting, Hello, Life, Mark, PeerMessage, Recollection, Verdict},
     types::{Instant, LogIndex, NodeId, Term},
 };
 
@@ -37,49 +37,6 @@ const HELLO_HEARTBEATS: u32 = 3;
 const SAVE_HEARTBEATS: u32 = 10;
 /// Who was not greeted by a majority, or not refilled, within so many election timeouts says so.
 const PATIENCE_ELECTIONS: u32 = 14;
-
-/// What a process has to say of itself when it begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Hello {
-    pub life: Life,
-    pub term: Term,
-    /// The last entry of its log.
-    pub last: LogIndex,
-    pub recollection: Recollection,
-}
-
-/// What a node believes of its own disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Recollection {
-    /// All it ever promised is there, as far as it knows.
-    Whole,
-    /// It was told otherwise, and asks the leader for an entry.
-    Lost,
-    /// Its log begins behind such an entry.
-    Refilled,
-}
-
-/// What one node answers to another's `Hello`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Greeting {
-    /// Of the process that is greeted.
-    pub life: Life,
-    /// Of the one that greets.
-    pub by: Life,
-    pub verdict: Verdict,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Nothing is known here that the node has forgotten.
-    Welcome,
-    /// It promised more than it knows; a life with this boot was seen.
-    Forgetful { boot: u64 },
-    /// The leader's entry is applied: a state that includes it makes the node whole.
-    Refill { through: LogIndex, term: Term },
-    /// Another process of the same node is alive.
-    Rival,
-}
 
 /// Whether a node takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

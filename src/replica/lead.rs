@@ -10,7 +10,7 @@ use raft::{
 
 use super::{DropReason, Output, Replica, membership};
 use crate::{
-    node::PeerMessage,
+    message::peer::PeerMessage,
     types::{LogIndex, NodeId, Term},
 };
 

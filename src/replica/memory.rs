@@ -9,30 +9,13 @@ use raft::eraftpb::HardState;
 use serde::{Deserialize, Serialize};
 
 use super::{guard::NUMBER_MAX, membership::MEMBERS_MAX};
-use crate::types::{LogIndex, NodeId, Term};
+use crate::{
+    message::peer::Mark,
+    types::{LogIndex, NodeId, Term},
+};
 
 /// The version of the encoding that this program writes.
 const VERSION: u8 = 1;
-
-/// One process of a node, from its start to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Life {
-    /// One more at each start, as the node's own disk counts them.
-    pub boot: u64,
-    /// Random: tells two processes apart that began with copies of one disk.
-    pub nonce: u64,
-}
-
-/// What a node is known to have promised in its newest known life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Mark {
-    pub node: NodeId,
-    pub life: Life,
-    /// It was in this term: it votes in no earlier one, and perhaps has voted in this one.
-    pub term: Term,
-    /// To a leader of this term it acknowledged its log up to this entry.
-    pub acknowledged: (Term, LogIndex),
-}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
@@ -146,6 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::peer::Life;
 
     fn mark(boot: u64, term: u64, index: u64) -> Mark {
         let life = Life { boot, nonce: boot };

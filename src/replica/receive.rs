@@ -7,9 +7,10 @@ use raft::{
     eraftpb::{Message, MessageType, Snapshot},
 };
 
-use super::{Mark, Output, Replica, Standing, guard, membership};
+use super::{Output, Replica, Standing, guard, membership};
+use crate::message::peer::Mark;
 use crate::{
-    node::PeerMessage,
+    message::peer::PeerMessage,
     types::{LogIndex, NodeId, Term},
 };
 

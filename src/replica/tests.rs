@@ -9,9 +9,10 @@ use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use world::{TIMING, World, ms};
 
-use super::{Greeting, Hello, Input, Life, Recollection, Replica, Verdict};
+use super::{Input, Replica};
+use crate::message::peer::{Greeting, Hello, Life, Recollection, Verdict};
 use crate::{
-    node::{LogBatch, PeerMessage},
+    message::{log::LogBatch, peer::PeerMessage},
     types::{Instant, LogIndex, NodeId, Term},
 };
 

@@ -14,10 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::{
-    types::{ConnectionId, message::ToMount},
-    wire::proto,
-};
+use crate::{message::mount::ToMount, types::ConnectionId, wire::proto};
 
 /// Bytes that may wait for one mount; one that lags further is cut off and catches up by itself.
 const OUTBOX_BYTES_MAX: usize = 64 << 20;

@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::running::Running;
 use crate::{
-    client::transport::endpoint,
     limits::MESSAGE_BYTES_MAX,
     pki::Identity,
+    transport::endpoint,
     types::BlockHash,
     wire::{
         hash_to_bytes,

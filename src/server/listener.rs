@@ -29,10 +29,10 @@ use tracing::{debug, warn};
 use super::papers::Papers;
 use crate::{
     admission::{Admission, Crowd, GivesWay, Place},
-    client::transport::without_links,
     clock,
     limits::CALL_STREAMS_MAX,
     pki::{credential_of, principal_of},
+    transport::without_links,
     types::{ClusterId, CredentialId, Principal},
 };
 

@@ -11,8 +11,9 @@ use tracing::debug;
 use super::{connections::Outgoing, listener::Caller, running::Running, stage::Stage};
 use crate::{
     limits::CALL_STREAMS_MAX,
+    message::mount::ToLeader,
     node::Input,
-    types::{ConnectionId, Principal, message::ToLeader},
+    types::{ConnectionId, Principal},
     wire::proto::{self, mount_server::Mount},
 };
 

@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 
 use super::{papers::Papers, stage::FoundingError};
 use crate::{
-    client::transport::{endpoint, sentence_of},
     namespace::entry::Founding,
     pki::Identity,
+    transport::{endpoint, sentence_of},
     types::Member,
     wire::{
         admin::{Phase, Report},

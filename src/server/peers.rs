@@ -14,12 +14,13 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tracing::{debug, info, warn};
 
 use crate::{
-    client::transport::{endpoint, sentence_of},
     limits::{PROTOCOL_MAX, PROTOCOL_MIN},
+    message::{mount::ProtocolRange, peer::PeerMessage},
     namespace::NodeInfo,
-    node::{PeerHello, PeerMessage},
+    node::PeerHello,
     pki::Identity,
-    types::{Member, NodeId, message::ProtocolRange},
+    transport::{endpoint, sentence_of},
+    types::{Member, NodeId},
     wire::{
         peer::PeerFrame,
         proto::{self, peer_client::PeerClient},

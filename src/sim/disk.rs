@@ -9,8 +9,9 @@ use super::{
     packs::{Packs, Pin},
 };
 use crate::{
+    message::log::{LogBatch, LogEntry, StateBatch},
     namespace::{Founding, RowError, State},
-    node::{Ends, LogBatch, LogEntry, Recovered, StateBatch},
+    node::{Ends, Recovered},
     types::{BlockHash, LogIndex, Term},
 };
 

@@ -11,9 +11,10 @@ use super::{
     world::EPOCH,
 };
 use crate::{
+    message::{log::LogEntry, mount::ToMount},
     mount::{Input, Mount},
-    node::{LogEntry, Node},
-    types::{ConnectionId, Ino, Instant, LogIndex, Name, SessionId, message::ToMount},
+    node::Node,
+    types::{ConnectionId, Ino, Instant, LogIndex, Name, SessionId},
 };
 
 /// A storage node: its process, while it runs, and its disk.
@@ -74,6 +75,8 @@ pub(super) struct Process {
     pub(super) next: VecDeque<Call>,
     /// The mount's session then, and how far it had applied.
     pub(super) began_as: (Option<SessionId>, LogIndex),
+    /// Its mount had no volume any more then, and its kernel had forgotten all of it.
+    pub(super) began_without_volume: bool,
     /// No leader answered at some time since.
     pub(super) without_lease: bool,
     /// Its mount had no lease at some time since the call began.
@@ -90,6 +93,8 @@ pub(super) struct MountHost {
     pub(super) clock: Clock,
     /// Otherwise one that crashed is still to come back.
     pub(super) is_started: bool,
+    /// No process comes in the place of the one that has ended.
+    pub(super) has_ended: bool,
     pub(super) life: u64,
     pub(super) kernel: Kernel,
     pub(super) wake: Option<Instant>,

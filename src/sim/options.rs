@@ -72,6 +72,8 @@ pub struct Options {
     pub strangers: u64,
     /// No call of another mount than the first takes longer.
     pub others_wait: Option<Duration>,
+    /// When the volume is deleted, whoever has it mounted.
+    pub deletes: Option<Duration>,
     /// No seed chooses one.
     pub breach: Option<Breach>,
 }
@@ -156,6 +158,8 @@ pub enum Breach {
     Refills,
     /// R104-space: stores say that more is free than is.
     Devices,
+    /// R106-deletion: kernels of mounts whose volume is gone are told nothing, neither by their workers nor by holders.
+    Deletion,
     /// R71-forgetful: whoever says hello is welcome, whatever it has forgotten.
     Forgetting,
 }
@@ -280,6 +284,7 @@ impl Options {
             drift: if Dice::new(seed ^ 0x0064_7269_6674).chance(500) { DRIFT_MAX } else { 0 },
             strangers: 0,
             others_wait: None,
+            deletes: None,
             breach: None,
         };
         // Rolled last: seeds without it run as they did before there was this fault.

@@ -734,6 +734,10 @@ impl Oracle {
         inode.is_some_and(|inode| inode.kind == FileKind::Directory)
     }
 
+    pub(super) fn has_volume(&self) -> bool {
+        self.volume().is_some()
+    }
+
     /// The last entry of the volume.
     pub(super) fn volume_applied(&self) -> LogIndex {
         self.volume().map_or(LogIndex(0), Volume::applied)

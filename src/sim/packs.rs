@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::{
-    node::{StateBatch, Unpinned},
+    message::log::{StateBatch, Unpinned},
     types::{BlockHash, SessionId, UploadId},
 };
 

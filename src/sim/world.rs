@@ -2,6 +2,7 @@
 
 mod backups;
 mod breaches;
+mod deletion;
 mod faults;
 mod locks;
 mod mounts;
@@ -31,13 +32,13 @@ use super::{
     workload::Workload,
 };
 use crate::{
+    message::{
+        mount::{ToLeader, ToMount},
+        peer::PeerMessage,
+    },
     mount::{Caller, Notification, Request, Response, StoreError},
     namespace::{Founding, NodeInfo, VolumeOptions},
-    node::PeerMessage,
-    types::{
-        BlockHash, ClusterId, ConnectionId, Errno, FoundingId, FoundingNumber, Instant, NodeId, Sequence, Stamp,
-        message::{ToLeader, ToMount},
-    },
+    types::{BlockHash, ClusterId, ConnectionId, Errno, FoundingId, FoundingNumber, Instant, NodeId, Sequence, Stamp},
 };
 
 /// Wall clock at the beginning of virtual time, nanoseconds since 1970.
@@ -82,6 +83,8 @@ enum Event {
     Forged { mount: usize, life: u64, connection: ConnectionId, message: Box<ToMount> },
     Killed { mount: usize, life: u64, process: usize, started: Instant },
     Fault,
+    Deletion,
+    MountEnds { mount: usize, life: u64 },
     Heal,
     SpaceAgain(NodeId),
     ClockRight(NodeId),
@@ -177,6 +180,9 @@ impl World {
         if !self.options.faults.is_empty() {
             self.after(self.options.chaos / 8, Event::Fault);
         }
+        if let Some(time) = self.options.deletes {
+            self.after(time, Event::Deletion);
+        }
         let end = self.now.after(self.options.chaos);
         self.run_to(end);
         self.is_busy = false;
@@ -191,7 +197,9 @@ impl World {
         self.look_at_everything();
         self.wait_for("the last look to end", LIVENESS, Self::is_idle);
         let oracle = &self.oracle;
-        self.workload.check(|path| oracle.content_at(&path.directory, &path.name));
+        if oracle.has_volume() {
+            self.workload.check(|path| oracle.content_at(&path.directory, &path.name));
+        }
         self.report.trace = self.trace.finish();
         self.report.entries = self.oracle.next().0 - 2;
         self.report.sights = self.oracle.checked;
@@ -216,8 +224,9 @@ impl World {
     fn agrees(&self) -> bool {
         let newest = self.oracle.next();
         let volume = self.oracle.volume_applied();
+        let has_applied = |mount: &MountHost| mount.core.status().applied == volume;
         self.nodes.values().all(|node| node.core.is_some() && node.applied.next() == newest)
-            && self.mounts.iter().all(|mount| mount.core.status().applied == volume)
+            && if self.is_deleted() { self.is_deleted_everywhere() } else { self.mounts.iter().all(has_applied) }
     }
 
     /// A name in a directory that a mount changed itself is forgotten a moment after that call returned
@@ -299,6 +308,8 @@ impl World {
             Event::Forged { mount, life, connection, message } => self.forged(mount, life, connection, *message),
             Event::Killed { mount, life, process, started } => self.killed(mount, life, process, started),
             Event::Fault => self.fault(),
+            Event::Deletion => self.delete_volume(),
+            Event::MountEnds { mount, life } => self.mount_ended(mount, life),
             Event::Heal => self.network.heal(),
             Event::TwinWake(life) => self.twin_woke(life),
             Event::TwinEnds(life) => self.end_twin(life),

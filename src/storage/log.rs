@@ -26,7 +26,7 @@ use super::{
     header::{FileHeader, HEADER_BYTES, remove_unfinished},
 };
 use crate::{
-    node::LogBatch,
+    message::log::LogBatch,
     types::{LogIndex, Term},
 };
 

@@ -33,7 +33,7 @@ use self::{
 use super::{Counters, StorageError, file::Directory, health::Health};
 use crate::{
     limits,
-    node::Unpinned,
+    message::log::Unpinned,
     types::{BlockHash, SessionId, UploadId, VolumeId},
 };
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{StorageError, file::RandomFile, private};
-use crate::types::message::Space;
+use crate::types::Space;
 
 /// Space that uploads leave free: a sixteenth of the file system, within these bounds. The least is what the log may
 /// still grow by, what the state store needs to rewrite itself, and what compaction copies.

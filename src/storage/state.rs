@@ -22,8 +22,8 @@ use bytes::Bytes;
 use super::{Catalog, Counters, LogWriter, Packs, StorageError, StorageEvent, health::Health, space::Reserve};
 use crate::{
     limits,
+    message::log::{StateBatch, Unpinned},
     namespace::State,
-    node::{StateBatch, Unpinned},
     types::{BlockHash, SessionId, VolumeId},
 };
 

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     limits,
     namespace::{ByteQuota, QuotaChanges, VolumeOptions, entry::Founding},
-    node::{AdminAnswer, AdminError, ClockStatus, NodeStatus, PeerStatus, SessionStatus, Standing, VolumeStatus},
+    node::{AdminAnswer, AdminError, ClockStatus, NodeStatus, PeerStatus, SessionStatus, VolumeStatus},
+    replica::Standing,
     types::{ClusterId, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId},
 };
 

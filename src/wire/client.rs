@@ -8,11 +8,9 @@ use super::{
 };
 use crate::{
     limits,
+    message::mount::{Hello, MountPlace, Refusal, StoreAddress, ToLeader, ToMount, Welcome},
     namespace::{DecodeError, Operation, Reply, entry::ENTRY_VERSION},
-    types::{
-        Errno, Generation, Ino, Label, LogIndex, Sequence, SessionId, Stamp, VolumeId,
-        message::{Hello, MountPlace, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
-    },
+    types::{Errno, Generation, Ino, Label, LogIndex, Sequence, SessionId, Space, Stamp, VolumeId},
 };
 
 impl From<ToLeader> for proto::ToLeader {

@@ -4,7 +4,8 @@ use super::{
     WireError, founding_from, founding_to_bytes, node_from, proto, protocol_from, required, rows_from, rows_to,
 };
 use crate::{
-    node::{Greeting, Hello, Life, Mark, Measured, PeerHello, PeerMessage, Recollection, Verdict},
+    message::peer::{Greeting, Hello, Life, Mark, Measured, PeerMessage, Recollection, Verdict},
+    node::PeerHello,
     types::{LogIndex, SessionId, Stamp, Term, VolumeId},
 };
 

@@ -10,18 +10,19 @@ use super::{
     peer::PeerFrame,
 };
 use crate::{
+    message::{
+        mount::{Hello, MountPlace, ProtocolRange, Refusal, StoreAddress, ToLeader, ToMount, Welcome},
+        peer::{Greeting, Life, Mark, Measured, PeerMessage, Recollection, Verdict},
+    },
     namespace::{
         AllocateMode, Flush, NewNode, NodeInfo, Operation, RenameMode, Reply, VolumeOptions, XattrMode, entry::Founding,
     },
-    node::{
-        self, ClockStatus, Greeting, Life, Mark, Measured, NodeStatus, PeerHello, PeerMessage, PeerStatus,
-        Recollection, SessionStatus, Standing, Verdict, VolumeStatus,
-    },
+    node::{ClockStatus, NodeStatus, PeerHello, PeerStatus, SessionStatus, VolumeStatus},
+    replica::Standing,
     types::{
         AttributeChanges, BlockHash, ClearSuid, ClusterId, Errno, FoundingId, FoundingNumber, Generation, Ino, Label,
         LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex, MountId, Name, NodeId, Piece, Sequence,
-        SessionId, Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
-        message::{Hello, MountPlace, ProtocolRange, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+        SessionId, Space, Stamp, Term, TimeChange, Timestamp, UploadId, VolumeId, XattrName,
     },
 };
 
@@ -111,7 +112,7 @@ pub(super) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
             .prop_map(|(term, round, stamp, marks, alive)| PeerMessage::Heartbeat { term, round, stamp, marks, alive }),
         (life(), term(), index(), recollection(), option::of(node_info())).prop_map(
             |(life, term, last, recollection, node)| PeerMessage::Hello {
-                hello: node::Hello { life, term, last, recollection },
+                hello: crate::message::peer::Hello { life, term, last, recollection },
                 node
             }
         ),

@@ -22,13 +22,13 @@ use crate::{
         mount_options::MountOptions,
         mountpoint, read_again, runtime,
     },
-    client::transport::{Deliver, Transport},
     fuse::{self, Network, WorkerConfig},
     holder::{self, Link, Place, Workers},
     mount::{Config, Input, Output},
     pki::{self, Authority},
     server::{self, LocalNode, ServeConfig},
     storage::Packs,
+    transport::{Deliver, Transport},
     types::{Access, BlockHash, Grant, MountId, NodeId},
 };
 

@@ -5,11 +5,7 @@ use std::{collections::BTreeSet, fmt::Display};
 use serde::Serialize;
 
 use super::report::{NodeState, NodeView};
-use crate::{
-    limits,
-    node::{NodeStatus, Standing},
-    types::NodeId,
-};
+use crate::{limits, node::NodeStatus, replica::Standing, types::NodeId};
 
 /// Changes that a node may miss and still count as a whole one: a busy cluster's nodes always miss a few.
 const MISSING_MAX: u64 = 1000;

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::headline::{Headline, Voters};
 use crate::{
     cli::{Failure, admin::Answer, demo::Layout, mount_state::MountReport},
-    node::{NodeStatus, Standing},
+    node::NodeStatus,
+    replica::Standing,
     types::{FoundingId, NodeId},
     wire::admin::{Phase, Report},
 };

@@ -7,12 +7,11 @@ use super::{
 };
 use crate::{
     cli::admin::Answer,
+    message::mount::MountPlace,
     namespace::{NodeInfo, VolumeOptions, entry::Founding},
-    node::{ClockStatus, NodeStatus, PeerStatus, SessionStatus, Standing, VolumeStatus},
-    types::{
-        ClusterId, FoundingId, FoundingNumber, Label, LogIndex, NodeId, SessionId, Stamp, Term, VolumeId,
-        message::{MountPlace, Space},
-    },
+    node::{ClockStatus, NodeStatus, PeerStatus, SessionStatus, VolumeStatus},
+    replica::Standing,
+    types::{ClusterId, FoundingId, FoundingNumber, Label, LogIndex, NodeId, SessionId, Space, Stamp, Term, VolumeId},
     wire::admin::{Phase, Process, Report},
 };
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     coordinator::messages::ANSWERED_MAX,
     namespace::AllocateMode,
-    types::{AttributeChanges, BlockHash, Piece, message::Space},
+    types::{AttributeChanges, BlockHash, Piece, Space},
 };
 
 #[test]

@@ -10,7 +10,7 @@ use super::values;
 use crate::{
     limits,
     mount::{DirectoryEntry, OpenedAs, Response},
-    types::{Attributes, Errno, FileKind, LockClaim, LockKind, LockRange, message::VolumeSpace},
+    types::{Attributes, Errno, FileKind, LockClaim, LockKind, LockRange, VolumeSpace},
 };
 
 /// Bytes of `struct fuse_out_header`.
@@ -223,7 +223,7 @@ const fn directory_type(kind: FileKind) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Ino, Timestamp, message::Space};
+    use crate::types::{Ino, Space, Timestamp};
 
     fn u32_at(bytes: &[u8], at: usize) -> u32 {
         u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     limits,
+    message::mount::{Hello, Refusal, StoreAddress, ToLeader, ToMount, Welcome},
     namespace::{Command, Entry, EntryHeader, Operation, Reply, Volume, VolumeOptions},
     types::{
-        BlockHash, ConnectionId, Errno, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Stamp, VolumeId,
-        message::{Hello, Refusal, Space, StoreAddress, ToLeader, ToMount, Welcome},
+        BlockHash, ConnectionId, Errno, Ino, LogIndex, MountId, NodeId, Sequence, SessionId, Space, Stamp, VolumeId,
     },
 };
 

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     limits::Timing,
+    message::mount::ToLeader,
     namespace::NewNode,
-    types::{BlockHash, ClearSuid, ConnectionId, MountId, message::ToLeader},
+    types::{BlockHash, ClearSuid, ConnectionId, MountId},
 };
 
 pub(super) const WRITER: OpenFlags = OpenFlags {

@@ -7,8 +7,8 @@ use super::{
     scene::{Scene, name},
 };
 use crate::{
+    message::mount::{Refusal, ToMount},
     namespace::NewNode,
-    types::message::{Refusal, ToMount},
 };
 
 fn lookup(text: &str) -> Request {

@@ -1,6 +1,7 @@
 //! Three and five nodes: elections, handing over, mounts that move to the next leader.
 
 use super::*;
+use crate::message::peer::{Hello, Life, Recollection};
 
 #[test]
 fn three_nodes_agree_and_both_mounts_follow() {
@@ -230,8 +231,8 @@ fn a_copy_has_the_address_of_its_original_no_longer_than_that_one_is_not_heard_o
     world.isolate(other);
     world.run(4 * T.heartbeat);
     let elsewhere = NodeInfo { peer_address: "copy:1".to_owned(), ..address.clone() };
-    let (life, recollection) = (replica::Life { boot: 1, nonce: 99 }, replica::Recollection::Whole);
-    let hello = replica::Hello { life, term: Term(1), last: LogIndex(1), recollection };
+    let (life, recollection) = (Life { boot: 1, nonce: 99 }, Recollection::Whole);
+    let hello = Hello { life, term: Term(1), last: LogIndex(1), recollection };
     let message = PeerMessage::Hello { hello, node: Some(elsewhere.clone()) };
     world.handle(other, Input::Peer { from: original, message });
     assert_eq!(world.addresses[&(other, original)], elsewhere, "nobody knows better");

@@ -9,8 +9,11 @@ use bytes::Bytes;
 
 use crate::{
     limits::Timing,
-    node::{LogBatch, LogEntry, PeerMessage},
-    replica::{Config, Input, Output, Recollection, Replica, Restart, Verdict},
+    message::{
+        log::{LogBatch, LogEntry},
+        peer::{PeerMessage, Recollection, Verdict},
+    },
+    replica::{Config, Input, Output, Replica, Restart},
     types::{Instant, LogIndex, NodeId, Term},
 };
 

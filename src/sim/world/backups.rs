@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::{EPOCH, Event, World};
 use crate::{
-    node::{Input, Node, NodeConfig, Output, PeerMessage},
-    replica::{Recollection, Standing, Verdict},
+    message::peer::{PeerMessage, Recollection, Verdict},
+    node::{Input, Node, NodeConfig, Output},
+    replica::Standing,
     sim::{disk::Disk, host::NodeHost, options::Breach},
     types::{Instant, NodeId},
 };

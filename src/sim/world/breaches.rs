@@ -6,13 +6,11 @@ use std::time::Duration;
 use super::{Event, World};
 use crate::{
     limits::Timing,
+    message::mount::{ToLeader, ToMount},
     mount::{Notification, OpenedAs, Request, Response},
     namespace::{Operation, Reply},
     sim::{host::Link, options::Breach, oracle::Oracle},
-    types::{
-        Errno, Ino, LockFamily, LockKind, LogIndex, Stamp,
-        message::{Space, ToLeader, ToMount},
-    },
+    types::{Errno, Ino, LockFamily, LockKind, LogIndex, Space, Stamp},
 };
 
 /// An open file that the mount was never told of.

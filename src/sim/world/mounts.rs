@@ -15,6 +15,7 @@ use super::{
     stops::{is_told, is_workers, wait_for_all_pages},
 };
 use crate::{
+    message::mount::{Refusal, ToMount},
     mount::{
         Caller, Config, Input, KernelFeatures, Mount, Notification, Output, Request, Response, StoreError,
         WhenDisconnected,
@@ -29,10 +30,7 @@ use crate::{
         packs::Upload,
         syscalls::{Call, Running},
     },
-    types::{
-        BlockHash, ConnectionId, Errno, Instant, MountId, NodeId,
-        message::{Refusal, ToMount},
-    },
+    types::{BlockHash, ConnectionId, Errno, Instant, MountId, NodeId},
 };
 
 /// Nanoseconds by which times of a mount's clock may be wrong.
@@ -48,6 +46,7 @@ impl World {
             core,
             clock,
             is_started: true,
+            has_ended: false,
             life: 1,
             kernel: Kernel::new(&self.options),
             wake: None,
@@ -89,6 +88,12 @@ impl World {
 
     /// The process and its kernel end; whoever made a call is told nothing.
     pub(super) fn crash_mount(&mut self, number: usize) {
+        self.end_mount(number);
+        let (life, time) = (self.mounts[number].life, self.dice.micros(10_000, 1_000_000));
+        self.after(time, Event::MountStart { mount: number, life });
+    }
+
+    pub(super) fn end_mount(&mut self, number: usize) {
         let host = &mut self.mounts[number];
         host.life += 1;
         let (life, link) = (host.life, host.link.take());
@@ -113,8 +118,6 @@ impl World {
         // What stands here until the new one starts is told nothing.
         self.mounts[number].is_started = false;
         self.mounts[number].core = Mount::new(self.mounts[number].clock.at(self.now), config);
-        let time = self.dice.micros(10_000, 1_000_000);
-        self.after(time, Event::MountStart { mount: number, life });
     }
 
     pub(super) fn start_mount(&mut self, number: usize, life: u64) {
@@ -123,7 +126,7 @@ impl World {
         }
         let config = self.mount_config(number, life);
         self.mounts[number].core = Mount::new(self.mounts[number].clock.at(self.now), config);
-        self.mounts[number].is_started = true;
+        (self.mounts[number].is_started, self.mounts[number].has_ended) = (true, false);
         self.oracle.mount_is_new(number);
         self.drain_mount(number);
         for process in 0..self.options.processes {
@@ -256,7 +259,11 @@ impl World {
                 }
             }
             Output::Ready | Output::Notice(_) | Output::Stopped => {}
-            Output::Fatal(reason) | Output::Stale(reason) => panic!("mount {number} cannot go on: {reason}"),
+            Output::Stale(reason) => self.has_no_volume(number, &reason),
+            Output::Fatal(reason) => {
+                self.has_no_volume(number, &reason);
+                self.after(Duration::ZERO, Event::MountEnds { mount: number, life });
+            }
         }
     }
 
@@ -451,6 +458,9 @@ impl World {
         if self.is_current(number, life) {
             let breach = self.options.breach;
             notifications.retain(|notification| is_told(notification, breach));
+            if breach == Some(Breach::Deletion) && self.mounts[number].core.is_stale() {
+                notifications.clear();
+            }
             if breach == Some(Breach::LockedPages) {
                 notifications.iter_mut().for_each(wait_for_all_pages);
             }
@@ -604,6 +614,7 @@ impl World {
             Err(Errno::EIO | Errno::ESTALE) => self.may_lose_bytes(number, process),
             Err(_) => false,
         };
+        let is_honest = self.check_without_volume(number, process, &running.call, outcome) || is_honest;
         let is_honest = is_honest || running.is_killed || self.is_honest_of_locks(number, &running, outcome);
         assert!(is_honest, "availability: mount {number} answered {:?} with {outcome:?}", running.call);
         if let (Call::Count { path, .. }, Some(counted), Ok(()), false) =
@@ -702,6 +713,7 @@ impl World {
         let status = self.mounts[number].core.status();
         let without_lease = status.cut_off && !self.options.block;
         let began_as = (status.session, status.applied);
+        let began_without_volume = self.mounts[number].core.is_stale() && self.mounts[number].tickets.is_empty();
         if let Call::Count { guard, .. } = &call
             && let Some(time) = guard.dies
         {
@@ -710,7 +722,7 @@ impl World {
         let host = &mut self.mounts[number].processes[process];
         host.unsettled = unsettled;
         (host.started, host.without_lease, host.lost_lease) = (self.now, without_lease, !status.lease_held);
-        host.began_as = began_as;
+        (host.began_as, host.began_without_volume) = (began_as, began_without_volume);
         host.running = Some(Running::new(call));
         self.run_kernel(number, Some(process));
     }
@@ -733,6 +745,9 @@ impl World {
     /// Every name, file and listing, on every mount.
     pub(super) fn look_at_everything(&mut self) {
         for number in 0..self.mounts.len() {
+            if self.mounts[number].has_ended {
+                continue;
+            }
             let mut calls = Vec::new();
             for path in self.workload.paths() {
                 calls.push(Call::Stat { path: path.clone() });

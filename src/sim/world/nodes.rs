@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, hash::Hash, time::Duration};
 
 use super::{DEVICE_BYTES, Event, World};
 use crate::{
-    node::{Input, LogBatch, Node, NodeConfig, Output, PeerMessage, StateBatch},
+    message::{
+        log::{LogBatch, StateBatch},
+        mount::{ToLeader, ToMount},
+        peer::PeerMessage,
+    },
+    node::{Input, Node, NodeConfig, Output},
     replica::{self, Replica, Standing},
     sim::{
         disk::Disk,
@@ -12,10 +17,7 @@ use crate::{
         network::{Place, Stream},
         options::{Breach, Fault},
     },
-    types::{
-        ConnectionId, CredentialId, Instant, LogIndex, NodeId, VolumeId,
-        message::{Space, ToLeader, ToMount},
-    },
+    types::{ConnectionId, CredentialId, Instant, LogIndex, NodeId, Space, VolumeId},
 };
 
 /// The volume that every mount shows.

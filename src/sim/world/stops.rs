@@ -60,7 +60,7 @@ impl World {
     }
 
     pub(super) fn holder_acts(&mut self, number: usize, life: u64) {
-        if !self.is_current(number, life) || self.options.breach == Some(Breach::Holder) {
+        if !self.is_current(number, life) || matches!(self.options.breach, Some(Breach::Holder | Breach::Deletion)) {
             return;
         }
         let (clock, inc_epoch) = (self.mounts[number].clock, self.options.inc_epoch);

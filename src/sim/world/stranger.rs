@@ -8,7 +8,7 @@ use crate::{
     node::{Input, Node, NodeConfig, Output},
     replica::Replica,
     sim::{dice::Dice, disk::Disk, host::Link, network::Stream, options::Breach},
-    types::{Access, ConnectionId, FoundingId, FoundingNumber, Grant, Instant, NodeId, message::Space},
+    types::{Access, ConnectionId, FoundingId, FoundingNumber, Grant, Instant, NodeId, Space},
 };
 
 /// What links call it; its own number is 1.

@@ -9,7 +9,7 @@ use std::{
 
 use super::Log;
 use crate::{
-    node::LogBatch,
+    message::log::LogBatch,
     storage::{OnEvent, StorageError, StorageEvent, health::Health},
     types::{LogIndex, Term},
 };

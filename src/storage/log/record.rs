@@ -18,7 +18,7 @@
 use bytes::Bytes;
 
 use crate::{
-    node::LogEntry,
+    message::log::LogEntry,
     storage::header::{FileHeader, aligned, u32_at, u64_at},
     types::{LogIndex, Term},
 };

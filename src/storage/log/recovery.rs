@@ -9,7 +9,7 @@ use super::{
     segment::{SEGMENT, Scan, SegmentHeader, scan},
 };
 use crate::{
-    node::LogEntry,
+    message::log::LogEntry,
     storage::{
         StorageError,
         file::{Directory, RandomFile},

@@ -13,7 +13,7 @@ use super::{
     record::{Pin, block_record_bytes},
 };
 use crate::{
-    node::Unpinned,
+    message::log::Unpinned,
     storage::{StorageError, header::HEADER_BYTES},
     types::{BlockHash, SessionId, UploadId, VolumeId},
 };

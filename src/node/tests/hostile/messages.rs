@@ -7,10 +7,11 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use crate::{
     limits,
+    message::mount::ToLeader,
     namespace::{AllocateMode, Flush, NewNode, Operation, RenameMode, Volume, XattrMode},
     types::{
         AttributeChanges, BlockHash, ClearSuid, Ino, LockClaim, LockFamily, LockHolder, LockKind, LockRange, LogIndex,
-        Name, Piece, Sequence, SessionId, TimeChange, Timestamp, UploadId, XattrName, message::ToLeader,
+        Name, Piece, Sequence, SessionId, TimeChange, Timestamp, UploadId, XattrName,
     },
     wire::strategies,
 };
