@@ -415,7 +415,7 @@ fn rules_name_tests_and_files_that_there_are() {
     let protocol = text_of("docs/protocol.md");
     let tests: Vec<String> = texts_below(&["src", "tests"]).into_iter().map(|(_, text)| text).collect();
     let tests: BTreeSet<&str> = tests.iter().flat_map(|code| tests_in(code)).collect();
-    let (breaches, simulated) = (text_of("src/sim/options.rs"), text_of("tests/sim.rs"));
+    let (breaches, simulated) = (text_of("src/sim/options.rs"), text_of("tests/cores/sim.rs"));
     let is_there = |named: &str| match named.strip_prefix("Breach::") {
         Some("…") => true,
         Some(breach) => breaches.contains(&format!("    {breach},\n")) && simulated.contains(named),
