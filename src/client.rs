@@ -210,6 +210,7 @@ impl Client {
         let hello = Hello {
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
+            level_max: limits::FEATURE_LEVEL,
             mount: self.config.mount,
             session: self.session,
             generation: self.generation,

@@ -14,6 +14,7 @@ pub mod effects;
 pub mod entry;
 mod extent;
 mod inode;
+pub mod level;
 pub mod locks;
 pub mod operation;
 mod row;

@@ -220,7 +220,8 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         let replica = self.replica.status();
-        let unknown = |id: NodeId| NodeInfo { id, peer_address: String::new(), client_address: String::new() };
+        let unknown =
+            |id: NodeId| NodeInfo { id, peer_address: String::new(), client_address: String::new(), level_max: 1 };
         let peer = |peer: replica::Peer| PeerStatus {
             node: self.state.node(peer.id).cloned().unwrap_or_else(|| unknown(peer.id)),
             voter: peer.voter,

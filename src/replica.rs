@@ -329,19 +329,27 @@ impl Replica {
         }
         let raft = &self.raw.raft;
         let would_campaign = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
-        let may_not = self.now < self.promise || is_stalled || self.unsynced.has_reset() || !self.takes_part();
+        // Whoever is alone leads as soon as it campaigns, and raft ends a leader whose log is not all on the disk:
+        // `campaign_if_alone` looks at that.
+        let may_not =
+            self.now < self.promise || is_stalled || self.unsynced.has_reset() || !self.takes_part() || self.is_alone();
         if !(would_campaign && may_not) {
             self.raw.tick();
         }
         self.campaign_if_alone();
     }
 
+    /// It is the only voter.
+    fn is_alone(&self) -> bool {
+        let membership = &self.raw.store().membership;
+        membership.get_voters() == [self.config.id.0] && !membership::is_joint(membership)
+    }
+
     /// A lone voter asks nobody. It may not campaign before its disk has all that its log has.
     fn campaign_if_alone(&mut self) {
-        let (raft, membership) = (&self.raw.raft, &self.raw.store().membership);
-        let is_alone = membership.get_voters() == [self.config.id.0] && !membership::is_joint(membership);
+        let raft = &self.raw.raft;
         let is_synced = self.unsynced.is_empty() && raft.raft_log.persisted == raft.raft_log.last_index();
-        if !is_alone
+        if !self.is_alone()
             || !self.takes_part()
             || self.is_leading()
             || !is_synced

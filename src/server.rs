@@ -67,7 +67,9 @@ use self::{
 };
 use crate::{
     clock,
-    limits::{BLOCK_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX, Retention, STREAMS_MAX, SessionBounds, Timing},
+    limits::{
+        BLOCK_MESSAGE_BYTES_MAX, FEATURE_LEVEL, MESSAGE_BYTES_MAX, Retention, STREAMS_MAX, SessionBounds, Timing,
+    },
     namespace::NodeInfo,
     node::{Input, Node, NodeConfig},
     pki::{self, Authority, Identity, PkiError},
@@ -337,6 +339,7 @@ impl BoundPorts {
             id: node,
             peer_address: format!("{host}:{}", self.peer),
             client_address: format!("{host}:{}", self.client),
+            level_max: FEATURE_LEVEL,
         })
     }
 }

@@ -143,6 +143,13 @@ fn rows_from(rows: Vec<proto::Row>) -> Vec<(Bytes, Bytes)> {
     rows.into_iter().map(|row| (row.key, row.value)).collect()
 }
 
+/// A feature level; there is none below 1.
+fn level_from(message: &'static str, level: u32) -> Result<u16, WireError> {
+    let known = u16::try_from(level).ok().filter(|level| *level > 0);
+    let expected = "a feature level from 1 to 65535";
+    known.ok_or_else(|| WireError::Value { message, field: "level_max", expected, found: level.to_string() })
+}
+
 /// A node's identity: 0 names none.
 fn node_from(message: &'static str, field: &'static str, id: u64) -> Result<NodeId, WireError> {
     if id == 0 {
@@ -153,7 +160,12 @@ fn node_from(message: &'static str, field: &'static str, id: u64) -> Result<Node
 
 impl From<NodeInfo> for proto::NodeInfo {
     fn from(info: NodeInfo) -> Self {
-        Self { id: info.id.0, peer_address: info.peer_address, client_address: info.client_address }
+        Self {
+            id: info.id.0,
+            peer_address: info.peer_address,
+            client_address: info.client_address,
+            level_max: info.level_max.into(),
+        }
     }
 }
 
@@ -165,6 +177,7 @@ impl TryFrom<proto::NodeInfo> for NodeInfo {
             id: node_from("NodeInfo", "id", info.id)?,
             peer_address: info.peer_address,
             client_address: info.client_address,
+            level_max: level_from("NodeInfo", info.level_max)?,
         })
     }
 }

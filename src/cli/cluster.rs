@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     limits::VOTERS_MAX,
-    namespace::{NodeInfo, VolumeOptions, entry::Founding},
+    namespace::{NodeInfo, VolumeOptions, entry::Founding, level::LEVELS},
     pki::{self, Authority},
     types::{FoundingId, FoundingNumber, NodeId},
     wire::admin::{Phase, Report},
@@ -271,6 +271,8 @@ fn founding(authority: &Authority, number: FoundingNumber, addresses: &[String],
             id: NodeId(at as u64 + 1),
             peer_address: if peer.starts_with(':') { format!("{}{peer}", host_of(address)) } else { peer.clone() },
             client_address: address.clone(),
+            // A founding is the same whichever programs make it: nodes tell their own when they run.
+            level_max: LEVELS[0].0,
         }
     });
     Founding {
@@ -402,6 +404,7 @@ mod tests {
             id: NodeId(id),
             peer_address: format!("node{id}:7441"),
             client_address: format!("node{id}:7440"),
+            level_max: 1,
         });
         let founding = Founding { id: ID, nodes: nodes.collect(), stamp: Stamp(5), main: VolumeOptions::default() };
         (founding, addresses)

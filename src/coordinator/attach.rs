@@ -5,7 +5,7 @@ use crate::{
     limits,
     message::mount::{Hello, MountPlace, Refusal, ToMount, Welcome},
     namespace::{Command, State, Volume},
-    types::{Access, ConnectionId, Instant, LogIndex, MountId, SessionId},
+    types::{Access, ConnectionId, Instant, LogIndex, SessionId},
 };
 
 /// Bits of what this end can do beyond the protocol's version; none is defined yet.
@@ -42,6 +42,9 @@ impl Coordinator {
             let refusal = if hello.session.is_some() { Refusal::Busy } else { Refusal::Permanent };
             return self.refuse(connection, refusal, reason);
         }
+        if let Some(refusal) = self.lacks_level(state, hello.level_max) {
+            return self.refuse_when_sure(connection, refusal, level_reason(hello.level_max));
+        }
         let Some(volume) = state.volume(waiting.grant.volume) else {
             let name = &waiting.grant.name;
             let reason = match state.volume_named(name) {
@@ -59,8 +62,18 @@ impl Coordinator {
             }
             None => match volume.session_of(hello.mount) {
                 Some(session) => self.attach(now, state, connection, hello, volume, session),
-                None => self.propose_session(now, state, connection, volume, hello.mount),
+                None => self.propose_session(now, state, connection, volume, &hello),
             },
+        }
+    }
+
+    /// Why a mount of this level cannot be a session. One that comes while a raise is on its way into the log would get
+    /// between the check and the raise (docs/protocol.md R73-levels): it comes again.
+    fn lacks_level(&self, state: &State, level_max: u16) -> Option<Refusal> {
+        match level_max {
+            level if level < state.feature_level() => Some(Refusal::Permanent),
+            level if level < self.proposals.raising() => Some(Refusal::Busy),
+            _ => None,
         }
     }
 
@@ -92,8 +105,9 @@ impl Coordinator {
         state: &State,
         connection: ConnectionId,
         volume: &Volume,
-        mount: MountId,
+        hello: &Hello,
     ) {
+        let (mount, level_max) = (hello.mount, hello.level_max);
         let key = (volume.id(), mount);
         let Some(credential) = self.connections.get(&connection).map(|entry| entry.credential) else { return };
         if self.opening.contains_key(&key) {
@@ -104,7 +118,7 @@ impl Coordinator {
         }
         self.opening.insert(key, credential);
         let origin = Origin::Open { volume: volume.id(), mount };
-        self.proposals.add_own(origin, volume.id(), Command::OpenSession { mount, credential });
+        self.proposals.add_own(origin, volume.id(), Command::OpenSession { mount, credential, level_max });
     }
 
     fn attach(
@@ -228,4 +242,10 @@ impl Coordinator {
             self.close(connection);
         }
     }
+}
+
+fn level_reason(level_max: u16) -> String {
+    format!(
+        "the cluster uses more than feature level {level_max}, which is all that this mount's program understands: upgrade it"
+    )
 }

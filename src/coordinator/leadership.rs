@@ -165,7 +165,13 @@ impl Coordinator {
         match (self.role, ticket) {
             (Role::Following { .. }, Some(ticket)) => self.outputs.push_back(Output::Lost { ticket }),
             (Role::Following { .. }, None) => {}
-            _ => self.proposals.add_own(Origin::Command { ticket }, volume, command),
+            _ => {
+                let origin = match (&command, ticket) {
+                    (Command::RaiseFeatureLevel(level), None) => Origin::Raise { level: *level },
+                    _ => Origin::Command { ticket },
+                };
+                self.proposals.add_own(origin, volume, command);
+            }
         }
     }
 

@@ -13,18 +13,31 @@ use crate::{
 /// Bytes proposed and not applied. Half of what the replica takes at most, so that it hardly ever refuses.
 const IN_FLIGHT_BYTES_MAX: u64 = limits::UNCOMMITTED_BYTES_MAX / 2;
 
-/// The level of all commands there are so far.
-const FEATURE_LEVEL: u16 = 1;
-
 /// Why an entry was proposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
-    Call { key: Key, sequence: Sequence },
-    Open { volume: VolumeId, mount: MountId },
+    Call {
+        key: Key,
+        sequence: Sequence,
+    },
+    Open {
+        volume: VolumeId,
+        mount: MountId,
+    },
     Close,
-    Reap { volume: VolumeId },
-    EndHolds { key: Key },
-    Command { ticket: Option<u64> },
+    Reap {
+        volume: VolumeId,
+    },
+    EndHolds {
+        key: Key,
+    },
+    Command {
+        ticket: Option<u64>,
+    },
+    /// The cluster is to use this feature level.
+    Raise {
+        level: u16,
+    },
 }
 
 #[derive(Debug)]
@@ -110,8 +123,8 @@ impl Proposals {
         command: Command,
         space: u64,
     ) {
-        let header =
-            EntryHeader { feature_level: FEATURE_LEVEL, volume, session, sequence, answered, stamp: Stamp::default() };
+        let feature_level = command.level();
+        let header = EntryHeader { feature_level, volume, session, sequence, answered, stamp: Stamp::default() };
         let draft = Draft { origin, entry: Entry { header, command }, space };
         self.space = self.space.saturating_add(space);
         self.waiting_bytes += draft.weight();
@@ -188,6 +201,15 @@ impl Proposals {
         self.queue.insert(behind, draft);
         self.stalled_until = Some(again_at);
         Some(origin)
+    }
+
+    /// The feature level that is on its way into the log, 0 for none.
+    pub(super) fn raising(&self) -> u16 {
+        let queue = self.queue.iter().map(|draft| draft.origin);
+        let offered = self.offered.values().map(|(draft, _)| draft.origin);
+        let standing = self.standing.values().map(|(origin, ..)| *origin);
+        let level = |origin| if let Origin::Raise { level } = origin { Some(level) } else { None };
+        queue.chain(offered).chain(standing).filter_map(level).max().unwrap_or(0)
     }
 
     /// The entry at this index is applied. The origin of the proposal that stood there.

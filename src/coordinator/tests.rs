@@ -29,7 +29,12 @@ const SESSIONS: SessionBounds = SessionBounds { total: 64, per_credential: 12 };
 const ME: NodeId = NodeId(1);
 
 fn node(id: u64) -> NodeInfo {
-    NodeInfo { id: NodeId(id), peer_address: format!("n{id}:7441"), client_address: format!("n{id}:7440") }
+    NodeInfo {
+        id: NodeId(id),
+        peer_address: format!("n{id}:7441"),
+        client_address: format!("n{id}:7440"),
+        level_max: 1,
+    }
 }
 
 fn founded() -> State {
@@ -224,6 +229,7 @@ impl Bench {
         Hello {
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
+            level_max: 1,
             mount: MountId(mount),
             session: None,
             generation: Generation(1),

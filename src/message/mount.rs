@@ -21,6 +21,8 @@ pub struct Hello {
     pub protocol: ProtocolRange,
     /// Bits of what this end can do; both ends use what both have.
     pub features: u64,
+    /// The newest feature level that the mount's program understands.
+    pub level_max: u16,
     pub mount: MountId,
     /// The session to go on with; `None` asks for a new one.
     pub session: Option<SessionId>,

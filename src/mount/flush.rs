@@ -372,6 +372,7 @@ impl Mount {
                 file.queue.retain(|queued| *queued != id);
             }
         }
+        self.restart_deadlines(now, &inodes);
         for ino in inodes {
             self.propose_next(now, ino);
             if matches!(self.right(ino), Right::Held(_)) {
@@ -405,9 +406,9 @@ impl Mount {
         }
     }
 
-    /// A part of a change of these files was carried out. The write timeout is for what makes no progress. So it begins
-    /// anew for the rest of the change, for what stands behind it, and for whoever waits for these; not for a caller
-    /// that a signal hit.
+    /// A change of these files, or a part of one, was carried out. The write timeout is for what makes no progress. So it
+    /// begins anew for the rest of the change, for what stands behind it, for whoever waits for these, and for WRITEs that
+    /// wait for room; not for a caller that a signal hit.
     fn restart_deadlines(&mut self, now: Instant, inodes: &[Ino]) {
         let deadline = self.deadline(now);
         let files = inodes.iter().filter_map(|ino| self.files.get(ino));
@@ -423,6 +424,8 @@ impl Mount {
             requests.extend(job.request);
             requests.extend(&job.watchers);
         }
+        // What is applied makes room.
+        requests.extend(&self.blocked);
         for unique in requests {
             let Some(waiting) = self.waiting.get_mut(unique) else { continue };
             // Whose lock is queued has no deadline.

@@ -130,7 +130,12 @@ mod tests {
 
     #[test]
     fn every_row_of_a_state_is_described_and_garbage_is_not() {
-        let node = NodeInfo { id: NodeId(1), peer_address: "a:7441".to_owned(), client_address: "a:7440".to_owned() };
+        let node = NodeInfo {
+            id: NodeId(1),
+            peer_address: "a:7441".to_owned(),
+            client_address: "a:7440".to_owned(),
+            level_max: 1,
+        };
         let founding =
             Founding { id: FoundingId::default(), nodes: vec![node], stamp: Stamp(1), main: VolumeOptions::default() };
         let mut state = State::found(&founding);
@@ -142,7 +147,8 @@ mod tests {
             answered: Vec::new(),
             stamp: Stamp(2),
         };
-        let open = Command::OpenSession { mount: crate::types::MountId(9), credential: Default::default() };
+        let open =
+            Command::OpenSession { mount: crate::types::MountId(9), credential: Default::default(), level_max: 1 };
         let session = state.apply(LogIndex(2), &Entry { header: header.clone(), command: open }).session;
         let make = Operation::Make {
             parent: Ino::ROOT,

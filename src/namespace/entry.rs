@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The version of the encoding that this program writes.
-pub const ENTRY_VERSION: u8 = 2;
+pub const ENTRY_VERSION: u8 = 3;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EntryHeader {
@@ -42,6 +42,8 @@ pub struct NodeInfo {
     pub peer_address: String,
     /// `host:port` for mounts and administration (7440).
     pub client_address: String,
+    /// The newest feature level that its program understands, as it said when it last began.
+    pub level_max: u16,
 }
 
 /// How a volume begins; `Command::SetQuotas` changes the quotas.
@@ -92,10 +94,11 @@ pub enum Command {
     /// Cluster part: the volume and all in it is gone; ENOENT when there is none, EBUSY when it has sessions, unless by
     /// `force`. What it leaves goes with `ShrinkVolume`.
     DeleteVolume { name: String, force: bool },
-    /// Cluster part: entries up to this level may be used from here on.
+    /// Cluster part: entries up to this level may be used from here on. EINVAL when it is lower than before, EOPNOTSUPP
+    /// while a node or a session does not understand it (docs/protocol.md R73-levels).
     RaiseFeatureLevel(u16),
-    /// Volume part: a session for this mount; the one it has if it has one.
-    OpenSession { mount: MountId, credential: CredentialId },
+    /// Volume part: a session for this mount, which understands levels up to `level_max`; the one it has if it has one.
+    OpenSession { mount: MountId, credential: CredentialId, level_max: u16 },
     /// Volume part: these sessions end, with their reply tables, delegations and locks.
     CloseSessions { sessions: Vec<SessionId> },
     /// Volume part: nobody has these unlinked inodes open any more; their space is given back, in order, as much as one

@@ -31,7 +31,7 @@ use crate::types::{
 };
 
 /// The version of every value that this program writes.
-pub(super) const ROW_VERSION: u8 = 3;
+pub(super) const ROW_VERSION: u8 = 4;
 
 const CLUSTER: u8 = 1;
 const VOLUME: u8 = 2;
@@ -425,6 +425,7 @@ pub(super) struct SessionRow {
     pub(super) spent: Vec<(Sequence, Sequence)>,
     pub(super) holds_since: LogIndex,
     pub(super) credential: CredentialId,
+    pub(super) level_max: u16,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, Debug, PartialEq, Eq)]

@@ -17,6 +17,8 @@ pub struct Session {
     pub holds_since: LogIndex,
     /// Whose it is: sessions are bounded by credential.
     pub credential: CredentialId,
+    /// The newest feature level that the mount's program understands.
+    pub level_max: u16,
     /// Calls that are never carried out from here on. Those of them whose answers the mount may still ask for have a
     /// row in the reply table.
     pub(super) spent: SpentCalls,

@@ -40,7 +40,7 @@ impl State {
     pub fn found(founding: &Founding) -> Self {
         let header = ClusterRow {
             founding: founding.id,
-            feature_level: limits::FEATURE_LEVEL,
+            feature_level: founding.nodes.iter().map(|node| node.level_max).min().unwrap_or(limits::FEATURE_LEVEL),
             next_volume: 1,
             applied: LogIndex(1),
             stamp: founding.stamp,
@@ -121,7 +121,6 @@ impl State {
     /// As `Volume::from_rows`; never panics, whatever the bytes are.
     pub fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Self, RowError> {
         let mut state = Self::default();
-        let mut header = None;
         let mut last_key: Option<Bytes> = None;
         let mut loading: Option<(VolumeId, Loader)> = None;
         for (key, value) in rows {
@@ -137,7 +136,7 @@ impl State {
                 loading.get_or_insert_with(|| (volume, Loader::default())).1.add(&key, &value)?;
             } else {
                 match ClusterKey::decode(&key).ok_or_else(|| RowError::Key { key: hex(&key) })? {
-                    ClusterKey::Header => header = Some(decode_value(&key, &value)?),
+                    ClusterKey::Header => state.header = decode_value(&key, &value)?,
                     ClusterKey::Node(id) => {
                         let node: NodeInfo = decode_value(&key, &value)?;
                         if node.id != id {
@@ -153,7 +152,9 @@ impl State {
         if let Some((_, loader)) = loading {
             state.take_volume(loader)?;
         }
-        state.header = header.ok_or(RowError::Missing { what: "the cluster" })?;
+        if state.header == ClusterRow::default() {
+            return Err(RowError::Missing { what: "the cluster" });
+        }
         state.check_volumes()?;
         (state.applied, state.last_stamp) = (state.header.applied, state.header.stamp);
         let volumes = state.volumes.values().chain(state.deleted.values());
@@ -209,6 +210,14 @@ impl State {
     #[must_use]
     pub const fn feature_level(&self) -> u16 {
         self.header.feature_level
+    }
+
+    /// The newest level that all nodes and sessions understand.
+    #[must_use]
+    pub fn level_max(&self) -> u16 {
+        let nodes = self.nodes.values().map(|node| node.level_max);
+        let sessions = self.volumes.values().flat_map(Volume::sessions).map(|(_, session)| session.level_max);
+        nodes.chain(sessions).min().unwrap_or(limits::FEATURE_LEVEL)
     }
 
     /// The last entry that was applied, of whatever part. After `from_rows` it is the last one that changed a row: of
@@ -278,6 +287,7 @@ impl State {
                 return Ok(self.shrink(index, volume, effects));
             }
             Command::RaiseFeatureLevel(level) if *level < self.header.feature_level => return Err(Errno::EINVAL),
+            Command::RaiseFeatureLevel(level) if *level > self.level_max() => return Err(Errno::EOPNOTSUPP),
             Command::RaiseFeatureLevel(level) => self.header.feature_level = *level,
             Command::OpenSession { .. }
             | Command::CloseSessions { .. }
@@ -329,6 +339,12 @@ impl State {
     }
 
     fn take_volume(&mut self, loader: Loader) -> Result<(), RowError> {
+        if loader.level() > self.header.feature_level {
+            let (found, known) = (loader.level(), self.header.feature_level);
+            return Err(RowError::Contradiction(format!(
+                "a row is of feature level {found}, the cluster uses {known}"
+            )));
+        }
         let volume = loader.finish()?;
         let volumes = if volume.is_deleted() { &mut self.deleted } else { &mut self.volumes };
         volumes.insert(volume.id(), volume);

@@ -101,7 +101,12 @@ impl Disk {
 }
 
 fn info(id: u64) -> NodeInfo {
-    NodeInfo { id: NodeId(id), peer_address: format!("n{id}:7441"), client_address: format!("n{id}:7440") }
+    NodeInfo {
+        id: NodeId(id),
+        peer_address: format!("n{id}:7441"),
+        client_address: format!("n{id}:7440"),
+        level_max: 1,
+    }
 }
 
 /// A mount that does what a mount must, and no more.
@@ -427,6 +432,7 @@ impl World {
         let hello = Hello {
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
+            level_max: 1,
             mount: client.mount,
             session: client.session,
             generation: Generation(client.generation),

@@ -404,6 +404,28 @@ fn a_leader_whose_disk_stands_still_gives_way() {
     assert!(world.run_until(ms(500), |world| has(world, leader, 2)));
 }
 
+/// It campaigned by raft's own timeout while its log was on the way to the disk, and won at once: raft ended the process
+/// ("last_index == persisted").
+#[test]
+fn a_lone_voter_whose_disk_is_slow_goes_on() {
+    for seed in 0..30 {
+        let mut world = World::new(seed, 1, 0);
+        world.slow_disk(ONE, 50_000 << (seed % 8));
+        for token in 1..1500 {
+            if world.leader() == Some(ONE) {
+                world.input(ONE, Input::Propose { token, data: data(token) });
+            }
+            world.run(ms(10 + token % 17));
+        }
+        world.slow_disk(ONE, 3000);
+        world.run(ms(10_000));
+        assert_eq!(world.leader(), Some(ONE), "seed {seed}");
+        let before = world.seen.committed.len();
+        world.input(ONE, Input::Propose { token: 9999, data: data(9999) });
+        assert!(world.run_until(ms(100), |world| world.seen.committed.len() > before), "seed {seed}");
+    }
+}
+
 #[test]
 fn one_becomes_three_and_three_become_one() {
     let mut world = World::new(6, 1, 2);

@@ -375,7 +375,8 @@ mod tests {
     const FOUNDING: FoundingId = FoundingId { cluster: ClusterId(7), number: FoundingNumber(8) };
 
     fn founding() -> Founding {
-        let node = NodeInfo { id: NodeId(1), peer_address: "a:1".to_owned(), client_address: "a:2".to_owned() };
+        let node =
+            NodeInfo { id: NodeId(1), peer_address: "a:1".to_owned(), client_address: "a:2".to_owned(), level_max: 1 };
         Founding { id: FOUNDING, nodes: vec![node], stamp: Stamp(1), main: Default::default() }
     }
 

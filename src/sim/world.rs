@@ -374,6 +374,7 @@ fn node_info(number: u64) -> NodeInfo {
         id: NodeId(number),
         peer_address: format!("node{number}:7441"),
         client_address: format!("node{number}:7440"),
+        level_max: 1,
     }
 }
 

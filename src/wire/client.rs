@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    WireError, indexes_from, mount_from, node_from, proto, protocol_from, required, rows_from, rows_to, short_from,
-    wide_to_bytes,
+    WireError, indexes_from, level_from, mount_from, node_from, proto, protocol_from, required, rows_from, rows_to,
+    short_from, wide_to_bytes,
 };
 use crate::{
     limits,
@@ -70,6 +70,7 @@ impl From<Hello> for proto::Hello {
             protocol_min: hello.protocol.min.into(),
             protocol_max: hello.protocol.max.into(),
             features: hello.features,
+            level_max: hello.level_max.into(),
             mount: wide_to_bytes(hello.mount.0),
             session: hello.session.map(|session| session.0),
             generation: hello.generation.0,
@@ -87,6 +88,7 @@ impl TryFrom<proto::Hello> for Hello {
         Ok(Self {
             protocol: protocol_from("Hello", hello.protocol_min, hello.protocol_max)?,
             features: hello.features,
+            level_max: level_from("Hello", hello.level_max)?,
             mount: mount_from("Hello", &hello.mount)?,
             session: hello.session.map(SessionId),
             generation: Generation(hello.generation),
@@ -404,8 +406,13 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_field_it_is_in() {
         let hello = |change: fn(&mut proto::Hello)| {
-            let mut hello =
-                proto::Hello { protocol_min: 1, protocol_max: 1, mount: wide_to_bytes(9), ..Default::default() };
+            let mut hello = proto::Hello {
+                protocol_min: 1,
+                protocol_max: 1,
+                mount: wide_to_bytes(9),
+                level_max: 1,
+                ..Default::default()
+            };
             change(&mut hello);
             Hello::try_from(hello).map_err(|error| error.to_string())
         };
@@ -413,6 +420,7 @@ mod tests {
         assert!(hello(|hello| hello.mount = Bytes::new()).is_err_and(|text| text.contains("mount")));
         assert!(hello(|hello| hello.protocol_min = 0).is_err_and(|text| text.contains("protocol")));
         assert!(hello(|hello| hello.protocol_max = 70_000).is_err_and(|text| text.contains("protocol_max")));
+        assert!(hello(|hello| hello.level_max = 0).is_err_and(|text| text.contains("level_max")));
 
         // Of what is only shown, what is unfit to be shown goes.
         let place = |host: &str| proto::MountPlace { host: host.to_owned(), path: "/\n".repeat(999), read_only: false };

@@ -199,10 +199,11 @@ pub(super) fn report() -> impl Strategy<Value = Report> {
 
 fn hello() -> impl Strategy<Value = Hello> {
     let numbers = (any::<u64>(), any::<u128>(), option::of(session()), any::<u64>(), index());
-    (protocol(), numbers, vec(ino(), 0..4), mount_place()).prop_map(
-        |(protocol, (features, mount, session, generation, applied), orphans, place)| Hello {
+    (protocol(), numbers, vec(ino(), 0..4), mount_place(), 1..=u16::MAX).prop_map(
+        |(protocol, (features, mount, session, generation, applied), orphans, place, level_max)| Hello {
             protocol,
             features,
+            level_max,
             mount: MountId(mount),
             session,
             generation: Generation(generation),
@@ -503,10 +504,11 @@ fn founding() -> impl Strategy<Value = Founding> {
 }
 
 fn node_info() -> impl Strategy<Value = NodeInfo> {
-    (node(), ".{0,12}", ".{0,12}").prop_map(|(id, peer_address, client_address)| NodeInfo {
+    (node(), ".{0,12}", ".{0,12}", 1..=u16::MAX).prop_map(|(id, peer_address, client_address, level_max)| NodeInfo {
         id,
         peer_address,
         client_address,
+        level_max,
     })
 }
 

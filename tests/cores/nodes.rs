@@ -80,7 +80,12 @@ fn far(mount: usize, connection: ConnectionId) -> ConnectionId {
 }
 
 fn info(id: u64) -> NodeInfo {
-    NodeInfo { id: NodeId(id), peer_address: format!("n{id}:7441"), client_address: format!("n{id}:7440") }
+    NodeInfo {
+        id: NodeId(id),
+        peer_address: format!("n{id}:7441"),
+        client_address: format!("n{id}:7440"),
+        level_max: 1,
+    }
 }
 
 fn name(text: &str) -> Name {

@@ -283,6 +283,7 @@ impl Caller {
         let hello = Hello {
             protocol: ProtocolRange { min: 1, max: 1 },
             features: 0,
+            level_max: 1,
             mount: self.mount,
             session: None,
             generation: Generation(connection.0),

@@ -24,7 +24,7 @@ fn address(id: u64) -> String {
 }
 
 fn info(id: u64) -> NodeInfo {
-    NodeInfo { id: NodeId(id), peer_address: format!("manyfs-{id}:7441"), client_address: address(id) }
+    NodeInfo { id: NodeId(id), peer_address: format!("manyfs-{id}:7441"), client_address: address(id), level_max: 1 }
 }
 
 /// Node `id` of `total`, led by the first; all is well.

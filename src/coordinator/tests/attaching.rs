@@ -77,6 +77,30 @@ fn what_cannot_be_is_refused_for_good() {
     assert_eq!(bench.state.volume_named("main").expect("main").sessions().count(), 1);
 }
 
+/// One that came between the check and the raise would be a session that cannot read what follows.
+#[test]
+fn a_mount_that_is_older_than_the_level_waits_for_a_raise_and_is_refused_behind_it() {
+    let mut bench = Bench::leading();
+    let is_old = |bench: &mut Bench| {
+        let connection = bench.connect();
+        bench.say(connection, ToLeader::Hello(Bench::hello(1)));
+        bench.refusal(connection)
+    };
+    let set = |id| Command::SetNode(crate::namespace::NodeInfo { level_max: 2, ..node(id) });
+    let ids: Vec<u64> = bench.state.nodes().map(|node| node.id.0).collect();
+    for command in ids.into_iter().map(set) {
+        bench.input(Input::Command { ticket: None, volume: VolumeId(0), command });
+    }
+    bench.commit();
+    bench.input(Input::Command { ticket: None, volume: VolumeId(0), command: Command::RaiseFeatureLevel(2) });
+    assert_eq!(is_old(&mut bench), Refusal::Busy, "the raise is on its way");
+    bench.commit();
+    assert_eq!(bench.state.feature_level(), 2);
+    assert_eq!(is_old(&mut bench), Refusal::Permanent);
+    let connection = bench.connect();
+    bench.attach_on(connection, Hello { level_max: 2, ..Bench::hello(2) });
+}
+
 /// A second founding with the same authority answered the mounts of the first, and ended them: "it was set back".
 #[test]
 fn a_mount_of_another_founding_is_told_nothing_but_that() {

@@ -590,6 +590,53 @@ fn a_change_that_is_carried_out_in_parts_is_not_late_while_it_gets_on() {
     assert_eq!(scene.answer(0, cut), Some(Err(Errno::EINTR)));
 }
 
+/// fsync of a file that takes many entries failed with EIO behind the write timeout, however steadily they were applied.
+/// So did a WRITE that waited for room.
+#[test]
+fn who_waits_for_many_changes_is_not_late_while_they_get_on() {
+    let part = Timing::DEFAULT.write_timeout * 2 / 3;
+    let mut scene = Scene::new(1);
+    let (file, fh) = scene.create(0, "a");
+    for piece in 0..4 * limits::PIECES_MAX as u64 {
+        scene.write(0, file, fh, 2 * piece, b"x");
+    }
+    scene.leader.delays = true;
+    let synced = scene.send(0, Request::Fsync { ino: file, fh });
+    let mut parts = 0;
+    while scene.answer(0, synced).is_none() {
+        scene.pass(part);
+        carry_delayed_out(&mut scene);
+        parts += 1;
+    }
+    assert!(parts > 2, "{parts}");
+    assert_eq!(scene.answer(0, synced), Some(Ok(Response::Done)));
+
+    let more = 24;
+    let writes: Vec<u64> = (0..limits::DIRTY_BYTES_MAX / MIB + more)
+        .map(|number| scene.send(0, Scene::write_request(file, fh, (number * MIB) as u64, &pattern(MIB, 0))))
+        .collect();
+    let last = writes[writes.len() - 1];
+    let mut parts = 0;
+    while scene.answer(0, last).is_none() {
+        scene.pass(part);
+        carry_delayed_out(&mut scene);
+        parts += 1;
+    }
+    assert!(parts > 1, "{parts}");
+    for write in writes {
+        assert!(matches!(scene.answer(0, write), Some(Ok(Response::Written { .. }))), "{:?}", scene.answer(0, write));
+    }
+
+    // Where nothing is applied it is late.
+    scene.leader.propose_delayed();
+    scene.settle();
+    scene.leader.delays = true;
+    scene.write(0, file, fh, 0, b"y");
+    let synced = scene.send(0, Request::Fsync { ino: file, fh });
+    scene.pass(Timing::DEFAULT.write_timeout);
+    assert_eq!(scene.answer(0, synced), Some(Err(Errno::EIO)));
+}
+
 #[test]
 fn writes_of_two_mounts_stand_in_the_order_of_their_calls() {
     let mut scene = Scene::new(2);

@@ -240,7 +240,7 @@ impl Leader {
                 return self.out.push_back((mount, connection, refused));
             }
             None => {
-                let command = Command::OpenSession { mount: hello.mount, credential: Default::default() };
+                let command = Command::OpenSession { mount: hello.mount, credential: Default::default(), level_max: 1 };
                 let (_, outcome) = self.append(SessionId(0), Sequence(0), Vec::new(), command);
                 assert_eq!(outcome, Ok(Reply::Done));
                 self.volume.session_of(hello.mount).expect("just opened")

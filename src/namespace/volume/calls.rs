@@ -145,9 +145,16 @@ impl Draft {
     }
 
     /// The session this mount has, or a new one. ENFILE where there are too many.
-    pub(super) fn open_session(&mut self, mount: MountId, credential: CredentialId) -> Verdict {
+    pub(super) fn open_session(&mut self, mount: MountId, credential: CredentialId, level_max: u16) -> Verdict {
         let session = match self.volume.mounts.get(&mount) {
-            Some(session) => *session,
+            Some(session) => {
+                let session = *session;
+                if let Some(row) = self.volume.sessions.get_mut(&session).filter(|row| row.level_max != level_max) {
+                    Arc::make_mut(row).level_max = level_max;
+                    self.touch(RowKey::Session(session));
+                }
+                session
+            }
             None if self.volume.sessions.len() >= limits::SESSIONS_MAX => return Verdict::of(Err(Errno::ENFILE)),
             None => {
                 let session = SessionId(self.volume.counters.next_session);
@@ -158,6 +165,7 @@ impl Draft {
                     opened_at: self.stamp,
                     holds_since: self.index,
                     credential,
+                    level_max,
                     spent: SpentCalls::default(),
                     held: 0,
                 };

@@ -77,7 +77,7 @@ impl Draft {
     pub(super) fn carry_out(&mut self, entry: &Entry) -> Verdict {
         match &entry.command {
             Command::Operation(operation) => self.call(&entry.header, operation),
-            Command::OpenSession { mount, credential } => self.open_session(*mount, *credential),
+            Command::OpenSession { mount, credential, level_max } => self.open_session(*mount, *credential, *level_max),
             Command::CloseSessions { sessions } => Verdict::of(Ok(self.close_sessions(sessions))),
             Command::ReapOrphans { inodes } => Verdict::of(Ok(self.reap_orphans(inodes))),
             Command::EndHolds { session } => Verdict::of(Ok(self.end_holds(*session))),

@@ -53,6 +53,8 @@ pub(in crate::namespace) struct Loader {
     volume: Option<Volume>,
     /// Of all extents, and of those that are reserved.
     bytes: (u64, u64),
+    /// The newest feature level that a row is of.
+    level: u16,
 }
 
 fn contradiction(what: String) -> RowError {
@@ -60,6 +62,11 @@ fn contradiction(what: String) -> RowError {
 }
 
 impl Loader {
+    /// The newest feature level that a row was of.
+    pub(in crate::namespace) const fn level(&self) -> u16 {
+        self.level
+    }
+
     pub(in crate::namespace) fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowError> {
         if self.last_key.as_deref().is_some_and(|last| last >= key) {
             return Err(RowError::Order { key: hex(key) });
@@ -70,6 +77,7 @@ impl Loader {
             return Err(RowError::Volume { key: hex(key), expected });
         }
         self.last_key = Some(key.to_vec());
+        self.level = self.level.max(row.level());
         match &row {
             RowKey::Header => self.header = Some(decode_value(key, value)?),
             RowKey::Counters => {
@@ -188,10 +196,11 @@ impl Volume {
                 self.xattrs.insert((ino, name), bytes);
             }
             RowKey::Session(session) => {
-                let SessionRow { mount, opened, opened_at, spent, holds_since, credential } = decode_value(key, value)?;
+                let SessionRow { mount, opened, opened_at, spent, holds_since, credential, level_max } =
+                    decode_value(key, value)?;
                 let spent =
                     SpentCalls::from_ranges(spent).ok_or_else(|| form("spent calls overlap, or in too many ranges"))?;
-                let row = Session { mount, opened, opened_at, holds_since, credential, spent, held: 0 };
+                let row = Session { mount, opened, opened_at, holds_since, credential, level_max, spent, held: 0 };
                 self.sessions.insert(session, Arc::new(row));
                 if self.mounts.insert(mount, session).is_some() {
                     return Err(form("its mount has another session"));

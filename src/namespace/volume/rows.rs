@@ -169,5 +169,6 @@ fn session_row(session: &Session) -> SessionRow {
         spent: session.spent.ranges().to_vec(),
         holds_since: session.holds_since,
         credential: session.credential,
+        level_max: session.level_max,
     }
 }

@@ -314,6 +314,7 @@ impl Scene {
         let hello = Hello {
             protocol: ProtocolRange { min: limits::PROTOCOL_MIN, max: limits::PROTOCOL_MAX },
             features: 0,
+            level_max: 1,
             mount: MountId(mount),
             session: session.map(SessionId),
             generation: Generation(generation.unwrap_or(self.slots[slot].generation)),

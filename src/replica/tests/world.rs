@@ -79,6 +79,8 @@ struct Node {
     /// When each ticket was asked for.
     asked: BTreeMap<u64, Instant>,
     disk_is_stuck: bool,
+    /// What a sync takes at most, where that is more than usual.
+    sync_micros: u64,
 }
 
 /// How docs/protocol.md R71-forgetful is switched off.
@@ -195,6 +197,11 @@ impl World {
                 self.start(id);
             }
         }
+    }
+
+    /// From now on a sync takes up to so many microseconds.
+    pub(super) fn slow_disk(&mut self, id: NodeId, micros: u64) {
+        self.nodes.get_mut(&id).expect("a node of this world").sync_micros = micros;
     }
 
     pub(super) fn stick_disk(&mut self, id: NodeId) {
@@ -426,8 +433,8 @@ impl World {
                 let number = batch.number;
                 let node = self.nodes.get_mut(&id).expect("a node of this world");
                 node.unsynced.push(batch);
-                let life = node.life;
-                let micros = 200 + self.dice.roll(3000);
+                let (life, sync_micros) = (node.life, node.sync_micros);
+                let micros = 200 + self.dice.roll(sync_micros.max(3000));
                 self.after(Duration::from_micros(micros), Event::Synced { node: id, life, number });
             }
             Output::Send { to, message } => {

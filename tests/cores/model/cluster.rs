@@ -169,13 +169,13 @@ impl Cluster {
             SessionId(0),
             Sequence(0),
             Vec::new(),
-            Command::OpenSession { mount: self.caller, credential: Default::default() },
+            Command::OpenSession { mount: self.caller, credential: Default::default(), level_max: 1 },
         );
         let again = self.apply(
             SessionId(0),
             Sequence(0),
             Vec::new(),
-            Command::OpenSession { mount: self.caller, credential: Default::default() },
+            Command::OpenSession { mount: self.caller, credential: Default::default(), level_max: 1 },
         );
         assert_eq!(first.session, again.session, "a mount has one session");
         let session = first.session.expect("a session");

@@ -22,7 +22,7 @@ pub(crate) const VOLUME: VolumeId = VolumeId(1);
 pub(crate) const TERM: Term = Term(1);
 
 pub(crate) fn founding() -> Founding {
-    let node = NodeInfo { id: NODE, peer_address: "a:7441".into(), client_address: "a:7440".into() };
+    let node = NodeInfo { id: NODE, peer_address: "a:7441".into(), client_address: "a:7440".into(), level_max: 1 };
     Founding { id: FOUNDING, nodes: vec![node], stamp: Stamp(1), main: VolumeOptions::default() }
 }
 
@@ -99,7 +99,8 @@ impl Machine {
     /// Founded, with one session open; and the batch that brought the session.
     pub(crate) fn new() -> (Self, StateBatch) {
         let mut machine = Self { state: State::found(&founding()), index: LogIndex(1), session: SessionId(0) };
-        let batch = machine.apply(VOLUME, Command::OpenSession { mount: MountId(7), credential: Default::default() });
+        let batch = machine
+            .apply(VOLUME, Command::OpenSession { mount: MountId(7), credential: Default::default(), level_max: 1 });
         machine.session = machine.state.volume(VOLUME).expect("main").session_of(MountId(7)).expect("opened");
         (machine, batch)
     }

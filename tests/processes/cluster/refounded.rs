@@ -193,6 +193,7 @@ impl Admin {
             id: NodeId(id),
             peer_address: node.peer.clone(),
             client_address: node.client.clone(),
+            level_max: 1,
         };
         Founding {
             id: FoundingId { cluster: self.authority.cluster(), number: FoundingNumber(number) },

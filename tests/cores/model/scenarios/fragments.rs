@@ -164,7 +164,7 @@ fn sessions_and_what_they_hold_end_in_steps() {
     let leader = (SessionId(0), Sequence(0));
     let sessions: Vec<SessionId> = (0..3)
         .map(|number| {
-            let open = Command::OpenSession { mount: MountId(number), credential: Default::default() };
+            let open = Command::OpenSession { mount: MountId(number), credential: Default::default(), level_max: 1 };
             node.main(open).session.expect("opened")
         })
         .collect();
