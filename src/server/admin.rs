@@ -62,7 +62,7 @@ impl Admin for AdminService {
         let founding = Founding::try_from(founding).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let member = Member { founding: founding.id, node };
         if self.stage.can_prepare(node, &founding).map_err(refuse)? {
-            self.neighbours.admit(&founding).await.map_err(refuse)?;
+            self.neighbours.admit(node, &founding).await.map_err(refuse)?;
         }
         if only_ask {
             return Ok(Response::new(proto::PrepareResponse {}));

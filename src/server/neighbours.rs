@@ -2,7 +2,7 @@
 //! is of a cluster already: then this node has lost its disk, or has another --data, and founding it would split what is
 //! there in two.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -11,7 +11,7 @@ use crate::{
     namespace::entry::Founding,
     pki::Identity,
     transport::{endpoint, sentence_of},
-    types::Member,
+    types::{Member, NodeId},
     wire::{
         admin::{Phase, Report},
         proto::{self, admin_client::AdminClient},
@@ -29,12 +29,12 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// That no neighbour is of another founding, or takes part in this one already. All of them must answer: whoever is
-    /// silent may be what is left of the cluster.
+    /// That the founding is of these neighbours and of nobody else, that none of them is of another one, and that none
+    /// takes part in this one already. All of them must answer: whoever is silent may be what is left of the cluster.
     ///
     /// # Errors
     /// Why this node must not be founded.
-    pub(super) async fn admit(&self, founding: &Founding) -> Result<(), FoundingError> {
+    pub(super) async fn admit(&self, node: NodeId, founding: &Founding) -> Result<(), FoundingError> {
         let addresses = self.addresses.as_ref().ok_or(FoundingError::NoPeers)?;
         if addresses.is_empty() && founding.nodes.len() > 1 {
             return Err(FoundingError::Alone { nodes: founding.nodes.len() });
@@ -61,8 +61,33 @@ impl Neighbours {
                 }
             }
         }
-        Ok(())
+        if addresses.is_empty() { Ok(()) } else { check_members(node, founding, addresses).await }
     }
+}
+
+/// Blank nodes that know of each other are founded together: several `cluster init`, each of one of them, would make as many
+/// clusters.
+async fn check_members(node: NodeId, founding: &Founding, addresses: &[String]) -> Result<(), FoundingError> {
+    let mut places = Vec::new();
+    for member in &founding.nodes {
+        places.push((member.id, &member.client_address, places_of(&member.client_address).await));
+    }
+    let mut named = BTreeSet::from([node]);
+    for address in addresses {
+        let there = places_of(address).await;
+        let found = places.iter().find(|(_, known, places)| *known == address || !there.is_disjoint(places));
+        let (member, ..) = found.ok_or_else(|| FoundingError::LeftOut(address.clone()))?;
+        named.insert(*member);
+    }
+    match places.iter().find(|(member, ..)| !named.contains(member)) {
+        Some((_, address, _)) => Err(FoundingError::Unknown((*address).clone())),
+        None => Ok(()),
+    }
+}
+
+/// What the name leads to. One that leads nowhere is compared as it is written.
+async fn places_of(address: &str) -> BTreeSet<SocketAddr> {
+    tokio::net::lookup_host(address).await.map(Iterator::collect).unwrap_or_default()
 }
 
 async fn ask(address: &str, identity: &Identity) -> Result<Report, String> {

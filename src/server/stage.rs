@@ -137,6 +137,13 @@ pub(super) enum FoundingError {
     NoPeers,
     #[error("this node was told with --peers none to be the only one, the founding has {nodes} nodes; name the others")]
     Alone { nodes: usize },
+    #[error(
+        "this node was told with --peers of {0}, which the founding leaves out: name all of them in `cluster init --nodes`, or \
+         start this node with the --peers of the cluster that it is to be in"
+    )]
+    LeftOut(String),
+    #[error("the founding has the node {0}, of which this node was not told with --peers: name the same nodes in both")]
+    Unknown(String),
     #[error("a peer of this blank node cannot be asked whether the cluster exists already: {0}")]
     SilentPeer(String),
     #[error(

@@ -49,3 +49,29 @@ fn two_foundings_at_once_make_one_cluster() {
     }
     println!("of {} at once {first} founded, of as many behind them {later}", 4 * rounds);
 }
+
+/// Three nodes that know of each other became three clusters of one authority: each was founded alone, at the same moment.
+#[test]
+fn nodes_that_know_of_each_other_are_founded_together_or_not_at_all() {
+    let cluster = Cluster::blank(3);
+    let all = cluster.servers();
+    let nodes: Vec<&str> = all.split(',').collect();
+    let init = |nodes: &str| run(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", nodes]);
+    for part in [nodes[0], nodes[2]] {
+        let output = init(part);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains("which the founding leaves out"), "{part}: {said}");
+    }
+    // Who knows of fewer takes no part in more.
+    let mut cluster = cluster;
+    let last = &mut cluster.nodes[2];
+    last.stop();
+    last.peers = nodes[1..].join(",");
+    last.start();
+    let init = |nodes: &str| run(&["cluster", "init", "--authority", path(&cluster.authority), "--nodes", nodes]);
+    let said = wait_for("the node to answer", || {
+        let said = text(&init(&all).stderr);
+        said.contains("was not told with --peers").then_some(said)
+    });
+    assert!(said.contains(nodes[0]), "{said}");
+}
