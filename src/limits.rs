@@ -131,6 +131,8 @@ pub const SESSIONS_PER_CREDENTIAL_MAX: usize = SESSIONS_MAX / 4;
 pub const LABEL_BYTES_MAX: usize = 255;
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_BYTES_MAX: usize = 63;
+/// Bytes that one copy_file_range moves at most; the caller asks for the rest again.
+pub const COPY_RANGE_BYTES_MAX: u64 = 1 << 30;
 /// Files without a name that all sessions together may have in use, each counted for each session: a leader keeps them in
 /// memory. A session that uses fewer than the second number may always use more.
 pub const USES_MAX: usize = INODES_MAX as usize;

@@ -16,8 +16,6 @@ use crate::{
 
 /// How often a create is tried that finds its name taken, and then gone.
 const CREATE_ATTEMPTS: u32 = 3;
-/// Bytes of one copy_file_range; the kernel asks again for the rest.
-const COPY_BYTES_MAX: u64 = 1 << 30;
 
 impl Mount {
     pub(super) fn change(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
@@ -109,7 +107,7 @@ impl Mount {
                 self.flush(now, from);
                 self.flush(now, to);
                 self.clear_suid_for(now, caller, to);
-                let length = length.min(COPY_BYTES_MAX);
+                let length = length.min(limits::COPY_RANGE_BYTES_MAX);
                 let operation = Operation::CopyRange { from, from_offset, to, to_offset, length };
                 let inodes = if from == to { vec![from] } else { vec![from, to] };
                 self.enqueue(now, inodes, operation, Vec::new(), Overlay::default(), Some(unique));

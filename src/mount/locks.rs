@@ -21,7 +21,7 @@ impl Mount {
     /// F_GETLK: what stands against the claim. Processes of other mounts have no number here.
     pub(super) fn get_lock(&self, ino: Ino, claim: &LockClaim) -> Response {
         let session = self.client.session().unwrap_or_default();
-        let conflict = self.volume().locks().conflict(ino, session, claim);
+        let conflict = self.volume().locks().first_conflict(ino, session, claim);
         Response::Lock(conflict.map(|held| {
             let pid = if held.session == session { held.claim.pid } else { 0 };
             LockClaim { pid, ..held.claim }

@@ -165,6 +165,12 @@ impl LockTable {
         self.held.bars(ino, session, claim).next()
     }
 
+    /// What F_GETLK names: of the locks that stand against the claim the one that begins first.
+    #[must_use]
+    pub fn first_conflict(&self, ino: Ino, session: SessionId, claim: &LockClaim) -> Option<&HeldLock> {
+        self.held.bars(ino, session, claim).min_by_key(|held| held.claim.range.first)
+    }
+
     /// The owner has all of the claim already, or more than it.
     #[must_use]
     pub fn grants(&self, ino: Ino, session: SessionId, claim: &LockClaim) -> bool {

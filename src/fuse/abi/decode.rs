@@ -21,8 +21,6 @@ use crate::{
     },
 };
 
-/// Bytes that one copy_file_range moves at most; the caller goes on with the rest.
-const COPY_BYTES_MAX: u64 = 1 << 30;
 /// FUSE_OPEN_KILL_SUIDGID.
 const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 /// FUSE_LK_FLOCK: flock(2), not fcntl(2).
@@ -217,7 +215,7 @@ pub(in crate::fuse) fn decode(header: &Header, body: Body<'_>, agreement: Agreem
             r.skip(8)?;
             let (from_offset, to) = (r.u64()?, Ino(r.u64()?));
             r.skip(8)?;
-            let (to_offset, length) = (r.u64()?, r.u64()?.min(COPY_BYTES_MAX));
+            let (to_offset, length) = (r.u64()?, r.u64()?.min(limits::COPY_RANGE_BYTES_MAX));
             Request::CopyRange { from: ino, from_offset, to, to_offset, length }
         }
         opcode::IOCTL => return Err(Fault::Refused(Errno::ENOTTY)),

@@ -140,6 +140,23 @@ fn loaded(table: &LockTable) -> Result<LockTable, &'static str> {
     Ok(again)
 }
 
+/// F_GETLK named a write lock further on before a read lock that begins earlier.
+#[test]
+fn the_first_lock_that_stands_in_the_way_is_named() {
+    let mut bench = Bench::default();
+    for (kind, first, last) in [(Exclusive, 10, 14), (Shared, 1, 5), (Shared, 30, 40), (Exclusive, 20, 22)] {
+        bench.try_lock(fcntl(1, kind, first, last)).expect("free");
+    }
+    let named = |kind, first| {
+        let asked = fcntl(2, kind, first, u64::MAX);
+        bench.table.first_conflict(FILE, session_of(2), &asked).map(|held| held.claim.range.first)
+    };
+    assert_eq!(named(Exclusive, 0), Some(1));
+    assert_eq!(named(Shared, 0), Some(10));
+    assert_eq!(named(Exclusive, 15), Some(20));
+    assert_eq!(named(Shared, 23), None);
+}
+
 #[test]
 fn shared_locks_stand_together_and_exclusive_ones_alone() {
     for make in [flock as fn(u64, LockKind) -> LockClaim, |owner, kind| fcntl(owner, kind, 0, 9)] {

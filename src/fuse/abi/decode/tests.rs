@@ -175,7 +175,13 @@ fn requests_about_files() {
         (
             opcode::COPY_FILE_RANGE,
             copy,
-            Request::CopyRange { from: INO, from_offset: 10, to: Ino(5), to_offset: 20, length: COPY_BYTES_MAX },
+            Request::CopyRange {
+                from: INO,
+                from_offset: 10,
+                to: Ino(5),
+                to_offset: 20,
+                length: crate::limits::COPY_RANGE_BYTES_MAX,
+            },
         ),
     ] {
         assert_eq!(decoded(opcode, body), Ok(Message::Request(request)), "{opcode}");
