@@ -44,7 +44,7 @@ impl Tree {
             Founding { id: FoundingId::default(), nodes: Vec::new(), stamp: Stamp(1), main: VolumeOptions::default() };
         let state = State::found(&founding);
         let mut tree = Self { state, next: LogIndex(2), session: SessionId(0), directories: Vec::new() };
-        tree.apply(Command::OpenSession { mount: MountId(1), credential: Default::default() });
+        tree.apply(Command::OpenSession { mount: MountId(1), credential: Default::default(), level_max: 1 });
         tree.session = tree.volume().session_of(MountId(1)).expect("opened just now");
         for directory in 0..DIRECTORIES {
             let made = tree.make(Ino::ROOT, &format!("d{directory}"), NewNode::Directory);
