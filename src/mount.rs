@@ -15,6 +15,7 @@ mod changes;
 mod collision;
 pub mod config;
 mod content;
+mod counters;
 mod delegation;
 pub mod event;
 mod fetch;
@@ -46,7 +47,8 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use config::{Config, KernelFeatures, MountCounters, MountStatus, Opens, WhenDisconnected};
+pub use config::{Config, KernelFeatures, MountStatus, Opens, WhenDisconnected};
+pub use counters::MountCounters;
 pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 

@@ -3,6 +3,7 @@
 
 pub mod attributes;
 pub mod block;
+pub mod counters;
 pub mod errno;
 pub mod id;
 pub mod label;
@@ -15,6 +16,8 @@ pub mod time;
 pub(crate) use attributes::mtime_behind;
 pub use attributes::{AttributeChanges, Attributes, ClearSuid, FileKind, TimeChange};
 pub use block::{BlockHash, Piece};
+pub use counters::CounterKind;
+pub(crate) use counters::counters;
 pub use errno::Errno;
 pub use id::{
     ClusterId, ConnectionId, CredentialId, FoundingId, FoundingNumber, Generation, Ino, LogIndex, MountId, NodeId,

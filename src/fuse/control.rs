@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::worker::Worker;
 use crate::holder::link::remove_socket;
@@ -74,7 +74,8 @@ impl Reporter {
 
     fn report(&self) -> Value {
         let status = self.worker.status();
-        let counters = status.counters;
+        let core: Map<String, Value> =
+            status.counters.table().map(|(name, _, _, count)| (name.to_owned(), (*count).into())).collect();
         json!({
             "pid": std::process::id(),
             "volume": self.volume,
@@ -94,22 +95,7 @@ impl Reporter {
             "handles": status.handles,
             "inodes_looked_up": status.inodes_looked_up,
             "invalidations_running": status.invalidations_running,
-            "core": {
-                "requests": counters.requests,
-                "entries_applied": counters.entries_applied,
-                "operations_proposed": counters.operations_proposed,
-                "operations_failed": counters.operations_failed,
-                "notifications": counters.notifications,
-                "blocks_fetched": counters.blocks_fetched,
-                "blocks_stored": counters.blocks_stored,
-                "content_hits": counters.content_hits,
-                "content_misses": counters.content_misses,
-                "leases_lost": counters.leases_lost,
-                "cut_offs": counters.cut_offs,
-                "locks_lost": counters.locks_lost,
-                "connections": counters.connections,
-                "snapshots": counters.snapshots,
-            },
+            "core": core,
             "kernel": {
                 "abi": self.abi.get().map(|(major, minor)| format!("{major}.{minor}")),
                 "inc_epoch": status.kernel.inc_epoch,

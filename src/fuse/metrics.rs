@@ -44,21 +44,14 @@ impl Collector for MountCollector {
             ("fuse_errors", "Answers to the kernel that were a refusal", fuse.errors.load(Relaxed)),
             ("fuse_malformed", "Requests of the kernel that made no sense", fuse.malformed.load(Relaxed)),
             ("fuse_notifications_failed", "Notifications the kernel refused", fuse.notifications_failed.load(Relaxed)),
-            ("mount_entries_applied", "Log entries applied to the mount's replica", core.entries_applied),
-            ("mount_operations_proposed", "Changes sent to the leader", core.operations_proposed),
-            ("mount_operations_failed", "Changes that ended in a refusal", core.operations_failed),
-            ("mount_blocks_fetched", "Blocks fetched from stores", core.blocks_fetched),
-            ("mount_blocks_stored", "Blocks sent to stores", core.blocks_stored),
-            ("mount_content_hits", "Reads answered from the content cache", core.content_hits),
-            ("mount_content_misses", "Reads that had to fetch", core.content_misses),
-            ("mount_locks_lost", "Open files whose locks were taken away after the hold time", core.locks_lost),
-            ("mount_leases_lost", "Times the right to answer from caches was lost", core.leases_lost),
-            ("mount_cut_offs", "Times no leader answered any more", core.cut_offs),
-            ("mount_connections", "Connections to a leader", core.connections),
-            ("mount_snapshots", "Times the whole volume was loaded", core.snapshots),
         ] {
             let counter = ConstCounter::new(count);
             counter.encode(encoder.encode_descriptor(name, about, None, counter.metric_type())?)?;
+        }
+        for (name, _, about, count) in core.table() {
+            let counter = ConstCounter::new(*count);
+            let name = format!("mount_{name}");
+            counter.encode(encoder.encode_descriptor(&name, about, None, counter.metric_type())?)?;
         }
         for (name, about, value) in [
             ("mount_attached", "1 while the mount is attached to a leader", u64::from(status.leader.is_some())),

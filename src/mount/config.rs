@@ -1,5 +1,6 @@
 //! What a mount is told at its start, and what it tells about itself.
 
+use super::MountCounters;
 use crate::{
     limits::{self, Timing},
     message::mount::MountPlace,
@@ -137,35 +138,4 @@ pub struct MountStatus {
     /// Sets of notifications that the kernel has not finished.
     pub invalidations_running: u64,
     pub counters: MountCounters,
-}
-
-/// What a mount has done since its start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct MountCounters {
-    pub requests: u64,
-    pub entries_applied: u64,
-    pub operations_proposed: u64,
-    pub operations_failed: u64,
-    pub notifications: u64,
-    pub blocks_fetched: u64,
-    pub blocks_stored: u64,
-    pub content_hits: u64,
-    pub content_misses: u64,
-    pub leases_lost: u64,
-    /// Times no leader answered any more.
-    pub cut_offs: u64,
-    /// Open files whose locks were taken away.
-    pub locks_lost: u64,
-    pub connections: u64,
-    pub snapshots: u64,
-    /// Delegations that other mounts asked back.
-    pub delegations_recalled: u64,
-    /// Delegations that were taken away.
-    pub delegations_lost: u64,
-    /// Times this mount asked for one that another has.
-    pub recalls_sent: u64,
-    /// WRITEs whose pages were dropped behind them, because a READ may have filled these from before.
-    pub pages_refilled: u64,
-    /// Writes that were complete before they were answered.
-    pub writes_through: u64,
 }

@@ -16,7 +16,7 @@ use crate::{
     node::ClockStatus,
     replica::Standing,
     storage::Counters,
-    types::{LogIndex, NodeId, Term},
+    types::{CounterKind, LogIndex, NodeId, Term},
 };
 
 /// Of the node's core.
@@ -107,58 +107,20 @@ impl Collector for StoreCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let Some(counters) = self.0.get() else { return Ok(()) };
         let syncs = [&counters.log_syncs, &counters.state_syncs, &counters.pack_syncs, &counters.directory_syncs];
-        let all_syncs = syncs.iter().map(|counter| counter.get()).sum();
-        let totals: [(&str, &str, u64); 20] = [
-            ("syncs", "Syncs of all kinds", all_syncs),
-            ("log_syncs", "Syncs of the log", counters.log_syncs.get()),
-            ("state_syncs", "Syncs of the state store", counters.state_syncs.get()),
-            ("pack_syncs", "Syncs of packs", counters.pack_syncs.get()),
-            ("directory_syncs", "Syncs of directories", counters.directory_syncs.get()),
-            ("log_entries", "Entries written to the log", counters.log_entries.get()),
-            (
-                "log_batches",
-                "Batches written to the log; per sync of the log, the gain of group commit",
-                counters.log_batches.get(),
-            ),
-            ("log_bytes", "Bytes written to the log", counters.log_bytes.get()),
-            ("state_batches", "Batches written to the state store", counters.state_batches.get()),
-            ("state_rows", "Rows written to the state store", counters.state_rows.get()),
-            ("state_bytes", "Bytes of rows written to the state store", counters.state_bytes.get()),
-            ("pack_bytes", "Bytes written to packs", counters.pack_bytes.get()),
-            ("blocks_stored", "Blocks that were new to the packs", counters.blocks_stored.get()),
-            ("blocks_read", "Blocks read from the packs and verified", counters.blocks_read.get()),
-            ("block_bytes_read", "Bytes of blocks read from the packs", counters.block_bytes_read.get()),
-            ("packs_compacted", "Packs whose space was given back", counters.packs_compacted.get()),
-            (
-                "compaction_bytes",
-                "Bytes of live blocks copied to give packs back",
-                counters.compaction_bytes_copied.get(),
-            ),
-            ("scrubs", "Whole passes over everything on the disk", counters.scrubs.get()),
-            ("scrub_bytes", "Bytes that were read only to verify them", counters.scrub_bytes.get()),
-            ("damages", "Damaged blocks and records that were found", counters.damages.get()),
-        ];
-        for (name, help, value) in totals {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
-        }
-        let gauges = [
-            (
-                "log_waits_for_space",
-                "1 while the log waits for space on a full disk, 2 while it waits for a file descriptor",
-                counters.log_waits.get(),
-            ),
-            (
-                "state_waits_for_space",
-                "1 while the state waits for space on a full disk, 2 while it waits for a file descriptor",
-                counters.state_waits.get(),
-            ),
-            ("pack_live_bytes", "Bytes of blocks that something names or pins", counters.pack_live_bytes.get()),
-            ("pack_dead_bytes", "Bytes of blocks that nothing names, until compaction", counters.pack_dead_bytes.get()),
-        ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(signed(value));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        let all_syncs: u64 = syncs.iter().map(|counter| counter.get()).sum();
+        let counter = ConstCounter::new(all_syncs);
+        counter.encode(encoder.encode_descriptor("syncs", "Syncs of all kinds", None, counter.metric_type())?)?;
+        for (name, kind, help, value) in counters.table() {
+            match kind {
+                CounterKind::Total => {
+                    let counter = ConstCounter::new(value.get());
+                    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+                }
+                CounterKind::Gauge => {
+                    let gauge = ConstGauge::new(signed(value.get()));
+                    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+                }
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::WAITS_FOR_DESCRIPTOR;
+use crate::types::counters;
 
 /// One number that only grows (or, for a gauge, is set).
 #[derive(Debug, Default)]
@@ -23,51 +24,41 @@ impl Counter {
     }
 }
 
-/// Counters of one open store.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Syncs of log segments, of sled's file, of packs, and of directories.
-    pub log_syncs: Counter,
-    pub state_syncs: Counter,
-    pub pack_syncs: Counter,
-    pub directory_syncs: Counter,
-    /// Bytes written, headers and padding included.
-    pub log_bytes: Counter,
-    pub pack_bytes: Counter,
-    /// Bytes of keys and values given to sled, which writes more.
-    pub state_bytes: Counter,
-    /// `LogBatch`es and entries written to the log; batches per `log_syncs` is the gain of group commit.
-    pub log_batches: Counter,
-    pub log_entries: Counter,
-    /// `StateBatch`es and rows written to the state store.
-    pub state_batches: Counter,
-    pub state_rows: Counter,
-    /// Blocks and their bytes that were new to the packs.
-    pub blocks_stored: Counter,
-    pub block_bytes_stored: Counter,
-    /// Blocks and their bytes that were read, verified.
-    pub blocks_read: Counter,
-    pub block_bytes_read: Counter,
-    /// Packs given back, and bytes of live blocks copied for that.
-    pub packs_compacted: Counter,
-    pub compaction_bytes_copied: Counter,
-    /// Damage found: blocks whose bytes do not hash to their name, records that do not match their checksum.
-    pub damages: Counter,
-    /// Whole passes of the scrub, and bytes that it read.
-    pub scrubs: Counter,
-    pub scrub_bytes: Counter,
-    /// Gauges: 1 while the log, or the state store, waits for space on a full disk, 2 while it waits for a descriptor.
-    pub log_waits: Counter,
-    pub state_waits: Counter,
-    /// Gauges: bytes of blocks in packs that something names or pins, and that nothing does.
-    pub pack_live_bytes: Counter,
-    pub pack_dead_bytes: Counter,
+counters! {
+    /// Of one open store.
+    #[derive(Debug, Default)]
+    pub struct Counters of Counter {
+        Total log_syncs: "Syncs of the log",
+        Total state_syncs: "Syncs of the state store",
+        Total pack_syncs: "Syncs of packs",
+        Total directory_syncs: "Syncs of directories",
+        Total log_entries: "Entries written to the log",
+        Total log_batches: "Batches written to the log; per sync of the log, the gain of group commit",
+        Total log_bytes: "Bytes written to the log, headers and padding included",
+        Total state_batches: "Batches written to the state store",
+        Total state_rows: "Rows written to the state store",
+        Total state_bytes: "Bytes of keys and values given to the state store, which writes more",
+        Total pack_bytes: "Bytes written to packs",
+        Total blocks_stored: "Blocks that were new to the packs",
+        Total block_bytes_stored: "Bytes of blocks that were new to the packs",
+        Total blocks_read: "Blocks read from the packs and verified",
+        Total block_bytes_read: "Bytes of blocks read from the packs",
+        Total packs_compacted: "Packs whose space was given back",
+        Total compaction_bytes: "Bytes of live blocks copied to give packs back",
+        Total scrubs: "Whole passes over everything on the disk",
+        Total scrub_bytes: "Bytes that were read only to verify them",
+        Total damages: "Damaged blocks and records that were found",
+        Gauge log_waits_for_space: "1 while the log waits for space on a full disk, 2 while it waits for a file descriptor",
+        Gauge state_waits_for_space: "1 while the state waits for space on a full disk, 2 while it waits for a file descriptor",
+        Gauge pack_live_bytes: "Bytes of blocks that something names or pins",
+        Gauge pack_dead_bytes: "Bytes of blocks that nothing names, until compaction",
+    }
 }
 
 impl Counters {
     /// Log or state wait for a file descriptor.
     #[must_use]
     pub fn lacks_descriptors(&self) -> bool {
-        [&self.log_waits, &self.state_waits].iter().any(|waits| waits.get() == WAITS_FOR_DESCRIPTOR)
+        [&self.log_waits_for_space, &self.state_waits_for_space].iter().any(|waits| waits.get() == WAITS_FOR_DESCRIPTOR)
     }
 }

@@ -200,12 +200,12 @@ impl StateWriter {
                         tracing::warn!("the state waits, the log keeps what it lacks: {error}");
                     }
                     waits = true;
-                    store.counters.state_waits.set(error.wait_code());
+                    store.counters.state_waits_for_space.set(error.wait_code());
                 }
                 stored => {
                     stored?;
                     if waits {
-                        store.counters.state_waits.set(0);
+                        store.counters.state_waits_for_space.set(0);
                         tracing::info!("the state goes on");
                     }
                     return Ok(true);

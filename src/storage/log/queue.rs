@@ -138,12 +138,12 @@ impl LogWriter {
                         tracing::warn!("the log waits, this node acknowledges nothing until then: {error}");
                     }
                     waits = true;
-                    log.counters().log_waits.set(error.wait_code());
+                    log.counters().log_waits_for_space.set(error.wait_code());
                 }
                 appended => {
                     appended?;
                     if waits {
-                        log.counters().log_waits.set(0);
+                        log.counters().log_waits_for_space.set(0);
                         tracing::info!("the log goes on");
                     }
                     return Ok(true);

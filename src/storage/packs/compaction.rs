@@ -148,7 +148,7 @@ impl Shared {
             return Ok(());
         }
         let blocks = std::mem::take(blocks);
-        self.counters.compaction_bytes_copied.add(blocks.iter().map(|(_, bytes, _)| bytes.len() as u64).sum());
+        self.counters.compaction_bytes.add(blocks.iter().map(|(_, bytes, _)| bytes.len() as u64).sum());
         self.ask(|done| Request::Move { blocks, done }).map(|_| ())
     }
 

@@ -212,7 +212,7 @@ fn log_and_state_wait_on_a_disk_that_others_have_filled_and_go_on_by_themselves(
         let large = content(7, 60_000);
         open.storage.log().submit(log_batch(2, vec![log_entry(4, 1, large.clone()), log_entry(5, 1, large.clone())]));
         open.storage.state().submit(machine.write(ino, &large, None));
-        wait_until("both wait", || counters.log_waits.get() + counters.state_waits.get() == 2);
+        wait_until("both wait", || counters.log_waits_for_space.get() + counters.state_waits_for_space.get() == 2);
         assert!(open.storage.is_short_of_space(false).expect("answers"));
         // What waits can be read.
         assert_eq!(open.storage.packs().get(&BlockHash::of(&large)).expect("whole"), Some(large.clone()));
@@ -230,11 +230,13 @@ fn log_and_state_wait_on_a_disk_that_others_have_filled_and_go_on_by_themselves(
             again.write(ino, &large, None)
         };
         open.storage.state().submit(batch);
-        wait_until("both wait again", || counters.log_waits.get() + counters.state_waits.get() == 2);
+        wait_until("both wait again", || {
+            counters.log_waits_for_space.get() + counters.state_waits_for_space.get() == 2
+        });
         fs::remove_file(&foreign).expect("ours");
         open.wait_for_log(1);
         open.wait_for_state(LogIndex(4));
-        assert_eq!((counters.log_waits.get(), counters.state_waits.get()), (0, 0));
+        assert_eq!((counters.log_waits_for_space.get(), counters.state_waits_for_space.get()), (0, 0));
         assert!(!open.storage.is_short_of_space(true).expect("answers"));
         drop(open);
         let (_open, recovered) = open_with(&dir, options);
@@ -259,14 +261,14 @@ fn the_log_leaves_space_for_the_content_that_its_entries_bring() {
         let mut written = entries.len() as u64;
         open.storage.log().submit(log_batch(1, entries));
         let counters = std::sync::Arc::clone(open.storage.counters());
-        while counters.log_waits.get() == 0 {
+        while counters.log_waits_for_space.get() == 0 {
             written += 1;
             assert!(written < 1700, "100 MB fitted into 96");
             let bytes = content(written, 60_000);
             behind.push(machine.write(ino, &bytes, None));
             open.storage.log().submit(log_batch(written, vec![log_entry(machine.index.0, 1, bytes)]));
             wait_until("the log has it or waits", || {
-                counters.log_entries.get() == written || counters.log_waits.get() == 1
+                counters.log_entries.get() == written || counters.log_waits_for_space.get() == 1
             });
         }
         assert!(written > 300, "{written} entries of 60 kB fitted into 96 MB");
@@ -300,7 +302,7 @@ fn compaction_gives_the_log_the_space_that_it_waits_for() {
             open.storage.log().submit(log_batch(index, vec![entry(index)]));
         }
         let counters = open.storage.counters();
-        wait_until("the log waits", || counters.log_waits.get() == 1);
+        wait_until("the log waits", || counters.log_waits_for_space.get() == 1);
         drop(open);
         // As after a restart: the state goes on to where the log may be cut.
         let (open, recovered) = open_with(&dir, options);
@@ -318,7 +320,7 @@ fn compaction_gives_the_log_the_space_that_it_waits_for() {
         let next = last + 1;
         open.storage.log().submit(log_batch(next, vec![entry(next)]));
         let counters = open.storage.counters();
-        wait_until("the log waits", || counters.log_waits.get() == 1);
+        wait_until("the log waits", || counters.log_waits_for_space.get() == 1);
         open.storage.log().compact(LogIndex(18), Term(1));
         open.wait_for_log(next);
     });
