@@ -25,7 +25,6 @@ mod runfile;
 mod scrub;
 mod seal;
 mod serve;
-mod socket;
 mod starter;
 mod status;
 mod sweep;
@@ -131,15 +130,29 @@ pub fn main() -> ExitCode {
 
 /// SIGHUP to a process that stays: its log level is as settings say now.
 fn read_again() {
+    match level_again() {
+        Ok(level) => {
+            tracing::info!("SIGHUP: the log level is {level}; all else is read at the start of the process only")
+        }
+        Err(reason) => tracing::warn!("SIGHUP: everything stays as it is: {reason}"),
+    }
+}
+
+/// As `read_again`, of a process whose parent writes the same log and says it there.
+fn read_again_with_parent() {
+    // The parent has come to the same.
+    level_again().ok();
+}
+
+/// Sets the log level that the settings name now, and returns it.
+fn level_again() -> Result<String, Failure> {
     let level = match parse(std::env::args_os().collect()) {
         Ok(cli) => cli.log,
-        Err(Refusal::Usage(error)) => return tracing::warn!("SIGHUP: everything stays as it is: {error}"),
-        Err(Refusal::Config(failure)) => return tracing::warn!("SIGHUP: everything stays as it is: {failure}"),
+        Err(Refusal::Usage(error)) => return Err(error.into()),
+        Err(Refusal::Config(failure)) => return Err(failure),
     };
-    match telemetry::set_log_level(&level) {
-        Ok(()) => tracing::info!("SIGHUP: the log level is {level}; all else is read at the start of the process only"),
-        Err(error) => tracing::warn!("SIGHUP: everything stays as it is: {error}"),
-    }
+    telemetry::set_log_level(&level)?;
+    Ok(level)
 }
 
 fn fail(failure: &(dyn std::error::Error + 'static)) -> ExitCode {

@@ -45,7 +45,7 @@ use self::{
 };
 pub use self::{counters::Counters, worker::Network};
 use crate::{
-    holder::{Link, Table, ToHolder, ToWorker},
+    holder::{Link, Table, ToHolder, ToWorker, socket_file::SocketError},
     limits::CONNECTIONS_HTTP_MAX,
     message::mount::MountPlace,
     mount::{Config, Input, KernelFeatures, Opens},
@@ -139,8 +139,8 @@ pub enum WorkerError {
     Mount(String),
     #[error("the kernel's session cannot begin: {0}")]
     Session(io::Error),
-    #[error("cannot answer at {}: {error}", .path.display())]
-    Control { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Control(#[from] SocketError),
     #[error("cannot answer HTTP at {address}: {error}; choose another address with --listen-http")]
     Http { address: SocketAddr, error: io::Error },
     #[error("{0} requests and the bytes behind them could not be brought to a majority of the storage nodes in time")]
@@ -218,8 +218,7 @@ fn live(
     let control = match config.control {
         Some(path) => {
             let report = control::Reporter::new(Arc::clone(&worker), config.volume.clone(), Arc::clone(&abi));
-            let listening = control::Control::listen(&path, report);
-            Some(listening.map_err(|error| WorkerError::Control { path, error })?)
+            Some(control::listen(&path, report)?)
         }
         None => None,
     };

@@ -388,6 +388,15 @@ fn a_socket_takes_no_other_files_place() {
     let mount = ["mount", "--credential", path(&credential), path(&point), "--control"];
     assert!(refuse(&[mount.as_slice(), &[path(&file)]].concat()).contains("is no socket"));
     assert_eq!(fs::read_to_string(&file).expect("readable"), "dear reader");
+    assert!(refuse(&[mount.as_slice(), &[path(&socket)]].concat()).contains("another process listens"));
+    assert!(socket.exists());
+    // One path for two things: neither would be what it was asked for.
+    let new = dir.path().join("new");
+    let both = ["--run-file", path(&new)];
+    assert!(refuse(&[mount.as_slice(), &[path(&new)], &both].concat()).contains("both run file and socket"));
+    let hold = ["hold", "--socket", path(&new), "--mount", path(&point)];
+    assert!(refuse(&[hold.as_slice(), &both].concat()).contains("both run file and socket"));
+    assert!(!new.exists());
 }
 
 #[test]
