@@ -49,7 +49,7 @@ use crate::{
     limits::CONNECTIONS_HTTP_MAX,
     message::mount::MountPlace,
     mount::{Config, Input, KernelFeatures, Opens},
-    telemetry,
+    telemetry::{self, Heard, Repeats},
     transport::Deliver,
     types::Label,
 };
@@ -225,18 +225,24 @@ fn live(
     if let Some(address) = config.http {
         serve_http(address, &worker, &abi).map_err(|error| WorkerError::Http { address, error })?;
     }
-    let (mut waits, mut look_at) = (Waits::default(), Instant::now());
+    let (mut waits, mut warnings, mut look_at) = (Waits::default(), Repeats::default(), Instant::now());
     let end = loop {
         let now = Instant::now();
         if look_at <= now {
             look_at = now + WAITS_PERIOD;
             for reason in waits.look(now, worker.troubles()) {
-                if abi.get().is_some() {
-                    tracing::warn!("no leader answers: {reason}");
-                } else {
-                    tracing::warn!("nothing is mounted yet: {reason}");
+                let what = if abi.get().is_some() { "no leader answers" } else { "nothing is mounted yet" };
+                match warnings.hear(now, &format!("{what}: {reason}")) {
+                    Heard::Say(again) => tracing::warn!("{what}: {reason}{again}"),
+                    Heard::Gathered | Heard::Full => {}
+                }
+                if abi.get().is_none() {
                     config.link.send(&ToHolder::Waiting { reason }, None)?;
                 }
+            }
+            worker.tell_gathered(now);
+            for (warning, again) in warnings.due(now) {
+                tracing::warn!("{warning}{again}");
             }
         }
         match queue.recv_timeout(look_at.saturating_duration_since(now)) {
