@@ -183,6 +183,9 @@ fn problems_of(node: &NodeView, is_founded: bool, refill: &str) -> Vec<String> {
     let why = || node.problem.clone().unwrap_or_else(|| "does not answer".to_owned());
     let mut problems = Vec::new();
     match node.state {
+        NodeState::Follower if node.reached == Some(false) => {
+            problems.push(format!("{name} answers here, but the leader does not reach it"));
+        }
         NodeState::Leader | NodeState::Follower => {}
         NodeState::Alone => problems.push(format!("{name} knows no leader")),
         NodeState::Waiting => problems.push(format!("{name} takes no part yet: no majority of the others greets it")),

@@ -187,6 +187,15 @@ fn a_node_that_the_leader_reaches() {
     says(&answers, Health::Warning, "WARNING: 3 of 3 nodes, node 1 leads, 1 loss is tolerated", &[&problem]);
 }
 
+/// It was DEGRADED without a reason.
+#[test]
+fn a_node_that_only_the_leader_does_not_reach() {
+    let mut answers = with_silent(3, 3);
+    answers[2] = running(status(3, 3));
+    let problem = "node 3 answers here, but the leader does not reach it";
+    says(&answers, Health::Degraded, "DEGRADED: 2 of 3 nodes, no further loss is tolerated", &[problem]);
+}
+
 #[test]
 fn no_leader_and_no_answer() {
     let answers = cluster(3, |status| status.leader = None);
