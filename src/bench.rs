@@ -38,7 +38,7 @@ pub struct Figure {
     /// Median over the rounds, in microseconds per operation.
     pub micros: f64,
     pub reference_micros: Option<f64>,
-    /// Per operation, over all rounds; absent where no metrics were named.
+    /// Per operation, over all rounds; absent where no metrics were named that have it.
     pub upcalls: Option<f64>,
     pub entries: Option<f64>,
     pub syncs: Option<f64>,
@@ -92,7 +92,7 @@ fn measure(
         times.sort();
         times[times.len() / 2].as_secs_f64() * 1e6 / operations as f64
     };
-    let per_operation = |count: u64| (!metrics.is_empty()).then(|| count as f64 / (operations * rounds) as f64);
+    let per_operation = |count: Option<u64>| Some(count? as f64 / (operations * rounds) as f64);
     Ok(Figure {
         phase: phase.name(),
         operations,

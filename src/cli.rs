@@ -25,7 +25,6 @@ mod runfile;
 mod scrub;
 mod seal;
 mod serve;
-mod socket;
 mod starter;
 mod status;
 mod sweep;
@@ -131,15 +130,29 @@ pub fn main() -> ExitCode {
 
 /// SIGHUP to a process that stays: its log level is as settings say now.
 fn read_again() {
+    match level_again() {
+        Ok(level) => {
+            tracing::info!("SIGHUP: the log level is {level}; all else is read at the start of the process only")
+        }
+        Err(reason) => tracing::warn!("SIGHUP: everything stays as it is: {reason}"),
+    }
+}
+
+/// As `read_again`, of a process whose parent writes the same log and says it there.
+fn read_again_with_parent() {
+    // The parent has come to the same.
+    level_again().ok();
+}
+
+/// Sets the log level that the settings name now, and returns it.
+fn level_again() -> Result<String, Failure> {
     let level = match parse(std::env::args_os().collect()) {
         Ok(cli) => cli.log,
-        Err(Refusal::Usage(error)) => return tracing::warn!("SIGHUP: everything stays as it is: {error}"),
-        Err(Refusal::Config(failure)) => return tracing::warn!("SIGHUP: everything stays as it is: {failure}"),
+        Err(Refusal::Usage(error)) => return Err(error.into()),
+        Err(Refusal::Config(failure)) => return Err(failure),
     };
-    match telemetry::set_log_level(&level) {
-        Ok(()) => tracing::info!("SIGHUP: the log level is {level}; all else is read at the start of the process only"),
-        Err(error) => tracing::warn!("SIGHUP: everything stays as it is: {error}"),
-    }
+    telemetry::set_log_level(&level)?;
+    Ok(level)
 }
 
 fn fail(failure: &(dyn std::error::Error + 'static)) -> ExitCode {
@@ -171,12 +184,16 @@ enum Refusal {
 fn parse(arguments: Vec<OsString>) -> Result<Cli, Refusal> {
     let named = config_named(&arguments).or_else(|| std::env::var_os("MANYFS_CONFIG"));
     let config = Config::load(named.map(PathBuf::from).as_deref()).map_err(|error| Refusal::Config(error.into()))?;
-    let mut command = Cli::command();
-    for (path, flag, value) in config.flag_defaults() {
-        command = with_default(command, path, flag, value);
-    }
-    let matches = command.try_get_matches_from(arguments).map_err(Refusal::Usage)?;
+    let matches = command_with(&config).try_get_matches_from(arguments).map_err(Refusal::Usage)?;
     Cli::from_arg_matches(&matches).map_err(Refusal::Usage)
+}
+
+/// The command line, with the settings of the file as defaults of its flags.
+fn command_with(config: &Config) -> clap::Command {
+    config
+        .flag_defaults()
+        .into_iter()
+        .fold(Cli::command(), |command, (path, flag, value)| with_default(command, path, flag, value))
 }
 
 /// The file that `--config` names: it is needed before the command line can be read.
@@ -204,7 +221,8 @@ fn with_default(command: clap::Command, path: &[&'static str], flag: &'static st
         [first, rest @ ..] => command.mut_subcommand(*first, |sub| with_default(sub, rest, flag, value)),
         [] if !command.get_arguments().any(|argument| argument.get_id() == flag) => command,
         // Lives as long as the command line, which is as long as the process.
-        [] => command.mut_arg(flag, |argument| argument.default_value(&*value.leak())),
+        // What the file says need not be said again: a default alone does not satisfy `required`.
+        [] => command.mut_arg(flag, |argument| argument.required(false).default_value(&*value.leak())),
     }
 }
 
@@ -225,74 +243,108 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn each_setting_of_the_file_has_its_flag() {
-        let config = Config {
-            log: Some("x".to_owned()),
-            log_format: Some("x".to_owned()),
+    /// A file that says everything.
+    fn full_config() -> Config {
+        Config {
+            log: Some("debug".to_owned()),
+            log_format: Some("json".to_owned()),
             serve: crate::config::ServeSection {
-                authority: Some("x".into()),
-                data: Some("x".into()),
-                listen_client: Some("x".to_owned()),
-                listen_peer: Some("x".to_owned()),
-                listen_http: Some("x".to_owned()),
-                advertise: Some("x".to_owned()),
-                peers: Some(vec!["x".to_owned()]),
+                authority: Some("/a".into()),
+                data: Some("/d".into()),
+                listen_client: Some("c:1".to_owned()),
+                listen_peer: Some("p:2".to_owned()),
+                listen_http: Some("h:3".to_owned()),
+                advertise: Some("host".to_owned()),
+                peers: Some(vec!["one:1".to_owned(), "two:2".to_owned()]),
                 node: Some(1),
             },
             mount: crate::config::MountSection {
-                credential: Some("x".into()),
-                content_cache: Some(1),
+                credential: Some("/c".into()),
+                content_cache: Some(65),
                 squash: Some("1:1".to_owned()),
-                write_timeout: Some(1),
+                write_timeout: Some(29),
                 when_disconnected: Some("block".to_owned()),
                 opens: Some("untracked".to_owned()),
-                threads: Some(1),
-                kernel_mask: Some(vec!["x".to_owned()]),
-                listen_http: Some("x".to_owned()),
+                threads: Some(3),
+                kernel_mask: Some(vec!["inc_epoch".to_owned()]),
+                listen_http: Some("127.0.0.1:4".to_owned()),
                 acl: Some(true),
                 idmap: Some(true),
-                options: Some("ro".to_owned()),
+                options: Some("noexec".to_owned()),
             },
-            admin: crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) },
-        };
-        for (path, flag, _) in config.flag_defaults() {
-            let mut command = Cli::command();
-            command.build();
-            for name in path {
-                command = command.find_subcommand(name).unwrap_or_else(|| panic!("no command {path:?}")).clone();
-            }
-            assert!(
-                command.get_arguments().any(|argument| argument.get_id() == flag),
-                "manyfs {} has no --{flag}",
-                path.join(" ")
-            );
+            admin: crate::config::AdminSection {
+                authority: Some("/b".into()),
+                servers: Some(vec!["x:1".to_owned(), "y:2".to_owned()]),
+            },
         }
     }
 
-    /// `scrub` was forgotten once.
-    #[test]
-    fn whatever_administers_goes_by_the_files_admin_section() {
-        fn leaves(command: &clap::Command, path: &[String], found: &mut Vec<(Vec<String>, Vec<String>)>) {
+    /// All commands that do something, by their path.
+    fn leaves(command: &clap::Command) -> Vec<(Vec<String>, &clap::Command)> {
+        fn walk<'a>(command: &'a clap::Command, path: &[String], found: &mut Vec<(Vec<String>, &'a clap::Command)>) {
             if !command.has_subcommands() {
-                let flags = command.get_arguments().map(|argument| argument.get_id().to_string()).collect();
-                found.push((path.to_vec(), flags));
+                found.push((path.to_vec(), command));
             }
             for sub in command.get_subcommands() {
-                leaves(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
+                walk(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
             }
         }
-        let admin = crate::config::AdminSection { authority: Some("x".into()), servers: Some(vec!["x".to_owned()]) };
-        let defaults = Config { admin, ..Config::default() }.flag_defaults();
-        let mut commands = Vec::new();
-        leaves(&Cli::command(), &[], &mut commands);
-        for (path, flags) in commands.iter().filter(|(path, _)| path != &["serve"]) {
-            for flag in flags.iter().filter(|flag| ["authority", "servers"].contains(&flag.as_str())) {
-                let is_set = defaults.iter().any(|(of, name, _)| of == path && name == flag);
+        let mut found = Vec::new();
+        walk(command, &[], &mut found);
+        found
+    }
+
+    /// The shortest line of a command that says all that the file cannot say.
+    fn shortest_line(path: &[String], command: &clap::Command) -> Vec<String> {
+        let of_file = |argument: &clap::Arg| ["authority", "servers"].contains(&argument.get_id().as_str());
+        let mut line = [&["manyfs".to_owned()], path].concat();
+        for argument in command.get_arguments().filter(|argument| argument.is_required_set() && !of_file(argument)) {
+            line.push(argument.get_long().map_or_else(|| "1".to_owned(), |long| format!("--{long}=1")));
+        }
+        match path.join(" ").as_str() {
+            "mount" => line.push("/mnt".to_owned()),
+            "volume set" => line.push("--quota=1".to_owned()),
+            _ => {}
+        }
+        line
+    }
+
+    /// `scrub` was forgotten once; `credential create` and `cluster init` were given the default and refused it.
+    #[test]
+    fn each_setting_of_the_file_is_obeyed_by_the_parser_of_its_command() {
+        let config = full_config();
+        let defaults = config.flag_defaults();
+        let plain = Cli::command();
+        let commands = leaves(&plain);
+        assert!(commands.len() > 15);
+        let mut obeyed = 0;
+        for (path, command) in commands {
+            let line = shortest_line(&path, command);
+            let parsed = command_with(&config).try_get_matches_from(&line);
+            let parsed = parsed.unwrap_or_else(|error| panic!("{line:?}: {error}"));
+            Cli::from_arg_matches(&parsed).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+            let matches = path.iter().fold(&parsed, |matches, name| matches.subcommand_matches(name).expect("itself"));
+            for (_, flag, value) in defaults.iter().filter(|(of, ..)| *of == path.as_slice()) {
+                let raw = matches.get_raw(flag).unwrap_or_else(|| panic!("{line:?} has no --{flag}"));
+                let found: Vec<_> = raw.map(|value| value.to_string_lossy()).collect();
+                assert_eq!(&found.join(","), value, "{line:?} --{flag}");
+                obeyed += 1;
+            }
+        }
+        let global = defaults.iter().filter(|(path, ..)| path.is_empty()).count();
+        assert_eq!(obeyed + global, defaults.len(), "a setting is for a command that does not exist");
+    }
+
+    #[test]
+    fn whatever_administers_goes_by_the_files_admin_section() {
+        let defaults = full_config().flag_defaults();
+        for (path, command) in leaves(&Cli::command()).iter().filter(|(path, _)| path != &["serve"]) {
+            let flags = command.get_arguments().map(|argument| argument.get_id().as_str());
+            for flag in flags.filter(|flag| ["authority", "servers"].contains(flag)) {
+                let is_set = defaults.iter().any(|(of, name, _)| of == path && *name == flag);
                 assert!(is_set, "manyfs {} --{flag} is not set by [admin]", path.join(" "));
             }
         }
-        assert!(commands.len() > 15);
     }
 
     #[test]

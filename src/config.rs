@@ -139,7 +139,7 @@ impl Config {
             put(command, "idmap", mount.idmap.map(|idmap| idmap.to_string()));
             put(command, "options", mount.options.clone());
         }
-        const ADMINISTRATION: [&[&str]; 9] = [
+        const ADMINISTRATION: [&[&str]; 10] = [
             &["status"],
             &["scrub"],
             &["cluster", "status"],
@@ -149,6 +149,7 @@ impl Config {
             &["volume", "list"],
             &["volume", "set"],
             &["volume", "delete"],
+            &["credential", "create"],
         ];
         for command in ADMINISTRATION {
             put(command, "authority", path(&self.admin.authority));
@@ -156,8 +157,6 @@ impl Config {
                 put(command, "servers", self.admin.servers.as_ref().map(|servers| servers.join(",")));
             }
         }
-        put(&["credential", "create"], "authority", path(&self.admin.authority));
-        put(&["credential", "create"], "servers", self.admin.servers.as_ref().map(|servers| servers.join(",")));
         defaults
     }
 

@@ -45,11 +45,11 @@ use self::{
 };
 pub use self::{counters::Counters, worker::Network};
 use crate::{
-    holder::{Link, Table, ToHolder, ToWorker},
+    holder::{Link, Table, ToHolder, ToWorker, socket_file::SocketError},
     limits::CONNECTIONS_HTTP_MAX,
     message::mount::MountPlace,
     mount::{Config, Input, KernelFeatures, Opens},
-    telemetry,
+    telemetry::{self, Heard, Repeats},
     transport::Deliver,
     types::Label,
 };
@@ -139,8 +139,8 @@ pub enum WorkerError {
     Mount(String),
     #[error("the kernel's session cannot begin: {0}")]
     Session(io::Error),
-    #[error("cannot answer at {}: {error}", .path.display())]
-    Control { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Control(#[from] SocketError),
     #[error("cannot answer HTTP at {address}: {error}; choose another address with --listen-http")]
     Http { address: SocketAddr, error: io::Error },
     #[error("{0} requests and the bytes behind them could not be brought to a majority of the storage nodes in time")]
@@ -218,26 +218,31 @@ fn live(
     let control = match config.control {
         Some(path) => {
             let report = control::Reporter::new(Arc::clone(&worker), config.volume.clone(), Arc::clone(&abi));
-            let listening = control::Control::listen(&path, report);
-            Some(listening.map_err(|error| WorkerError::Control { path, error })?)
+            Some(control::listen(&path, report)?)
         }
         None => None,
     };
     if let Some(address) = config.http {
         serve_http(address, &worker, &abi).map_err(|error| WorkerError::Http { address, error })?;
     }
-    let (mut waits, mut look_at) = (Waits::default(), Instant::now());
+    let (mut waits, mut warnings, mut look_at) = (Waits::default(), Repeats::default(), Instant::now());
     let end = loop {
         let now = Instant::now();
         if look_at <= now {
             look_at = now + WAITS_PERIOD;
             for reason in waits.look(now, worker.troubles()) {
-                if abi.get().is_some() {
-                    tracing::warn!("no leader answers: {reason}");
-                } else {
-                    tracing::warn!("nothing is mounted yet: {reason}");
+                let what = if abi.get().is_some() { "no leader answers" } else { "nothing is mounted yet" };
+                match warnings.hear(now, &format!("{what}: {reason}")) {
+                    Heard::Say(again) => tracing::warn!("{what}: {reason}{again}"),
+                    Heard::Gathered | Heard::Full => {}
+                }
+                if abi.get().is_none() {
                     config.link.send(&ToHolder::Waiting { reason }, None)?;
                 }
+            }
+            worker.tell_gathered(now);
+            for (warning, again) in warnings.due(now) {
+                tracing::warn!("{warning}{again}");
             }
         }
         match queue.recv_timeout(look_at.saturating_duration_since(now)) {

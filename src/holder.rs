@@ -7,6 +7,7 @@
 pub mod device;
 pub mod link;
 pub mod notification;
+pub mod socket_file;
 pub mod table;
 
 mod descriptor;

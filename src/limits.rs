@@ -99,6 +99,8 @@ pub const SESSIONS_MAX: usize = 1024;
 pub const CONNECTIONS_CLIENT_MAX: usize = 2 * SESSIONS_MAX + 256;
 /// Connections to the port of peers.
 pub const CONNECTIONS_PEER_MAX: usize = 256;
+/// Different lines that a process remembers to have logged, so that it says each seldom when it comes again and again.
+pub const LOG_REPEATS_MAX: usize = 256;
 /// Connections to the HTTP port: probes and scrapers, answered at once.
 pub const CONNECTIONS_HTTP_MAX: usize = 64;
 /// TLS handshakes that one port carries out at a time.

@@ -5,9 +5,11 @@
 mod http;
 mod log;
 mod process;
+mod repeats;
 
 pub use http::{Readiness, serve};
 pub use log::{LogError, LogFormat, init_log, set_log_level};
+pub use repeats::{Again, Heard, Repeats};
 
 use prometheus_client::registry::Registry;
 

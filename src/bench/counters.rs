@@ -19,12 +19,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Requests of kernels to mounts.
-    pub upcalls: u64,
+    /// Requests of kernels to mounts; each of the three is absent where no page has it.
+    pub upcalls: Option<u64>,
     /// Entries that reached the log; the largest of all nodes, as each node counts every entry.
-    pub entries: u64,
+    pub entries: Option<u64>,
     /// Syncs of log, state and packs, over all nodes.
-    pub syncs: u64,
+    pub syncs: Option<u64>,
 }
 
 /// An HTTP address with a metrics page.
@@ -42,29 +42,37 @@ impl Counters {
         sources.iter().try_fold(Self::default(), |sum, source| {
             let page = source.page()?;
             Ok(Self {
-                upcalls: sum.upcalls + total(&page, UPCALLS),
-                entries: sum.entries.max(total(&page, ENTRIES)),
-                syncs: sum.syncs + SYNCS.iter().map(|name| total(&page, name)).sum::<u64>(),
+                upcalls: either(sum.upcalls, total(&page, UPCALLS), |a, b| a + b),
+                entries: either(sum.entries, total(&page, ENTRIES), u64::max),
+                syncs: SYNCS.iter().fold(sum.syncs, |sum, name| either(sum, total(&page, name), |a, b| a + b)),
             })
         })
     }
 
     #[must_use]
     pub fn minus(&self, earlier: &Self) -> Self {
-        Self {
-            upcalls: self.upcalls.saturating_sub(earlier.upcalls),
-            entries: self.entries.saturating_sub(earlier.entries),
-            syncs: self.syncs.saturating_sub(earlier.syncs),
-        }
+        self.with(earlier, u64::saturating_sub)
     }
 
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, |a, b| a + b)
+    }
+
+    fn with(&self, other: &Self, both: fn(u64, u64) -> u64) -> Self {
         Self {
-            upcalls: self.upcalls + other.upcalls,
-            entries: self.entries + other.entries,
-            syncs: self.syncs + other.syncs,
+            upcalls: either(self.upcalls, other.upcalls, both),
+            entries: either(self.entries, other.entries, both),
+            syncs: either(self.syncs, other.syncs, both),
         }
+    }
+}
+
+/// What both make together, or the one that is there.
+fn either(one: Option<u64>, other: Option<u64>, both: fn(u64, u64) -> u64) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(both(one, other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -97,13 +105,17 @@ impl MetricsSource {
     }
 }
 
-/// The sum of a counter over all its label sets.
-fn total(page: &str, name: &str) -> u64 {
-    page.lines()
+/// The sum of a counter over all its label sets; `None` on a page that has no such counter.
+fn total(page: &str, name: &str) -> Option<u64> {
+    let values = page
+        .lines()
         .filter_map(|line| line.strip_prefix(name))
         .filter(|rest| rest.starts_with([' ', '{']))
-        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum::<f64>() as u64
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+    // Where nothing was counted yet.
+    let about = format!("# TYPE {} ", name.trim_end_matches("_total"));
+    let zero = page.lines().any(|line| line.starts_with(&about)).then_some(0.0);
+    values.fold(zero, |sum, value| Some(sum.unwrap_or(0.0) + value)).map(|sum| sum as u64)
 }
 
 #[cfg(test)]
@@ -114,7 +126,9 @@ mod tests {
     fn label_sets_are_summed_and_other_names_left_out() {
         let page = "# TYPE manyfs_fuse_upcalls counter\nmanyfs_fuse_upcalls_total{kind=\"read\"} 3\n\
                     manyfs_fuse_upcalls_total{kind=\"write\"} 4\nmanyfs_fuse_upcalls_total_other 9\n# EOF\n";
-        assert_eq!(total(page, UPCALLS), 7);
-        assert_eq!(total(page, ENTRIES), 0);
+        assert_eq!(total(page, UPCALLS), Some(7));
+        assert_eq!(total("# TYPE manyfs_log_entries counter\n", ENTRIES), Some(0));
+        // A mount writes no log: that is no count of 0.
+        assert_eq!(total(page, ENTRIES), None);
     }
 }

@@ -48,7 +48,7 @@ impl<'a> Phase<'a> {
         match self.kind {
             Kind::Untar => "untar, per entry",
             Kind::Stat => "stat, warm",
-            Kind::MissingName => "stat of a missing name, warm",
+            Kind::MissingName => "stat, missing name",
             Kind::OpenReadClose => "open+read+close, warm",
             Kind::Create => "create 4 KiB",
             Kind::Unlink => "unlink",

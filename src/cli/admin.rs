@@ -12,7 +12,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use super::{Failure, address};
 use crate::{
-    namespace::{QuotaChanges, VolumeOptions, entry::Founding},
+    namespace::{NodeInfo, QuotaChanges, VolumeOptions, entry::Founding},
     node::{AdminError, NodeStatus},
     pki::{Authority, Identity},
     transport::{endpoint, sentence_of},
@@ -84,10 +84,12 @@ impl Administrator {
             if let Some(status) = answer.running() {
                 for peer in &status.peers {
                     let address = &peer.node.client_address;
-                    let is_it = |answer: &Answer| {
-                        (answer.founding(), answer.node()) == (Some(status.founding), Some(peer.node.id))
+                    // One that answered at another node's address may be at its own as well.
+                    let is_it = |other: &Answer| {
+                        (other.founding(), other.node()) == (Some(status.founding), Some(peer.node.id))
+                            && answer.node_at(&other.address).is_none_or(|meant| meant == peer.node.id)
                     };
-                    let answered = answers.iter().any(|answer| answer.address == *address || is_it(answer));
+                    let answered = answers.iter().any(|other| other.address == *address || is_it(other));
                     if !answered && !others.contains(address) {
                         others.push(address.clone());
                     }
@@ -278,6 +280,16 @@ impl Answer {
             Phase::Blank => None,
             Phase::Prepared { founding, .. } => Some(founding.id),
             Phase::Running(status) => Some(status.founding),
+        }
+    }
+
+    /// The node that the cluster has at this address, as the one that answered knows it.
+    pub(super) fn node_at(&self, address: &str) -> Option<NodeId> {
+        let at = |node: &NodeInfo| (node.client_address == address).then_some(node.id);
+        match &self.report.as_ref().ok()?.phase {
+            Phase::Blank => None,
+            Phase::Prepared { founding, .. } => founding.nodes.iter().find_map(at),
+            Phase::Running(status) => status.peers.iter().find_map(|peer| at(&peer.node)),
         }
     }
 

@@ -1,17 +1,20 @@
 //! `manyfs bench`: measuring a mount beside another file system.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
 
 use super::{
-    Failure,
-    report::{print, table},
+    Failure, mountpoint,
+    report::{columns, print, table},
 };
-use crate::bench::{self, Config, Figure};
+use crate::bench::{self, BenchError, Config, Figure};
 
 /// Measure a directory on a mount, side by side with one on another file system.
 ///
-/// Each phase runs on one and then on the other, round after round; figures are medians, in microseconds per operation.
-/// With --metrics the counters of mount and storage nodes are read too: upcalls, log entries and syncs per operation.
+/// Each phase runs on one and then on the other, round after round; figures are medians, in microseconds per operation
+/// (µs EACH), beside the reference and how many times as long that is. With --metrics the counters of mount and storage
+/// nodes are read too: upcalls (of mounts), log entries and syncs (of nodes) per operation.
 ///
 /// Example: manyfs bench /srv/wp-content --reference /tmp --metrics 127.0.0.1:7442
 #[derive(Debug, clap::Args)]
@@ -48,27 +51,44 @@ impl Bench {
             operations: self.operations as usize,
             metrics: self.metrics,
         };
+        let directory = config.directory.clone();
         let mut figures = Vec::new();
         let mut failed = None;
-        bench::run(&config, |figure| {
+        let measured = bench::run(&config, |figure| {
             if self.json && failed.is_none() {
                 failed = serde_json::to_string(figure).map_err(Failure::from).and_then(|line| print(&line)).err();
             } else {
                 eprintln!("{} is done", figure.phase);
                 figures.push(row(figure));
             }
-        })?;
+        });
+        measured.map_err(|error| explained(error, &directory))?;
         if let Some(failure) = failed {
             return Err(failure);
         }
         if self.json {
             return Ok(());
         }
-        print(&table(
-            ["PHASE", "OPERATIONS", "MICROSECONDS", "REFERENCE", "TIMES", "UPCALLS", "ENTRIES", "SYNCS"],
-            figures,
-        ))
+        print(&figures_table(columns(), figures))
     }
+}
+
+fn figures_table(width: u16, figures: Vec<[String; 8]>) -> String {
+    let heading = ["PHASE", "COUNT", "µs EACH", "REFERENCE", "TIMES", "UPCALLS", "ENTRIES", "SYNCS"];
+    table(width, heading, figures)
+}
+
+/// On a mount EIO has one meaning more than on a disk.
+fn explained(error: BenchError, directory: &Path) -> Failure {
+    let is_eio = matches!(&error, BenchError::Io { source, .. } if source.raw_os_error() == Some(Errno::EIO as i32));
+    if is_eio && mountpoint::is_on_ours(directory) {
+        return format!(
+            "{error}; so fails what no majority of the storage nodes has taken within --write-timeout (30 s): look at \
+             `manyfs status` for a quorum"
+        )
+        .into();
+    }
+    error.into()
 }
 
 fn row(figure: &Figure) -> [String; 8] {
@@ -84,4 +104,31 @@ fn row(figure: &Figure) -> [String; 8] {
         number(figure.entries),
         number(figure.syncs),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{phase::Phase, tree::Tree};
+
+    /// It was headed "MICROSECO / NDS", and broke the names of phases.
+    #[test]
+    fn the_table_has_one_line_a_phase() {
+        let tree = Tree::made_up();
+        let phases = Phase::all(&tree, 1_000_000);
+        let rows = phases.iter().map(|phase| {
+            row(&Figure {
+                phase: phase.name(),
+                operations: phase.operations(),
+                micros: 99_999.9,
+                reference_micros: Some(99_999.9),
+                upcalls: Some(99.99),
+                entries: None,
+                syncs: Some(99.99),
+            })
+        });
+        let text = figures_table(80, rows.collect());
+        assert_eq!(text.lines().count(), phases.len() + 1, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
 }

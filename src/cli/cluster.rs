@@ -1,6 +1,9 @@
 //! `manyfs cluster`: making the authority, founding, status, handing leadership over.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -8,7 +11,7 @@ use super::{
     Failure,
     address::{self, host_of},
     admin::{Administrator, Answer, Change, Target},
-    report::Format,
+    report::{Format, print},
     runtime,
     status::{self, ClusterView},
     volume::Quotas,
@@ -41,7 +44,7 @@ pub(super) enum Cluster {
 /// Example: manyfs cluster authority --out authority.toml
 #[derive(Debug, clap::Args)]
 pub(super) struct AuthorityCommand {
-    /// The file to write, readable for its owner alone.
+    /// The file to write, readable for its owner alone; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -104,6 +107,9 @@ impl AuthorityCommand {
             authority: PathBuf,
         }
         let authority = Authority::create()?;
+        if self.out == Path::new("-") {
+            return print(authority.to_text()?.trim_end());
+        }
         authority.save(&self.out)?;
         let made = Made { cluster: authority.cluster().to_string(), authority: self.out };
         self.format.print(&made, |made| {

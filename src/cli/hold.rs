@@ -7,8 +7,7 @@ use super::{
     mount::{self, Announcement, lower_oom_score},
     mount_options::MountOptions,
     mountpoint,
-    runfile::{Run, RunFile},
-    socket,
+    runfile::{self, Run, RunFile},
 };
 use crate::holder::{self, Listener, Place, Workers};
 
@@ -41,18 +40,15 @@ impl Hold {
     pub(super) fn run(self) -> Result<(), Failure> {
         let directory = mountpoint::prepare(&self.directory)?;
         holder::device::open()?;
-        socket::check_free(&self.socket)?;
         if let Some(path) = &self.run_file {
+            runfile::check_apart(path, &self.socket)?;
             RunFile::check_place(path)?;
         }
-        let listener = Listener::bind(&self.socket)
-            .map_err(|error| format!("cannot listen at {}: {error}", self.socket.display()))?;
+        // Nobody can connect any more when it has gone.
+        let (_file, listener) = Listener::bind(&self.socket)?;
         lower_oom_score();
         let announcement = Announcement::new(directory.clone(), self.run_file, None, self.json);
         let place = Place { directory, source: None, flags: self.options.0 };
-        let result = mount::hold(place, Workers::Awaited(listener), announcement);
-        // Nobody can connect any more.
-        holder::link::remove_socket(&self.socket).ok();
-        result
+        mount::hold(place, Workers::Awaited(listener), announcement)
     }
 }

@@ -11,18 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::errno::Errno;
+
 use super::{
     Failure, allocator,
     mount_settings::MountSettings,
-    mountpoint, read_again,
+    mountpoint, read_again, read_again_with_parent,
     runfile::{self, Run, RunFile},
     seal::Seal,
-    socket,
     starter::{Starter, Word},
 };
 use crate::{
     fuse::{self, WorkerConfig, WorkerError},
-    holder::{self, Link, Place, Report, Workers},
+    holder::{
+        self, Link, Place, Report, Workers,
+        socket_file::{self, SocketError},
+    },
     limits::Timing,
     mount::Config,
     pki::Credential,
@@ -120,10 +124,13 @@ impl Mount {
         holder::device::open()?;
         if let Some(path) = &self.run_file {
             RunFile::check_place(path)?;
+            if let Some(control) = &self.control {
+                runfile::check_apart(path, control)?;
+            }
         }
         let control = self.control();
         match &control {
-            Some(path) => socket::check_place(&std::path::absolute(path)?)?,
+            Some(path) => socket_file::check_free(&std::path::absolute(path)?)?,
             None if self.run_file.is_some() => {
                 tracing::warn!(
                     "the run file's path is too long for a socket beside it: `status` tells less (--control)"
@@ -163,7 +170,7 @@ impl Mount {
             link,
             control,
             http: self.listen_http,
-            hangup: read_again,
+            hangup: if self.worker { read_again_with_parent } else { read_again },
         };
         // Made inside: signals must be blocked before the first thread begins.
         fuse::run(config, |deliver| {
@@ -253,8 +260,11 @@ impl Announcement {
             control: self.control.as_ref().map(std::path::absolute).transpose()?,
         };
         if let Some(path) = &self.run_file {
-            about.write(path)?;
-            self.written = Some(about.clone());
+            // Whoever waits for the mount is told all the same: it is there.
+            match about.write(path) {
+                Ok(()) => self.written = Some(about.clone()),
+                Err(error) => tracing::error!("the mount answers, but nothing says so in its run file: {error}"),
+            }
         }
         if let Some(starter) = &self.starter {
             starter.tell(&Word::Mounted);
@@ -307,18 +317,23 @@ pub(super) fn restore_oom_score(score: Option<i32>) -> io::Result<()> {
 
 /// Reaches the holder; waits a while for it where containers start side by side.
 fn connect(socket: &Path) -> Result<Link, Failure> {
-    if !socket::is_short_enough(socket) {
-        socket::check_place(socket)?;
+    if !socket_file::is_short_enough(socket) {
+        return Err(SocketError::TooLong(socket.to_owned()).into());
     }
     let deadline = Instant::now() + HOLDER_WAIT;
     loop {
         match Link::connect(socket) {
             Ok(link) => return Ok(link),
-            Err(error) if socket::may_come(&error) && Instant::now() < deadline => thread::sleep(HOLDER_PAUSE),
+            Err(error) if may_come(&error) && Instant::now() < deadline => thread::sleep(HOLDER_PAUSE),
             Err(error) => {
                 let place = socket.display();
                 return Err(format!("cannot reach the holder at {place}: {error}; is `manyfs hold` running?").into());
             }
         }
     }
+}
+
+/// Whether an error of connect(2) may go away when the other side has started.
+fn may_come(error: &io::Error) -> bool {
+    [Errno::ENOENT, Errno::ECONNREFUSED].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }

@@ -84,6 +84,14 @@ pub(super) fn is_mounted(directory: &Path) -> bool {
     matches!(topmost(directory), Ok(Some(mounted)) if mounted.kind == KIND)
 }
 
+/// Whether the path lies on a mount of ours.
+pub(super) fn is_on_ours(path: &Path) -> bool {
+    let (Ok(path), Ok(list)) = (absolute(path), list()) else { return false };
+    // The last of those that are deepest covers the others.
+    let around = list.into_iter().filter(|mounted| path.starts_with(&mounted.directory));
+    around.max_by_key(|mounted| mounted.directory.components().count()).is_some_and(|mounted| mounted.kind == KIND)
+}
+
 /// Where something of ours, dead or alive, is mounted at or below `directory`, which is absolute; each place once.
 pub(super) fn mounted_below(directory: &Path) -> Result<BTreeSet<PathBuf>, MountPointError> {
     let mut ours = BTreeSet::new();
@@ -258,6 +266,7 @@ mod tests {
 
     #[test]
     fn the_root_is_mounted_and_is_not_ours() {
+        assert!(!is_on_ours(Path::new("/")));
         assert!(topmost(Path::new("/")).expect("proc is mounted").is_some_and(|mounted| mounted.kind != KIND));
         assert!(topmost(Path::new("/no/such/place")).expect("proc is mounted").is_none());
     }

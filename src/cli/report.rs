@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use comfy_table::{ColumnConstraint, Table, Width};
 use serde::Serialize;
 
 use super::Failure;
@@ -54,8 +55,15 @@ pub(super) fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Columns of a terminal that tables and sentences fit in.
-const WIDTH: u16 = 80;
+/// Columns that tables and sentences fit in: those of the terminal, where output goes to one, within what people read.
+pub(super) fn columns() -> u16 {
+    terminal_size::terminal_size_of(io::stdout())
+        .map_or(COLUMNS_MIN, |(width, _)| width.0.clamp(COLUMNS_MIN, COLUMNS_MAX))
+}
+
+/// Columns where there is no terminal, or a narrower one.
+pub(super) const COLUMNS_MIN: u16 = 80;
+const COLUMNS_MAX: u16 = 160;
 
 /// Text as a terminal may show it: what is no visible character is escaped.
 fn visible(text: &str) -> String {
@@ -66,19 +74,30 @@ fn visible(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// A table without lines around it. Cells that are too long for a line are broken.
-pub(super) fn table<const N: usize>(heading: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let mut table = blank_table();
+/// A table without lines around it, `width` columns wide. Cells that are too long for a line are broken, words of the
+/// heading never.
+pub(super) fn table<const N: usize>(
+    width: u16,
+    heading: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = blank_table(width);
     table.set_header(heading);
     for row in rows {
         table.add_row(row.map(|cell| visible(&cell)));
     }
-    drawn(table, 2)
+    let wanted: usize = table.column_max_content_widths().into_iter().map(usize::from).sum();
+    let space = if wanted + 2 * (N - 1) <= width.into() { 2 } else { 1 };
+    for (column, title) in table.column_iter_mut().zip(heading) {
+        let title = u16::try_from(title.chars().count()).unwrap_or(u16::MAX);
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(title.saturating_add(space))));
+    }
+    drawn(table, space)
 }
 
 /// A list of sentences, each as many lines as it needs.
-pub(super) fn bullets(sentences: &[String]) -> String {
-    let mut table = blank_table();
+pub(super) fn bullets(width: u16, sentences: &[String]) -> String {
+    let mut table = blank_table(width);
     for sentence in sentences {
         table.add_row(["-".to_owned(), visible(sentence)]);
     }
@@ -86,24 +105,25 @@ pub(super) fn bullets(sentences: &[String]) -> String {
 }
 
 /// A sentence, as many lines as it needs.
-pub(super) fn sentence(text: &str) -> String {
-    let mut table = blank_table();
+pub(super) fn sentence(width: u16, text: &str) -> String {
+    let mut table = blank_table(width);
     table.add_row([visible(text)]);
     drawn(table, 0)
 }
 
-fn blank_table() -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
+fn blank_table(width: u16) -> Table {
+    let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(WIDTH);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(width);
     table
 }
 
 /// The table as text, with so many spaces between its columns.
-fn drawn(mut table: comfy_table::Table, space: u16) -> String {
-    table.column_iter_mut().for_each(|column| {
-        column.set_padding((0, space));
-    });
+fn drawn(mut table: Table, space: u16) -> String {
+    let last = table.column_count().saturating_sub(1);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at == last { 0 } else { space }));
+    }
     // Rows end where their text does.
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -115,16 +135,30 @@ mod tests {
     #[test]
     fn no_text_steers_a_terminal_and_no_line_is_too_long() {
         let hostile = format!("\u{1b}[2J\n\u{202e}\u{7}{}", "x".repeat(200));
-        let tables = [
-            table(["A", "B"], [[hostile.clone(), hostile.clone()]]),
-            bullets(&[hostile.clone(), "short".to_owned()]),
-            sentence(&hostile),
-        ];
-        for text in tables {
-            assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']) && text.contains("\\u{1b}[2J\\n"), "{text}");
-            assert!(text.lines().all(|line| line.chars().count() <= WIDTH.into()), "{text}");
+        for width in [80, 120] {
+            let tables = [
+                table(width, ["A", "B"], [[hostile.clone(), hostile.clone()]]),
+                bullets(width, &[hostile.clone(), "short".to_owned()]),
+                sentence(width, &hostile),
+            ];
+            for text in tables {
+                assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']) && text.contains("\\u{1b}[2J\\n"), "{text}");
+                let longest = text.lines().map(|line| line.chars().count()).max();
+                assert!(longest.is_some_and(|longest| longest <= width.into() && longest > 70), "{text}");
+            }
         }
         assert_eq!(visible(r#"it's "é" \ 名"#), r#"it's "é" \ 名"#);
+    }
+
+    /// "MICROSECO / NDS".
+    #[test]
+    fn a_heading_is_never_broken() {
+        let heading = ["NAME", "MICROSECONDS", "REFERENCE", "SOMETHING", "ELSE", "VERIFIED"];
+        let long = || "a long text in small words ".repeat(3);
+        let text = table(80, heading, [[long(), "1".to_owned(), long(), long(), long(), long()]]);
+        let first: Vec<_> = text.lines().next().expect("a heading").split_whitespace().collect();
+        assert_eq!(first, heading, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

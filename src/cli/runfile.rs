@@ -8,8 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::socket::is_short_enough;
-use crate::pki;
+use crate::{holder::socket_file::is_short_enough, pki};
 
 /// Why a process cannot describe itself in that file.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +17,8 @@ pub(super) enum RunFileError {
     Occupied(PathBuf),
     #[error("{} is the run file of process {pid}, which lives: end it first, or choose another path", .path.display())]
     Taken { path: PathBuf, pid: u32 },
+    #[error("{} cannot be both run file and socket: choose two paths, nothing was changed", .0.display())]
+    Socket(PathBuf),
     #[error("{} cannot be {action}: {error}", .path.display())]
     Io { path: PathBuf, action: &'static str, error: io::Error },
 }
@@ -120,6 +121,23 @@ impl RunFile {
     /// One line.
     pub(super) fn to_json(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
+    }
+}
+
+/// That the run file and a socket of the same process, neither of which need be there yet, are not one file.
+///
+/// # Errors
+/// `Socket` where they are.
+pub(super) fn check_apart(run_file: &Path, socket: &Path) -> Result<(), RunFileError> {
+    // The directory by its real name, however it is written.
+    let place = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        let directory = path.parent()?;
+        Some((fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned()), path.file_name()?.to_owned()))
+    };
+    match (place(run_file), place(socket)) {
+        (Some(one), Some(other)) if one == other => Err(RunFileError::Socket(run_file.to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -227,6 +245,18 @@ mod tests {
         me.write(&path).expect("writable");
         me.remove(&path);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_run_file_is_no_socket_by_whichever_name() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
+        let path = directory.path().join("new");
+        for same in [path.clone(), directory.path().join("./new"), link.join("new")] {
+            assert!(matches!(check_apart(&path, &same), Err(RunFileError::Socket(_))), "{}", same.display());
+        }
+        assert!(check_apart(&path, &directory.path().join("new.sock")).is_ok());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     Failure,
     admin::{Change, Target},
-    report::{Format, size, table},
+    report::{Format, columns, size, table},
     runtime,
     status::{ClusterView, VolumeView},
 };
@@ -168,7 +168,7 @@ impl List {
             let view = ClusterView::of(&administrator.ask_all().await, None);
             if view.is_silent() { Err(view.silence()) } else { Ok(view) }
         })?;
-        self.format.print(&Listed { volumes: view.volumes }, |listed| volumes(&listed.volumes))
+        self.format.print(&Listed { volumes: view.volumes }, |listed| volumes(columns(), &listed.volumes))
     }
 }
 
@@ -199,9 +199,10 @@ impl Delete {
 }
 
 /// Volumes for people.
-pub(super) fn volumes(volumes: &[VolumeView]) -> String {
+pub(super) fn volumes(width: u16, volumes: &[VolumeView]) -> String {
     table(
-        ["VOLUME", "ID", "FILES", "QUOTA", "CONTENT", "QUOTA"],
+        width,
+        ["VOLUME", "ID", "FILES", "FILES MAX", "CONTENT", "CONTENT MAX"],
         volumes.iter().map(|volume| {
             [
                 volume.name.clone(),
@@ -209,7 +210,7 @@ pub(super) fn volumes(volumes: &[VolumeView]) -> String {
                 volume.inodes.to_string(),
                 volume.quota_inodes.to_string(),
                 size(volume.bytes),
-                volume.quota_bytes.map_or_else(|| "-".to_owned(), size),
+                volume.quota_bytes.map_or_else(|| "no limit".to_owned(), size),
             ]
         }),
     )

@@ -1,13 +1,10 @@
 //! A Unix socket at which a mount tells how it does: whoever connects is sent one JSON object, and the end.
 
 use std::{
-    fs, io,
+    io,
     io::Write,
-    os::unix::{
-        fs::MetadataExt,
-        net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
+    os::unix::net::{UnixListener, UnixStream},
+    path::Path,
     sync::{Arc, OnceLock},
     thread,
 };
@@ -15,7 +12,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::worker::Worker;
-use crate::holder::link::remove_socket;
+use crate::holder::socket_file::{SocketError, SocketFile};
 
 /// What a report is made of.
 pub(super) struct Reporter {
@@ -24,41 +21,21 @@ pub(super) struct Reporter {
     abi: Arc<OnceLock<(u32, u32)>>,
 }
 
-/// The socket; it goes with this value.
-#[derive(Debug)]
-pub(super) struct Control {
-    path: PathBuf,
-    /// Device and inode: a successor's socket may be in its place by the time it goes.
-    id: (u64, u64),
-}
-
-impl Control {
-    /// Answers at `path` from now on; what an earlier worker left there is replaced.
-    ///
-    /// # Errors
-    /// As bind(2); a path of more than 107 bytes is refused.
-    pub(super) fn listen(path: &Path, reporter: Reporter) -> io::Result<Self> {
-        remove_socket(path)?;
-        let listener = UnixListener::bind(path)?;
-        let about = fs::symlink_metadata(path)?;
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if let Err(error) = stream.and_then(|stream| reporter.tell(stream)) {
-                    tracing::debug!(%error, "somebody asked for a report and did not take it");
-                }
+/// Has `reporter` answer at `path` from now on, for as long as the socket's file is kept; what an earlier worker left there
+/// is replaced.
+///
+/// # Errors
+/// As `SocketFile::make`.
+pub(super) fn listen(path: &Path, reporter: Reporter) -> Result<SocketFile, SocketError> {
+    let (file, listener) = SocketFile::make(path, |path| UnixListener::bind(path))?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            if let Err(error) = stream.and_then(|stream| reporter.tell(stream)) {
+                tracing::debug!(%error, "somebody asked for a report and did not take it");
             }
-        });
-        Ok(Self { path: path.to_owned(), id: (about.dev(), about.ino()) })
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // A path that is gone already is what we want.
-        if fs::symlink_metadata(&self.path).is_ok_and(|about| (about.dev(), about.ino()) == self.id) {
-            fs::remove_file(&self.path).ok();
         }
-    }
+    });
+    Ok(file)
 }
 
 impl Reporter {

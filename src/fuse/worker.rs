@@ -12,7 +12,7 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -25,6 +25,7 @@ use crate::{
     clock,
     holder::{Table, Watched},
     mount::{Caller, Config, Input, Mount, MountStatus, Notification, Output, Request, Response},
+    telemetry::{Heard, Repeats},
     transport::{Deliver, Transport},
     types::{Errno, Ino},
 };
@@ -73,6 +74,8 @@ pub(super) struct Worker {
     table: OnceLock<Table>,
     alarm: Alarm,
     milestones: Mutex<Sender<Milestone>>,
+    /// What the core had to say.
+    notices: Mutex<Repeats<String>>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -108,6 +111,7 @@ impl Worker {
             outgoing: Mutex::default(),
             notifier: OnceLock::new(),
             table: OnceLock::new(),
+            notices: Mutex::default(),
             alarm: Alarm::default(),
             milestones: Mutex::new(milestones),
             counters: Arc::default(),
@@ -172,6 +176,27 @@ impl Worker {
         }
     }
 
+    /// Logs what the core has to say of a mount that is there: once, and gathered where it comes again and again.
+    fn notice(&self, sentence: &String) {
+        if self.notifier.get().is_none() {
+            return tracing::debug!("{sentence}");
+        }
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        match notices.hear(Instant::now(), sentence) {
+            Heard::Say(again) => tracing::info!("{sentence}{again}"),
+            Heard::Full => tracing::info!("{sentence}"),
+            Heard::Gathered => {}
+        }
+    }
+
+    /// Logs what was gathered, once it is time.
+    pub(super) fn tell_gathered(&self, now: Instant) {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        for (sentence, again) in notices.due(now) {
+            tracing::info!("{sentence}{again}");
+        }
+    }
+
     fn turn(&self, input: Input, reply: Option<(u64, Reply)>) {
         let mut todo = Todo::default();
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,7 +225,7 @@ impl Worker {
                 Output::Fatal(reason) => self.reached(Milestone::Fatal(reason)),
                 Output::Stale(reason) => self.reached(Milestone::Stale(reason)),
                 Output::Stopped => self.reached(Milestone::Stopped),
-                Output::Notice(sentence) => tracing::info!("{sentence}"),
+                Output::Notice(sentence) => self.notice(&sentence),
             }
         }
         self.alarm.set(core.mount.poll_timeout());

@@ -2,10 +2,7 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::fs::FileTypeExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +14,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::descriptor;
+use super::{
+    descriptor,
+    socket_file::{SocketError, SocketFile},
+};
 
 /// Bytes of the largest message.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -155,13 +155,14 @@ impl Listener {
     /// Listens at `path`; what a holder that ended left there is replaced.
     ///
     /// # Errors
-    /// As bind(2); a path of more than 107 bytes is refused.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        let (end, address) = named(path)?;
-        remove_socket(path)?;
-        socket::bind(end.as_raw_fd(), &address)?;
-        socket::listen(&end, Backlog::new(4)?)?;
-        Ok(Self(end))
+    /// As `SocketFile::make`.
+    pub fn bind(path: &Path) -> Result<(SocketFile, Self), SocketError> {
+        SocketFile::make(path, |path| {
+            let (end, address) = named(path)?;
+            socket::bind(end.as_raw_fd(), &address)?;
+            socket::listen(&end, Backlog::new(4)?)?;
+            Ok(Self(end))
+        })
     }
 
     /// Waits for the next worker.
@@ -175,19 +176,6 @@ impl Listener {
                 accepted => return Ok(Link(descriptor::own(accepted?))),
             }
         }
-    }
-}
-
-/// Takes a socket away, whose process has ended; what is there but no socket stays. Nothing there is no error.
-///
-/// # Errors
-/// `AlreadyExists` for what is no socket; as unlink(2).
-pub fn remove_socket(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(about) if about.file_type().is_socket() => std::fs::remove_file(path),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no socket, and was left as it is")),
     }
 }
 
@@ -232,7 +220,9 @@ mod tests {
         let path = directory.path().join("holder");
         for _ in 0..2 {
             // The second round finds the socket that the first one left.
-            let listener = Listener::bind(&path).expect("bind");
+            let (file, listener) = Listener::bind(&path).expect("bind");
+            // As a holder that was killed leaves it.
+            std::mem::forget(file);
             let worker = Link::connect(&path).expect("connect");
             let holder = listener.accept().expect("accept");
             worker.send(&ToHolder::Serving { pid: 7 }, None).expect("send");

@@ -63,6 +63,14 @@ impl Authority {
     /// # Errors
     /// `Exists` (the file is left as it is) or `Io`.
     pub fn save(&self, path: &Path) -> Result<(), PkiError> {
+        file::write_secret(path, &self.to_text()?)
+    }
+
+    /// What `save` writes.
+    ///
+    /// # Errors
+    /// `Issue` where it has no form as text.
+    pub fn to_text(&self) -> Result<String, PkiError> {
         let contents = AuthorityFile {
             version: file::VERSION,
             cluster: self.cluster.to_string(),
@@ -70,7 +78,7 @@ impl Authority {
             certificate: self.certificate.clone(),
             key: self.key.serialize_pem(),
         };
-        file::write_secret(path, &file::text_of(HEADING, &contents)?)
+        file::text_of(HEADING, &contents)
     }
 
     /// Reads what `save` wrote.

@@ -8,11 +8,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +32,7 @@ use crate::{
     clock,
     limits::CALL_STREAMS_MAX,
     pki::{credential_of, principal_of},
+    telemetry::{Heard, Repeats},
     transport::without_links,
     types::{ClusterId, CredentialId, Principal},
 };
@@ -42,7 +43,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a refused connection is kept, for its end to read the refusal.
 const LINGER: Duration = Duration::from_secs(1);
-/// Refusals, and connections that made room, are logged once in this time; the metrics count them all.
+/// Connections that made room, and refusals of more strangers than can be told apart, are logged once in this time; the
+/// metrics count them all.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection.
@@ -90,6 +92,7 @@ impl Gate {
         let door = Arc::new(Door {
             strangers: Crowd::new(self.handshakes_max, GivesWay::Oldest),
             known: Crowd::new(self.connections_max, GivesWay::Newest),
+            refusals: Mutex::default(),
             refusal_warned_at: AtomicU64::new(0),
             room_warned_at: AtomicU64::new(0),
             gate: self,
@@ -139,6 +142,8 @@ struct Door {
     strangers: Crowd<IpAddr>,
     /// Who is known, by the key of the certificate.
     known: Crowd<CredentialId>,
+    /// Whose refusals were logged, and why they were.
+    refusals: Mutex<Repeats<(IpAddr, String)>>,
     refusal_warned_at: AtomicU64,
     room_warned_at: AtomicU64,
 }
@@ -188,8 +193,13 @@ impl Door {
             }
             Refusal::Stranger(why) => {
                 self.gate.refused.inc();
-                if is_due(&self.refusal_warned_at) {
-                    warn!("refused a connection from {address}: {why}");
+                let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+                match refusals.hear(Instant::now(), &(address.ip(), why.clone())) {
+                    Heard::Say(again) => warn!("refused a connection from {address}: {why}{again}"),
+                    Heard::Full if is_due(&self.refusal_warned_at) => {
+                        warn!("refused a connection from {address}, as of very many others: {why}");
+                    }
+                    Heard::Gathered | Heard::Full => {}
                 }
             }
             Refusal::NoRoom => {}

@@ -307,8 +307,13 @@ fn a_command_without_a_cluster_asks_which() {
 fn nodes_that_cannot_be_reached_are_named() {
     let (_dir, authority) = with_authority();
     let [server, ..] = free_addresses();
-    let sentence = refuse(&["status", "--authority", path(&authority), "--servers", &server]);
-    assert!(sentence.contains(&format!("nothing listens at {server}")), "{sentence}");
+    let output = run(&["status", "--authority", path(&authority), "--servers", &server]);
+    // Once, where the state of the cluster is printed.
+    let reason = format!("nothing listens at {server}");
+    let (said, printed) = (text(&output.stderr), text(&output.stdout).replace(['\n', ' '], ""));
+    assert!(output.status.code() == Some(1) && said.contains("no storage node answers"), "{said}");
+    assert_eq!(printed.matches(&reason.replace(' ', "")).count(), 1, "{printed}");
+    assert!(!said.contains(&reason), "{said}");
     let sentence = refuse(&["cluster", "init", "--authority", path(&authority), "--nodes", &server]);
     assert!(sentence.contains("nothing was changed") && sentence.contains(&server), "{sentence}");
     for count in [2, 4] {
@@ -388,6 +393,29 @@ fn a_socket_takes_no_other_files_place() {
     let mount = ["mount", "--credential", path(&credential), path(&point), "--control"];
     assert!(refuse(&[mount.as_slice(), &[path(&file)]].concat()).contains("is no socket"));
     assert_eq!(fs::read_to_string(&file).expect("readable"), "dear reader");
+    assert!(refuse(&[mount.as_slice(), &[path(&socket)]].concat()).contains("another process listens"));
+    assert!(socket.exists());
+    // One path for two things: neither would be what it was asked for.
+    let new = dir.path().join("new");
+    let both = ["--run-file", path(&new)];
+    assert!(refuse(&[mount.as_slice(), &[path(&new)], &both].concat()).contains("both run file and socket"));
+    let hold = ["hold", "--socket", path(&new), "--mount", path(&point)];
+    assert!(refuse(&[hold.as_slice(), &both].concat()).contains("both run file and socket"));
+    assert!(!new.exists());
+}
+
+#[test]
+fn an_authority_goes_to_standard_output_where_it_is_asked_to() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = manyfs(&["cluster", "authority", "--out", "-"]).current_dir(dir.path()).output().expect("it starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(listing(dir.path()).len(), 0, "no file of the name `-`");
+    let file = dir.path().join("authority.toml");
+    fs::write(&file, output.stdout).expect("written");
+    let [server, ..] = free_addresses();
+    // It is read as one: what fails is the way to the node.
+    let sentence = refuse(&["cluster", "init", "--authority", path(&file), "--nodes", &server]);
+    assert!(sentence.contains("nothing was changed") && sentence.contains(&server), "{sentence}");
 }
 
 #[test]

@@ -158,6 +158,11 @@ impl Layout {
         self.dir.join("run").join(format!("{name}.json"))
     }
 
+    /// A script that starts this part again.
+    pub(super) fn script(&self, name: &str) -> PathBuf {
+        self.dir.join("run").join(format!("{name}.sh"))
+    }
+
     pub(super) fn data(&self, node: u32) -> PathBuf {
         self.dir.join(node_name(node))
     }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -48,6 +48,9 @@ impl Processes {
             .open(&path)
             .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
         let [program, arguments @ ..] = start else { return Err("nothing to start".into()) };
+        let script = self.layout.script(&name);
+        fs::write(&script, format!("#!/bin/sh\nexec {}\n", command(start)))
+            .map_err(|error| format!("{} cannot be written: {error}", script.display()))?;
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -81,7 +84,7 @@ impl Processes {
         for name in names {
             if let Some(status) = self.ended.get(name) {
                 let log = layout.log(name);
-                let text = std::fs::read_to_string(&log).unwrap_or_default();
+                let text = fs::read_to_string(&log).unwrap_or_default();
                 let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no line was logged");
                 return Err(format!("{name} {}: {last} (log: {})", how(*status), log.display()).into());
             }
@@ -92,6 +95,11 @@ impl Processes {
     /// How a process of this demo ended, in words.
     pub(super) fn end_of(&self, name: &str) -> Option<String> {
         self.ended.get(name).map(|status| how(*status))
+    }
+
+    /// The command that starts it again, short enough for a line.
+    pub(super) fn script_of(&self, name: &str) -> String {
+        command(&["sh".to_owned(), self.layout.script(name).to_string_lossy().into_owned()])
     }
 
     /// Ends everything, also what was started by hand; mounts first.
@@ -187,4 +195,28 @@ fn signal(pid: u32, signal: Signal) {
 /// The name under which a mount's or node's end is looked up.
 pub(super) fn name_of(is_mount: bool, number: u32) -> String {
     if is_mount { mount_name(number) } else { node_name(number) }
+}
+
+/// Arguments as a shell takes them.
+fn command(start: &[String]) -> String {
+    let quote = |word: &String| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,".contains(c);
+        if !word.is_empty() && word.chars().all(is_plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    };
+    start.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted_into_a_shell() {
+        let words = ["a b", "plain", "it's", ""].map(str::to_owned);
+        assert_eq!(command(&words), r"'a b' plain 'it'\''s' ''");
+    }
 }

@@ -19,7 +19,6 @@ struct Part {
     name: String,
     pid: Option<u32>,
     worker_pid: Option<u32>,
-    start: Vec<String>,
 }
 
 impl Health {
@@ -29,14 +28,12 @@ impl Health {
             name: name_of(false, number),
             pid: node.pid,
             worker_pid: None,
-            start: node.start.clone(),
         });
         let mounts = view.mounts.iter().zip(1..).map(|(mount, number)| Part {
             called: format!("mount {}", mount.path.display()),
             name: name_of(true, number),
             pid: mount.pid,
             worker_pid: mount.worker_pid,
-            start: mount.start.clone(),
         });
         Self { leader: view.leader.clone().filter(|_| view.quorum), parts: nodes.chain(mounts).collect() }
     }
@@ -59,7 +56,8 @@ impl Watch {
             match (was.pid, is.pid) {
                 (Some(pid), None) => {
                     let how = processes.end_of(&is.name).unwrap_or_else(|| "is dead".to_owned());
-                    lines.push(format!("{} (pid {pid}) {how}; start it again: {}", is.called, command(&is.start)));
+                    let again = processes.script_of(&is.name);
+                    lines.push(format!("{} (pid {pid}) {how}; start it again: {again}", is.called));
                 }
                 (was_pid, Some(pid)) if was_pid != Some(pid) => lines.push(format!("{} runs as pid {pid}", is.called)),
                 (Some(_), Some(_)) if was.worker_pid != is.worker_pid => lines.push(match is.worker_pid {
@@ -80,19 +78,6 @@ impl Watch {
     }
 }
 
-/// Arguments as a shell takes them.
-fn command(start: &[String]) -> String {
-    let quote = |word: &String| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,".contains(c);
-        if !word.is_empty() && word.chars().all(is_plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    };
-    start.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +89,6 @@ mod tests {
             name: name_of(false, number),
             pid,
             worker_pid: None,
-            start: vec!["manyfs".to_owned(), "serve me".to_owned()],
         };
         Health { leader: leader.map(str::to_owned), parts: vec![part(1, pids[0]), part(2, pids[1])] }
     }
@@ -118,7 +102,7 @@ mod tests {
         assert_eq!(
             watch.see(health(None, [None, Some(20)]), &processes),
             [
-                "storage node 1 (pid 10) is dead; start it again: manyfs 'serve me'",
+                &*format!("storage node 1 (pid 10) is dead; start it again: sh {}/run/node-1.sh", dir.path().display()),
                 "no leader: reads go on, changes wait until more than half of the storage nodes run",
             ]
         );
@@ -126,11 +110,5 @@ mod tests {
             watch.see(health(Some("2"), [Some(11), Some(20)]), &processes),
             ["storage node 1 runs as pid 11", "storage node 2 leads"]
         );
-    }
-
-    #[test]
-    fn a_command_can_be_pasted_into_a_shell() {
-        let words = ["a b", "plain", "it's", ""].map(str::to_owned);
-        assert_eq!(command(&words), r"'a b' plain 'it'\''s' ''");
     }
 }

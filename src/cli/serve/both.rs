@@ -20,7 +20,7 @@ use crate::{
         Failure, allocator,
         mount::{self, Announcement, restore_oom_score, worker_arguments},
         mount_options::MountOptions,
-        mountpoint, read_again, runtime,
+        mountpoint, read_again_with_parent, runtime,
     },
     fuse::{self, Network, WorkerConfig},
     holder::{self, Link, Place, Workers},
@@ -66,7 +66,7 @@ impl Serve {
             link,
             control: None,
             http: None,
-            hangup: read_again,
+            hangup: read_again_with_parent,
         };
         let authority = Arc::clone(&config.authority);
         let node = Node::start(config)?;

@@ -75,7 +75,9 @@ impl Headline {
     pub(in crate::cli) fn of(nodes: &[NodeView], voters: Option<&Voters>, leader: Option<NodeId>) -> Self {
         let differing = differing(nodes);
         let mut problems: Vec<_> = differing.iter().cloned().collect();
-        problems.extend(nodes.iter().flat_map(|node| problems_of(node, voters.is_some())));
+        let has_quorum = leader.is_some() && voters.is_some_and(|voters| voters.is_majority());
+        let refill = voters.map_or("", |voters| refill_of(nodes, *voters, has_quorum));
+        problems.extend(nodes.iter().flat_map(|node| problems_of(node, voters.is_some(), refill)));
         let (health, sentence) = match voters {
             _ if differing.is_some() => (
                 Health::Down,
@@ -160,18 +162,37 @@ fn differing(nodes: &[NodeView]) -> Option<String> {
     })
 }
 
+/// What becomes of nodes whose data is older than what they promised: a leader makes them whole, and has to be elected by
+/// a majority of all that has forgotten nothing.
+fn refill_of(nodes: &[NodeView], voters: Voters, has_quorum: bool) -> &'static str {
+    let forgetful: BTreeSet<_> =
+        nodes.iter().filter(|node| node.state == NodeState::Forgetful).map(|node| &node.id).collect();
+    if has_quorum {
+        "the leader refills it"
+    } else if voters.total.saturating_sub(forgetful.len()) >= voters.majority() {
+        "a leader refills it, once a majority of other nodes runs: start those that do not"
+    } else {
+        "no leader can be elected to refill it, as too many have forgotten: put back the disks that they had, or found \
+         a new cluster and restore its files from a backup"
+    }
+}
+
 /// What is wrong with a node, a sentence each.
-fn problems_of(node: &NodeView, is_founded: bool) -> Vec<String> {
+fn problems_of(node: &NodeView, is_founded: bool, refill: &str) -> Vec<String> {
     let name = name_of(node);
     let why = || node.problem.clone().unwrap_or_else(|| "does not answer".to_owned());
     let mut problems = Vec::new();
     match node.state {
+        NodeState::Follower if node.reached == Some(false) => {
+            problems.push(format!("{name} answers here, but the leader does not reach it"));
+        }
         NodeState::Leader | NodeState::Follower => {}
         NodeState::Alone => problems.push(format!("{name} knows no leader")),
         NodeState::Waiting => problems.push(format!("{name} takes no part yet: no majority of the others greets it")),
         NodeState::Rival => problems.push(format!("{name} takes no part: another process of the same node is alive")),
-        NodeState::Forgetful => problems
-            .push(format!("{name} takes no part: its data is older than what it promised; the leader refills it")),
+        NodeState::Forgetful => {
+            problems.push(format!("{name} takes no part: its data is older than what it promised; {refill}"));
+        }
         NodeState::Prepared | NodeState::Blank if !is_founded => {}
         NodeState::Prepared => problems.push(format!("{name} is prepared, and waits for the others")),
         NodeState::Blank => problems.push(format!("{name} is blank: it is of no cluster yet")),

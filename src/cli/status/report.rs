@@ -179,15 +179,21 @@ impl ClusterView {
         let leading = running().filter(|status| status.leader == Some(status.id)).max_by_key(|status| status.term);
         let leading = leading.filter(|leading| running().all(|status| status.term <= leading.term));
         let furthest = leading.or_else(|| running().max_by_key(|status| status.applied));
-        let mut nodes: Vec<_> = answers.iter().map(|answer| NodeView::of(answer, answers, founding, leading)).collect();
+        let shown = answers.iter().enumerate().filter(|(at, _)| twin(*at, answers).is_none());
+        let mut nodes: Vec<_> = shown.map(|(_, answer)| NodeView::of(answer, answers, founding, leading)).collect();
         if let Some(layout) = layout {
             layout.complete(&mut nodes);
         }
         nodes.sort_by_key(|node| (node.id.parse::<u64>().unwrap_or(u64::MAX), node.addr.clone()));
         let running: Vec<_> = running().collect();
         let voters = Voters::of(&running, leading);
+        let mut headline = Headline::of(&nodes, voters.as_ref(), leading.map(|status| status.id));
+        headline.notes.extend(answers.iter().enumerate().filter_map(|(at, answer)| {
+            let other = twin(at, answers)?;
+            Some(format!("{} and {} lead to the same node", other.address, answer.address))
+        }));
         Self {
-            headline: Headline::of(&nodes, voters.as_ref(), leading.map(|status| status.id)),
+            headline,
             cluster: reports().next().map(|report| report.cluster.to_string()),
             quorum: leading.is_some() && voters.is_some_and(|voters| voters.is_majority()),
             leader: leading.map(|status| status.id.to_string()),
@@ -204,25 +210,25 @@ impl ClusterView {
         self.leader.as_ref()?.parse().ok().map(NodeId)
     }
 
-    /// Whether no node answered at all.
-    pub(in crate::cli) fn is_silent(&self) -> bool {
-        self.nodes.iter().all(|node| node.state == NodeState::Silent)
-    }
-
-    /// Why not.
+    /// Why no node answers.
     pub(in crate::cli) fn silence(&self) -> Failure {
         let reasons: Vec<_> = self.nodes.iter().filter_map(|node| node.problem.clone()).collect();
         format!("no storage node answers: {}", reasons.join("; ")).into()
+    }
+
+    /// Whether no node answered at all.
+    pub(in crate::cli) fn is_silent(&self) -> bool {
+        self.nodes.iter().all(|node| node.state == NodeState::Silent)
     }
 }
 
 impl NodeView {
     fn of(answer: &Answer, answers: &[Answer], founding: Option<FoundingId>, leading: Option<&NodeStatus>) -> Self {
+        let meant = id_by_address(&answer.address, answers);
+        let astray = astray(answer, answers);
+        let id = if astray.is_some() { meant } else { answer.node().or(meant) };
         let mut view = Self {
-            id: answer
-                .node()
-                .or_else(|| id_by_address(&answer.address, answers))
-                .map_or_else(String::new, |id| id.to_string()),
+            id: id.map_or_else(String::new, |id| id.to_string()),
             pid: None,
             addr: answer.address.clone(),
             data: None,
@@ -249,6 +255,10 @@ impl NodeView {
         };
         let peers = leading.iter().flat_map(|leading| &leading.peers);
         view.reached = peers.filter(|peer| peer.node.id.to_string() == view.id).find_map(|peer| peer.reachable);
+        if let Some(other) = astray {
+            view.problem = Some(format!("its address {} answers as node {other}", answer.address));
+            return view;
+        }
         match &answer.report {
             Ok(report) => view.fill(report, leading),
             Err(problem) => view.problem = Some(problem.clone()),
@@ -305,17 +315,34 @@ fn main_founding(answers: &[Answer]) -> Option<FoundingId> {
     foundings().collect::<Vec<_>>().into_iter().rev().max_by_key(count)
 }
 
+/// The node that answered where the cluster has another one of its nodes.
+fn astray(answer: &Answer, answers: &[Answer]) -> Option<NodeId> {
+    let other = answer.node()?;
+    let mut same = answers.iter().filter(|from| from.founding() == answer.founding());
+    let meant = same.find_map(|from| from.node_at(&answer.address))?;
+    (meant != other).then_some(other)
+}
+
+/// An earlier answer of the very same process, at another address.
+fn twin<'a>(at: usize, answers: &'a [Answer]) -> Option<&'a Answer> {
+    let answer = &answers[at];
+    let of = |answer: &Answer| {
+        let (report, status) = (answer.report.as_ref().ok()?, answer.running()?);
+        // A copy that was started elsewhere stands otherwise.
+        let process = (report.process.pid, report.process.data.clone(), report.process.peer_address.clone());
+        Some((status.founding, status.id, status.standing, process))
+    };
+    let this = of(answer)?;
+    if astray(answer, answers).is_some() {
+        return None;
+    }
+    let mut earlier = answers[..at].iter().filter(|other| astray(other, answers).is_none());
+    earlier.find(|other| of(other).as_ref() == Some(&this))
+}
+
 /// A node that does not answer is known to those that do.
 fn id_by_address(address: &str, answers: &[Answer]) -> Option<NodeId> {
-    answers.iter().find_map(|answer| match &answer.report.as_ref().ok()?.phase {
-        Phase::Running(status) => {
-            status.peers.iter().find(|peer| peer.node.client_address == address).map(|peer| peer.node.id)
-        }
-        Phase::Prepared { founding, .. } => {
-            founding.nodes.iter().find(|node| node.client_address == address).map(|node| node.id)
-        }
-        Phase::Blank => None,
-    })
+    answers.iter().find_map(|answer| answer.node_at(address))
 }
 
 fn volumes_of(status: &NodeStatus) -> Vec<VolumeView> {

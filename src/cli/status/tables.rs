@@ -1,46 +1,60 @@
-//! A cluster for people, in 80 columns.
+//! A cluster for people, in the columns of their terminal, 80 where there is none.
 
 use super::{
     headline::{age, plural},
     report::{AccessView, ClusterView, MountView, NodeState, NodeView, SessionView},
 };
 use crate::cli::{
-    report::{bullets, sentence, size, table},
+    report::{bullets, columns, sentence, size, table},
     volume::volumes,
 };
 
-/// The headline, what is wrong, and tables of nodes, volumes and mounts.
+/// Characters of a volume's name that a row of another table has room for.
+const VOLUME_MAX: usize = 16;
+/// Bytes of an address that a row has room for.
+const ADDRESS_MAX: usize = 24;
+
+/// The headline, what is wrong, and tables of nodes, volumes and mounts, as wide as the terminal.
 pub(super) fn text(view: &ClusterView) -> String {
-    let mut head = vec![sentence(&view.headline.sentence)];
+    text_in(columns(), view)
+}
+
+/// The same in so many columns.
+pub(super) fn text_in(width: u16, view: &ClusterView) -> String {
+    let mut head = vec![sentence(width, &view.headline.sentence)];
     for list in [&view.headline.problems, &view.headline.notes] {
         if !list.is_empty() {
-            head.push(bullets(list));
+            head.push(bullets(width, list));
         }
     }
     let mut parts = vec![head.join("\n")];
     if let Some(cluster) = &view.cluster {
         parts.push(format!("cluster {cluster}, term {}", view.term));
     }
-    parts.push(nodes(&view.nodes));
+    parts.push(nodes(width, &view.nodes));
     if !view.volumes.is_empty() {
-        parts.push(volumes(&view.volumes));
+        parts.push(volumes(width, &view.volumes));
     }
     if !view.sessions.is_empty() {
-        parts.push(sessions(&view.sessions));
+        parts.push(sessions(width, &view.sessions));
+    } else if view.leader.is_none() && !view.volumes.is_empty() {
+        parts.push(sentence(width, "Mounts are not listed: the leader knows them, and there is none."));
     }
     if !view.mounts.is_empty() {
-        parts.push(mounts(&view.mounts));
+        parts.push(mounts(width, &view.mounts));
     }
     parts.join("\n\n")
 }
 
-fn nodes(nodes: &[NodeView]) -> String {
-    table(
+fn nodes(width: u16, nodes: &[NodeView]) -> String {
+    let ending = common_ending(nodes);
+    let drawn = table(
+        width,
         ["NODE", "ADDRESS", "STATE", "MISSES", "CLOCK", "FREE", "VERIFIED", "VERSION"],
         nodes.iter().map(|node| {
             [
                 if node.id.is_empty() { "?".to_owned() } else { node.id.clone() },
-                node.addr.clone(),
+                ending.and_then(|ending| node.addr.strip_suffix(ending)).unwrap_or(&node.addr).to_owned(),
                 node_word(node).to_owned(),
                 node.missing.map_or_else(unknown, changes),
                 node.clock_ahead_ms.map_or_else(unknown, offset),
@@ -49,17 +63,32 @@ fn nodes(nodes: &[NodeView]) -> String {
                 node.version.clone().unwrap_or_else(unknown),
             ]
         }),
-    )
+    );
+    match ending {
+        Some(ending) => format!("{}\n{drawn}", sentence(width, &format!("all addresses end in {ending}"))),
+        None => drawn,
+    }
 }
 
-fn sessions(sessions: &[SessionView]) -> String {
+/// The domain that all nodes are in, with their port, where it is so long that a table has no room for it in each row.
+fn common_ending(nodes: &[NodeView]) -> Option<&str> {
+    let longest = nodes.iter().map(|node| node.addr.len()).max()?;
+    let (host, domain) = nodes.first()?.addr.split_once('.')?;
+    let ending = &nodes.first()?.addr[host.len()..];
+    let is_name = domain.contains(|c: char| c.is_ascii_alphabetic()) && !domain.contains(['[', ']']);
+    let is_common = nodes.iter().all(|node| node.addr.split_once('.').is_some_and(|(_, of)| of == domain));
+    (longest > ADDRESS_MAX && nodes.len() > 1 && is_name && is_common).then_some(ending)
+}
+
+fn sessions(width: u16, sessions: &[SessionView]) -> String {
     table(
+        width,
         ["MOUNTED ON", "AT", "VOLUME", "ACCESS", "AGE", "STATE"],
         sessions.iter().map(|session| {
             [
                 session.host.clone().unwrap_or_else(|| format!("session {}", session.session)),
                 session.path.clone().unwrap_or_else(unknown),
-                session.volume_name.clone().unwrap_or_else(|| session.volume.to_string()),
+                session.volume_name.as_deref().map_or_else(|| session.volume.to_string(), shortened),
                 session.access.map_or_else(unknown, access),
                 age(session.age_ms),
                 session_words(session),
@@ -68,9 +97,18 @@ fn sessions(sessions: &[SessionView]) -> String {
     )
 }
 
+/// A volume's name as far as a row has room for it; the volumes' own table has it whole.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(VOLUME_MAX) {
+        Some((at, _)) => format!("{}…", &name[..at]),
+        None => name.to_owned(),
+    }
+}
+
 /// Those of this machine.
-fn mounts(mounts: &[MountView]) -> String {
+fn mounts(width: u16, mounts: &[MountView]) -> String {
     table(
+        width,
         ["MOUNTED HERE", "STATE", "KERNEL", "PID"],
         mounts.iter().map(|mount| {
             [
@@ -108,9 +146,9 @@ fn access(access: AccessView) -> String {
 fn session_words(session: &SessionView) -> String {
     match (session.connected, session.in_roster, session.unacknowledged) {
         (true, true, 0) => "connected".to_owned(),
-        (true, true, sent) => format!("connected, {} on the way to it", changes(sent)),
-        (true, false, _) => "connected, not up to date yet".to_owned(),
-        (false, true, _) => "gone; changes wait for it a little".to_owned(),
+        (true, true, sent) => format!("connected, misses {sent}"),
+        (true, false, _) => "catches up".to_owned(),
+        (false, true, _) => "gone, waited for".to_owned(),
         (false, false, _) => "gone".to_owned(),
     }
 }

@@ -134,9 +134,11 @@ fn with_silent(total: u64, first: u64) -> Vec<Answer> {
 #[track_caller]
 fn says(answers: &[Answer], health: Health, headline: &str, problems: &[&str]) -> String {
     let view = ClusterView::of(answers, None);
-    let text = tables::text(&view);
-    for line in text.lines() {
-        assert!(line.chars().count() <= 80, "{} columns: {line}\n{text}", line.chars().count());
+    let text = tables::text_in(80, &view);
+    for (width, text) in [(80, &text), (120, &tables::text_in(120, &view))] {
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{} columns: {line}\n{text}", line.chars().count());
+        }
     }
     assert_eq!((view.headline.sentence.as_str(), view.headline.health), (headline, health), "{text}");
     assert_eq!(view.headline.problems, problems, "{text}");
@@ -185,6 +187,15 @@ fn a_node_that_the_leader_reaches() {
     says(&answers, Health::Warning, "WARNING: 3 of 3 nodes, node 1 leads, 1 loss is tolerated", &[&problem]);
 }
 
+/// It was DEGRADED without a reason.
+#[test]
+fn a_node_that_only_the_leader_does_not_reach() {
+    let mut answers = with_silent(3, 3);
+    answers[2] = running(status(3, 3));
+    let problem = "node 3 answers here, but the leader does not reach it";
+    says(&answers, Health::Degraded, "DEGRADED: 2 of 3 nodes, no further loss is tolerated", &[problem]);
+}
+
 #[test]
 fn no_leader_and_no_answer() {
     let answers = cluster(3, |status| status.leader = None);
@@ -225,13 +236,25 @@ fn nodes_that_take_no_part() {
             }
         })
     };
-    let problem =
-        |id| format!("node {id} takes no part: its data is older than what it promised; the leader refills it");
+    let problem = |id, then: &str| format!("node {id} takes no part: its data is older than what it promised; {then}");
     let sentence = "DEGRADED: 2 of 3 nodes, no further loss is tolerated";
-    says(&forgetful(1), Health::Degraded, sentence, &[&problem(3)]);
-    // Reached, and no help: nothing can be committed.
+    says(&forgetful(1), Health::Degraded, sentence, &[&problem(3, "the leader refills it")]);
+    // Reached, and no help: nothing can be committed, and nobody can be elected.
+    let lost = "no leader can be elected to refill it, as too many have forgotten: put back the disks that they had, or found \
+                a new cluster and restore its files from a backup";
     let sentence = "NO QUORUM: node 1 leads but has 1 of 3 nodes, 2 are needed: no changes";
-    says(&forgetful(2), Health::Down, sentence, &[&problem(2), &problem(3)]);
+    says(&forgetful(2), Health::Down, sentence, &[&problem(2, lost), &problem(3, lost)]);
+    // One more that remembers is enough.
+    let mut answers = forgetful(1);
+    let mut alone = status(2, 3);
+    alone.leader = None;
+    answers[0] = silent(1);
+    answers[1] = running(alone);
+    let wanted = "a leader refills it, once a majority of other nodes runs: start those that do not";
+    let sentence = "NO QUORUM: 1 of 3 nodes, 2 are needed: changes wait";
+    let down = format!("node 1: nothing listens at {}", address(1));
+    let text = says(&answers, Health::Down, sentence, &[&down, "node 2 knows no leader", &problem(3, wanted)]);
+    assert!(text.contains("Mounts are not listed"), "{text}");
     // A copy that was started beside a node is no loss.
     let mut answers = cluster(3, |_| {});
     let mut copy = status(3, 3);
@@ -305,11 +328,51 @@ fn a_node_of_another_founding_is_none_of_the_cluster() {
     assert!(view.headline.problems[0].contains("of another founding"), "{:?}", view.headline.problems);
 }
 
+/// It was listed as another time the node that answered, and the cluster as degraded without a reason.
+#[test]
+fn an_address_that_leads_to_another_node() {
+    let mut answers = with_silent(3, 3);
+    let mut second = running(status(2, 3));
+    second.address = address(3);
+    answers[2] = second;
+    let problem = format!("node 3: its address {} answers as node 2", address(3));
+    let sentence = "DEGRADED: 2 of 3 nodes, no further loss is tolerated";
+    says(&answers, Health::Degraded, sentence, &[&problem]);
+    let ids = |answers: &[Answer]| {
+        ClusterView::of(answers, None).nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&answers), ["1", "2", "3"]);
+    // By two names it is one node.
+    let mut answers = cluster(3, |_| {});
+    let mut again = running(status(2, 3));
+    again.address = "10.0.0.2:7440".to_owned();
+    answers.push(again);
+    let sentence = "HEALTHY: 3 of 3 nodes, node 1 leads, 1 loss is tolerated";
+    let text = says(&answers, Health::Healthy, sentence, &[]);
+    assert_eq!(ids(&answers), ["1", "2", "3"]);
+    let said = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("and 10.0.0.2:7440 lead to the same node"), "{text}");
+}
+
+#[test]
+fn an_address_of_kubernetes_takes_one_line() {
+    let mut answers = cluster(3, |_| {});
+    for answer in &mut answers {
+        answer.report.as_mut().expect("a report").process.version = "0.1.0".to_owned();
+    }
+    let text = tables::text_in(80, &ClusterView::of(&answers, None));
+    let rows = text.lines().skip_while(|line| !line.starts_with("NODE")).take_while(|line| !line.is_empty());
+    assert_eq!(rows.count(), 4, "{text}");
+    assert!(text.contains("end in .manyfs.wordpress-production.svc.cluster.local:7440"), "{text}");
+    let heads = text.lines().find(|line| line.starts_with("VOLUME")).expect("volumes");
+    assert!(heads.contains("FILES MAX") && heads.contains("CONTENT MAX"), "{text}");
+}
+
 /// Nobody's words steer the terminal of whoever looks.
 #[test]
 fn hostile_words_are_escaped() {
     let answers = cluster(3, |status| status.volumes[0].name = "\u{1b}]0;owned\u{7}".to_owned());
-    let text = tables::text(&ClusterView::of(&answers, None));
+    let text = tables::text_in(80, &ClusterView::of(&answers, None));
     assert!(!text.contains(['\u{1b}', '\u{7}']) && text.contains("\\u{1b}]0;owned"), "{text}");
 }
 

@@ -80,11 +80,12 @@ fn a_name_that_is_slow_to_resolve_is_said_to_be() {
         .stderr(fs::File::create(&log).expect("writable"))
         .spawn()
         .expect("unshare starts");
-    let said = || fs::read_to_string(&log).expect("readable").contains("its name is still being resolved");
-    wait_for("the reason", || said().then_some(()));
+    let said = |what| fs::read_to_string(&log).expect("readable").contains(what);
+    wait_for("the reason", || said("its name is still being resolved").then_some(()));
     kill(nix::unistd::Pid::from_raw(mount.id().cast_signed()), Signal::SIGTERM).expect("it runs");
     let ended = wait_for("the mount to end", || mount.try_wait().expect("a child"));
     assert_eq!(ended.code(), Some(143), "as a shell has it for SIGTERM");
+    assert!(!said("reads are answered"), "nothing was mounted that could be read");
 }
 
 /// A mount that has lost its cluster says why in its log, and nothing while it is well.
