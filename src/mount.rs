@@ -35,6 +35,7 @@ mod session;
 mod sizes;
 mod stale;
 mod stores;
+mod timers;
 mod told;
 mod tree;
 mod turns;
@@ -66,6 +67,7 @@ use self::{
     refills::Refills,
     replica::Replica,
     sizes::Sizes,
+    timers::{Timer, Timers},
     turns::Turns,
     upload::Uploads,
     waiting::{Waiting, WaitingTable},
@@ -85,27 +87,6 @@ enum Purpose {
 
 /// The answer to a call.
 type Outcome = (Sequence, Result<Reply, Errno>);
-
-/// Something that is due at a time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Timer {
-    /// The request has waited for the write timeout.
-    Request(u64),
-    /// What its answer must not overtake has arrived.
-    Answer(u64),
-    /// The flush has been tried for the write timeout.
-    Job(JobId),
-    /// The file's oldest unflushed byte has come of age.
-    Age(Ino),
-    /// Acknowledgements wait for INC_EPOCH.
-    Epoch,
-    /// The file's delegation is still wanted back, perhaps.
-    Recall(Ino),
-    /// The kernel has taken over what it was told of the file.
-    HeldBack(Ino),
-    /// An OPEN has let other mounts go first for long enough.
-    Turn(Ino),
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Life {
@@ -157,7 +138,7 @@ pub struct Mount {
     purposes: BTreeMap<Sequence, Purpose>,
     /// Answers that came before their entry.
     answers: BTreeMap<LogIndex, Vec<Outcome>>,
-    timers: BTreeSet<(Instant, Timer)>,
+    timers: Timers,
 
     files: BTreeMap<Ino, File>,
     /// The session whose locks are those of the processes here; kept until they are told that it is over.
@@ -232,7 +213,7 @@ impl Mount {
             waiting: WaitingTable::default(),
             purposes: BTreeMap::new(),
             answers: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             files: BTreeMap::new(),
             locking_as: None,
             jobs: BTreeMap::new(),
@@ -324,7 +305,6 @@ impl Mount {
             return None;
         }
         let lease = self.caches_until().filter(|_| self.is_fresh);
-        let timer = self.timers.first().map(|(due, _)| *due);
         let stop = match self.life {
             Life::Stopping { deadline } => Some(deadline),
             _ => None,
@@ -332,7 +312,7 @@ impl Mount {
         let all = [
             self.client.poll_timeout(),
             lease,
-            timer,
+            self.timers.next(),
             stop,
             self.fetches.poll_timeout(),
             self.uploads.poll_timeout(),
@@ -443,7 +423,7 @@ impl Mount {
 
     /// Keeps the request until `answer`, or until the write timeout.
     fn wait(&mut self, now: Instant, unique: u64, waiting: Waiting) {
-        self.timers.insert((waiting.deadline, Timer::Request(unique)));
+        self.timers.set(Timer::Request(unique), waiting.deadline);
         let (locks, pages) = (!waiting.locks.is_empty(), waiting.pages);
         self.waiting.insert(unique, waiting);
         if locks {
@@ -471,7 +451,7 @@ impl Mount {
         let (lookups, thread) = (&self.lookups, waiting.caller.pid);
         if let Some(until) = waiting.unnamed.iter().filter_map(|ino| lookups.told_until(*ino, now, thread)).max() {
             waiting.verdict = Some(result);
-            self.timers.insert((until, Timer::Answer(unique)));
+            self.timers.set(Timer::Answer(unique), until);
             return;
         }
         self.finish(now, unique, result);
@@ -480,7 +460,7 @@ impl Mount {
     /// The answer, at once; and what was put off because of the request.
     fn finish(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
         let Some(waiting) = self.waiting.remove(unique) else { return };
-        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+        self.timers.stop(Timer::Request(unique));
         self.counters.operations_failed += u64::from(result.is_err());
         for ino in &waiting.unnamed {
             self.sizes.overtaken(now, *ino);
@@ -496,11 +476,7 @@ impl Mount {
 
     fn run_timers(&mut self, now: Instant) {
         self.end_interrupted_reads(now);
-        while let Some((due, timer)) = self.timers.first().copied() {
-            if due > now {
-                break;
-            }
-            self.timers.remove(&(due, timer));
+        while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Request(unique) => {
                     let late = self.waiting.get(unique).map_or(Errno::EIO, |waiting| waiting.late);

@@ -524,7 +524,7 @@ impl Mount {
         }
         let until = last.map_or(until, |last| last.max(until));
         entries.push((index, until));
-        self.timers.insert((until, Timer::HeldBack(ino)));
+        self.timers.set(Timer::HeldBack(ino), until);
     }
 
     pub(super) fn tell_held_back(&mut self, now: Instant, ino: Ino) {

@@ -257,10 +257,9 @@ impl Mount {
         let Timing { write_timeout, lease, .. } = self.config.timing;
         let left = write_timeout.saturating_sub(lease);
         let patience = waiting.deadline.since(now).saturating_sub(left);
-        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
         waiting.late = Errno::EINTR;
         waiting.deadline = waiting.deadline.min(now.after(patience));
-        self.timers.insert((waiting.deadline, Timer::Request(unique)));
+        self.timers.set(Timer::Request(unique), waiting.deadline);
     }
 
     fn call(&mut self, now: Instant, unique: u64, waiting: Waiting, operation: Operation) {

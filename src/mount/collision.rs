@@ -274,7 +274,7 @@ impl Mount {
         }
         self.invalidations.require(entry);
         if self.epochs.waiting.is_empty() {
-            self.timers.insert((self.epoch_due().unwrap_or(self.now), Timer::Epoch));
+            self.timers.set(Timer::Epoch, self.epoch_due().unwrap_or(self.now));
         }
         self.epochs.waiting.push(entry);
     }

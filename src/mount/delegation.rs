@@ -240,9 +240,7 @@ impl Mount {
         file.dirty.take();
         file.changes = Default::default();
         file.right = Right::None;
-        if let Some(due) = file.due.take() {
-            self.timers.remove(&(due, Timer::Age(ino)));
-        }
+        self.timers.stop(Timer::Age(ino));
         self.dirty_bytes -= bytes;
         self.counters.delegations_lost += 1;
         if is_dropped {
@@ -303,7 +301,7 @@ impl Mount {
         if self.recalling.insert(ino) {
             self.counters.recalls_sent += 1;
             self.client.tell(ToLeader::Recall { ino });
-            self.timers.insert((now.after(2 * self.config.timing.heartbeat), Timer::Recall(ino)));
+            self.timers.set(Timer::Recall(ino), now.after(2 * self.config.timing.heartbeat));
         }
     }
 
@@ -347,7 +345,7 @@ impl Mount {
             return None;
         }
         let waiting = self.waiting.remove(unique)?;
-        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+        self.timers.stop(Timer::Request(unique));
         match waiting.kind {
             Kind::Parked { request } => Some((waiting.caller, request)),
             _ => None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{changes::Changes, delegation::Right, flush::JobId, runs::Runs};
-use crate::types::{Instant, LogIndex};
+use crate::types::LogIndex;
 
 /// A file that is open or being written here.
 #[derive(Debug, Default)]
@@ -16,8 +16,6 @@ pub(crate) struct File {
     pub(crate) right: Right,
     /// Requests that wait for that, or for the changes before them, in their order.
     pub(crate) writers: Vec<u64>,
-    /// When the oldest dirty byte will be flushed on its own.
-    pub(crate) due: Option<Instant>,
     /// The dirty bytes were written under a lock, held since this entry at the latest.
     pub(crate) fence: Option<LogIndex>,
     /// Changes of this file that are not applied yet, in the order in which they must be.

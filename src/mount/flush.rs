@@ -141,9 +141,7 @@ impl Mount {
         let bytes = file.dirty.bytes();
         let runs = file.dirty.take();
         let (changes, fence) = (std::mem::take(&mut file.changes), file.fence.take());
-        if let Some(due) = file.due.take() {
-            self.timers.remove(&(due, Timer::Age(ino)));
-        }
+        self.timers.stop(Timer::Age(ino));
         self.dirty_bytes -= bytes;
         let mut flights = flights(runs, self.client.inline_bytes_max());
         if flights.is_empty() {
@@ -223,7 +221,7 @@ impl Mount {
         };
         let deadline = self.deadline(now);
         if request.is_none() {
-            self.timers.insert((deadline, Timer::Job(id)));
+            self.timers.set(Timer::Job(id), deadline);
         }
         let Overlay { runs, changes } = overlay;
         let run_bytes = runs.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -416,10 +414,10 @@ impl Mount {
         let mut requests = BTreeSet::new();
         for id in ids {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
-            self.timers.remove(&(job.deadline, Timer::Job(id)));
+            self.timers.stop(Timer::Job(id));
             job.deadline = deadline;
             if job.request.is_none() {
-                self.timers.insert((deadline, Timer::Job(id)));
+                self.timers.set(Timer::Job(id), deadline);
             }
             requests.extend(job.request);
             requests.extend(&job.watchers);
@@ -429,8 +427,8 @@ impl Mount {
         for unique in requests {
             let Some(waiting) = self.waiting.get_mut(unique) else { continue };
             // Whose lock is queued has no deadline.
-            if waiting.late != Errno::EINTR && self.timers.remove(&(waiting.deadline, Timer::Request(unique))) {
-                self.timers.insert((deadline, Timer::Request(unique)));
+            if waiting.late != Errno::EINTR && self.timers.stop(Timer::Request(unique)) {
+                self.timers.set(Timer::Request(unique), deadline);
                 waiting.deadline = deadline;
             }
         }
@@ -450,7 +448,7 @@ impl Mount {
         {
             self.client.abandon_upload(upload);
         }
-        self.timers.remove(&(job.deadline, Timer::Job(id)));
+        self.timers.stop(Timer::Job(id));
         for ino in &job.inodes {
             if let Some(file) = self.files.get_mut(ino) {
                 file.unanswered.remove(&id);
@@ -605,16 +603,14 @@ impl Mount {
 
     /// The oldest dirty byte of the file has waited long enough.
     pub(super) fn come_of_age(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        file.due = None;
+        let Some(file) = self.files.get(&ino) else { return };
         if file.queue.len() < QUEUED_BY_AGE_MAX {
             // Where no close is told, this is all that gives a delegation back.
             return self.send_on(now, ino, !self.handles.ends_are_told());
         }
         // Nothing gets through at present: more and smaller jobs would not help.
         let due = now.after(self.config.timing.flush_age);
-        file.due = Some(due);
-        self.timers.insert((due, Timer::Age(ino)));
+        self.timers.set(Timer::Age(ino), due);
     }
 
     /// The inode is gone for good: nothing of it can be written any more, and nobody can ask.
@@ -625,9 +621,7 @@ impl Mount {
         file.dirty.take();
         file.changes = Changes::default();
         file.right = Right::None;
-        if let Some(due) = file.due.take() {
-            self.timers.remove(&(due, Timer::Age(ino)));
-        }
+        self.timers.stop(Timer::Age(ino));
         for id in file.queue.clone() {
             if matches!(self.jobs.get(&id).map(|job| job.stage), Some(Stage::Uploading(_) | Stage::Ready(_))) {
                 self.job_answered(now, id, Err(Errno::ESTALE));

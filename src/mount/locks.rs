@@ -93,9 +93,8 @@ impl Mount {
         let Some(waiting) = self.waiting.get_mut(unique) else { return };
         if let Kind::Lock { is_queued, .. } = &mut waiting.kind {
             *is_queued = true;
-            let deadline = waiting.deadline;
             if waiting.late != Errno::EINTR {
-                self.timers.remove(&(deadline, Timer::Request(unique)));
+                self.timers.stop(Timer::Request(unique));
             }
         }
     }

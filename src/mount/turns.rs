@@ -118,7 +118,7 @@ impl Mount {
         waiting.late = Errno::EBUSY;
         self.wait(now, unique, waiting);
         let goes_first = now.after(self.config.timing.turn_patience());
-        self.timers.insert((goes_first, Timer::Turn(ino)));
+        self.timers.set(Timer::Turn(ino), goes_first);
         self.turns.files.entry(ino).or_default().waiting.push((unique, goes_first));
         self.next_turn(now, ino);
     }

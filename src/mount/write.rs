@@ -225,9 +225,8 @@ impl Mount {
     /// What is dirty goes on its way when it has come of age.
     pub(super) fn flush_in_time(&mut self, now: Instant, ino: Ino) {
         let due = now.after(self.config.timing.flush_age);
-        if let Some(file) = self.files.get_mut(&ino).filter(|file| file.due.is_none()) {
-            file.due = Some(due);
-            self.timers.insert((due, Timer::Age(ino)));
+        if self.files.contains_key(&ino) && !self.timers.is_set(Timer::Age(ino)) {
+            self.timers.set(Timer::Age(ino), due);
         }
     }
 
