@@ -10,36 +10,34 @@
 
 mod apply;
 mod caches;
-mod change;
-mod changes;
 mod collision;
 pub mod config;
 mod content;
 mod delegation;
 pub mod event;
 mod fetch;
-mod file;
+mod files;
 mod flush;
 mod handles;
 mod invalidation;
 mod locks;
 mod lookups;
+mod mapped_writes;
 mod missing;
+mod opens;
 mod read;
 mod reads;
 mod refills;
 mod replica;
 pub mod request;
-mod runs;
 mod session;
 mod sizes;
 mod stale;
-mod stores;
+mod submit;
 mod timers;
 mod told;
 mod tree;
 mod turns;
-mod upload;
 mod view;
 mod waiting;
 mod watched;
@@ -55,10 +53,8 @@ use self::{
     caches::Watch,
     collision::Epochs,
     content::Content,
-    delegation::Recalled,
     fetch::Fetches,
-    file::File,
-    flush::{Job, JobId},
+    files::{Files, JobId, StoreRequest},
     handles::Handles,
     invalidation::Invalidations,
     lookups::Lookups,
@@ -69,13 +65,12 @@ use self::{
     sizes::Sizes,
     timers::{Timer, Timers},
     turns::Turns,
-    upload::Uploads,
     waiting::{Waiting, WaitingTable},
 };
 use crate::{
     client::{self, Client},
     namespace::{Reply, Volume},
-    types::{Errno, Ino, Instant, LockHolder, LogIndex, Name, Sequence, SessionId, UploadId},
+    types::{Errno, Ino, Instant, LockHolder, LogIndex, Name, Sequence, SessionId},
 };
 
 /// For whom a call was submitted.
@@ -140,17 +135,9 @@ pub struct Mount {
     answers: BTreeMap<LogIndex, Vec<Outcome>>,
     timers: Timers,
 
-    files: BTreeMap<Ino, File>,
+    files: Files,
     /// The session whose locks are those of the processes here; kept until they are told that it is over.
     locking_as: Option<SessionId>,
-    jobs: BTreeMap<JobId, Job>,
-    last_job: u64,
-    uploading: BTreeMap<UploadId, JobId>,
-    /// Bytes written and in no job, and bytes in jobs that are not applied.
-    dirty_bytes: usize,
-    flushing_bytes: usize,
-    /// WRITEs that wait for room, in their order.
-    blocked: VecDeque<u64>,
 
     sizes: Sizes,
     refills: Refills,
@@ -158,12 +145,9 @@ pub struct Mount {
     parked: BTreeMap<Ino, Vec<u64>>,
     /// Files that the leader was asked for lately.
     recalling: BTreeSet<Ino>,
-    /// Files that were recalled from here.
-    recalled: BTreeMap<Ino, Recalled>,
 
     content: Content,
     fetches: Fetches,
-    uploads: Uploads,
 
     /// The connection's leader is owed the acknowledgement of this entry and all before it.
     catch_up: Option<LogIndex>,
@@ -214,23 +198,15 @@ impl Mount {
             purposes: BTreeMap::new(),
             answers: BTreeMap::new(),
             timers: Timers::default(),
-            files: BTreeMap::new(),
+            files: Files::new(config.timing.heartbeat),
             locking_as: None,
-            jobs: BTreeMap::new(),
-            last_job: 0,
-            uploading: BTreeMap::new(),
-            dirty_bytes: 0,
-            flushing_bytes: 0,
-            blocked: VecDeque::new(),
             sizes: Sizes::default(),
             refills: Refills::default(),
             parked: BTreeMap::new(),
             recalling: BTreeSet::new(),
-            recalled: BTreeMap::new(),
             content: Content::new(config.content_cache_bytes),
             // R25-one-by-one says 50 ms, which is half a heartbeat at every scale of time.
             fetches: Fetches::new(config.timing.heartbeat / 2),
-            uploads: Uploads::new(config.timing.heartbeat),
             catch_up: None,
             orphaned: BTreeMap::new(),
             reported: BTreeSet::new(),
@@ -276,7 +252,7 @@ impl Mount {
             Input::Message { connection, message } => self.client.message(now, connection, message),
             Input::BlockStored { ticket, result, .. } => {
                 self.counters.blocks_stored += u64::from(result.is_ok());
-                self.uploads.stored(now, ticket, result, self.client.stores());
+                self.files.block_stored(now, ticket, result, self.client.stores());
             }
             Input::BlockFetched { ticket, result, .. } => {
                 self.counters.blocks_fetched += u64::from(result.is_ok());
@@ -315,7 +291,7 @@ impl Mount {
             self.timers.next(),
             stop,
             self.fetches.poll_timeout(),
-            self.uploads.poll_timeout(),
+            self.files.poll_timeout(),
             self.reads_timeout(),
         ];
         all.into_iter().flatten().min()
@@ -335,7 +311,7 @@ impl Mount {
             digest: volume.digest(),
             inodes: volume.inode_count(),
             space: self.client.space(),
-            dirty_bytes: (self.dirty_bytes + self.flushing_bytes) as u64,
+            dirty_bytes: self.files.unapplied_bytes() as u64,
             cached_bytes: self.content.bytes() as u64,
             calls_unanswered: self.client.calls_unanswered() as u64,
             locks_queued: (self.queued().len() + self.turns.waiting()) as u64,
@@ -499,7 +475,7 @@ impl Mount {
         }
         self.client.tick(now);
         self.fetches.tick(now, self.client.stores());
-        self.uploads.tick(now, self.client.stores());
+        self.files.tick(now, self.client.stores());
     }
 
     /// Carries on until nothing follows from anything.
@@ -511,7 +487,7 @@ impl Mount {
             if self.life == Life::Stale {
                 return;
             }
-            for (upload, result) in self.uploads.take_finished() {
+            for (upload, result) in self.files.take_finished_uploads() {
                 self.uploaded(now, upload, result);
             }
             self.unblock_writes(now);
@@ -526,8 +502,8 @@ impl Mount {
             let fetch::FetchRequest { ticket, store, address, hash } = request;
             self.outputs.push_back(Output::FetchBlock { ticket, store, address, hash });
         }
-        for request in self.uploads.take_requests() {
-            let upload::StoreRequest { ticket, store, address, hash, bytes, upload } = request;
+        for request in self.files.take_requests() {
+            let StoreRequest { ticket, store, address, hash, bytes, upload } = request;
             self.outputs.push_back(Output::StoreBlock { ticket, store, address, hash, bytes, upload });
         }
     }

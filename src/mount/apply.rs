@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    Life, Mount, Notification, Output, Purpose, Timer,
+    Life, Mount, Notification, Output, Purpose,
     invalidation::{Gathering, Ranges},
     replica::{Carried, ReplicaError},
+    timers::Timer,
     waiting::Kind,
 };
 use crate::{
@@ -304,7 +305,7 @@ impl Mount {
             None => self.gather(now, index, &applied.effects.changes, gathering),
             Some(Purpose::Request(unique)) => self.own_request_applied(now, unique, carried),
             Some(Purpose::Job(job)) => {
-                if let Some(unique) = self.request_of(job) {
+                if let Some(unique) = self.files.request_of(job) {
                     self.own_request_applied(now, unique, carried);
                 }
                 // Refused because another session has the file, or carried out in part: it is proposed again from its
@@ -314,7 +315,7 @@ impl Mount {
                 }
                 self.job_applied(now, job);
                 if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
-                    self.own_write_applied(now, index, self.request_of(job), operation, *reply);
+                    self.own_write_applied(now, index, self.files.request_of(job), operation, *reply);
                 }
             }
         }
@@ -583,7 +584,7 @@ impl Mount {
         }
         self.issue_gathered(gathering);
         self.invalidations.release(index);
-        let gone: Vec<Ino> = self.files.keys().copied().filter(|ino| self.volume().inode(*ino).is_none()).collect();
+        let gone: Vec<Ino> = self.files.inodes().filter(|ino| self.volume().inode(*ino).is_none()).collect();
         for ino in gone {
             self.inode_freed(now, ino);
         }
@@ -591,8 +592,7 @@ impl Mount {
         self.check_rights(now);
         self.read_again(now, |_| true);
         self.locks_replaced(now, before);
-        let queued = self.files.iter().filter(|(_, file)| !file.queue.is_empty()).map(|(ino, _)| *ino);
-        let waiting: BTreeSet<Ino> = queued.chain(self.parked.keys().copied()).collect();
+        let waiting: BTreeSet<Ino> = self.files.queued_inodes().chain(self.parked.keys().copied()).collect();
         self.resume(now, &waiting);
     }
 

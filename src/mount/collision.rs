@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use super::{Mount, Notification, Timer, invalidation::Gathering, told::Told, waiting::Waiting};
+use super::{Mount, Notification, invalidation::Gathering, timers::Timer, told::Told, waiting::Waiting};
 use crate::types::{Ino, Instant, LogIndex, Name};
 
 /// Names that may be made to ask again within a second.

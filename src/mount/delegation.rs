@@ -12,11 +12,12 @@
 //! Nothing waits longer than until the entry that ends the delegation is *applied* here. A mount that is cut off
 //! answers from what it has, or waits (R16-cut-off).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use super::{
-    Caller, Mount, Notification, Output, Request, Timer,
-    flush::{JobId, Overlay},
+    Caller, Mount, Notification, Output, Request,
+    files::{JobId, NewJob, Right},
+    timers::Timer,
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -25,33 +26,8 @@ use crate::{
     types::{Errno, Ino, Instant, LogIndex},
 };
 
-/// Two recalls of a file within this make it contended.
-const CONTENTION: Duration = Duration::from_secs(1);
-/// For so long a contended file is written through.
-const WRITTEN_THROUGH: Duration = Duration::from_secs(3);
-/// Files whose recalls are remembered.
-const RECALLED_MAX: usize = 1024;
 /// What a READ keeps locked in the kernel.
 const PAGE_BYTES: u64 = 4096;
-
-/// This mount's right to buffer changes of one file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Right {
-    #[default]
-    None,
-    /// This job asks for it; writers wait for its completion.
-    Asked(JobId),
-    Held(LogIndex),
-    /// A flush that gives it back is on its way.
-    Returning,
-}
-
-/// When a file was recalled last, and until when it is written through.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Recalled {
-    at: Instant,
-    contended_until: Instant,
-}
 
 impl Mount {
     /// The delegation that the replica shows for this mount.
@@ -66,22 +42,15 @@ impl Mount {
         holder.is_some_and(|holder| self.client.session() != Some(holder))
     }
 
-    pub(super) fn right(&self, ino: Ino) -> Right {
-        self.files.get(&ino).map_or(Right::None, |file| file.right)
-    }
-
     /// Changes may be buffered now. Not without a lease: a mount that is cut off collects nothing that it may lose.
     pub(super) fn may_buffer(&self, ino: Ino) -> bool {
-        matches!(self.right(ino), Right::Held(_)) && self.is_fresh
+        matches!(self.files.right(ino), Right::Held(_)) && self.is_fresh
     }
 
     /// The create that brought the delegation is answered: from now on it is used.
     pub(super) fn take_right(&mut self, now: Instant, ino: Ino) {
         if let Some(grant) = self.own_delegation(ino) {
-            let file = self.files.entry(ino).or_default();
-            if file.right == Right::None {
-                file.right = Right::Held(grant);
-            }
+            self.files.take_right(ino, grant);
             if !self.handles.ends_are_told() {
                 self.flush_in_time(now, ino);
             }
@@ -90,25 +59,21 @@ impl Mount {
 
     /// The request waits until this mount may buffer changes of the file, or is sure that it may not.
     pub(super) fn ask_for_right(&mut self, now: Instant, ino: Ino, unique: u64) {
-        let file = self.files.entry(ino).or_default();
-        file.writers.push(unique);
-        if matches!(file.right, Right::None | Right::Returning) {
-            let job = self.enqueue(now, vec![ino], Operation::Delegate { ino }, Vec::new(), Overlay::default(), None);
-            if let Some(file) = self.files.get_mut(&ino) {
-                file.right = Right::Asked(job);
-            }
+        self.files.wait_for_right(ino, unique);
+        if matches!(self.files.right(ino), Right::None | Right::Returning) {
+            let job = self.enqueue(now, NewJob::of(ino, Operation::Delegate { ino }));
+            self.files.set_right(ino, Right::Asked(job));
         }
     }
 
     /// The grant is complete, or refused.
     pub(super) fn asked(&mut self, now: Instant, ino: Ino, job: JobId, refusal: Option<Errno>) {
         let grant = self.own_delegation(ino).filter(|_| refusal.is_none());
-        let Some(file) = self.files.get_mut(&ino) else { return };
         // Recalled in between, and perhaps asked for once more.
-        if file.right != Right::Asked(job) {
+        if self.files.right(ino) != Right::Asked(job) {
             return;
         }
-        file.right = grant.map_or(Right::None, Right::Held);
+        self.files.set_right(ino, grant.map_or(Right::None, Right::Held));
         match refusal {
             None => {
                 self.retry_writers(now, ino);
@@ -120,7 +85,7 @@ impl Mount {
                 }
             }
             Some(errno) => {
-                for unique in std::mem::take(&mut file.writers) {
+                for unique in self.files.take_writers(ino) {
                     self.give_up(now, unique, errno);
                 }
             }
@@ -129,25 +94,21 @@ impl Mount {
 
     /// Those who waited for the file look again whether they may go on.
     pub(super) fn retry_writers(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        for unique in std::mem::take(&mut file.writers) {
+        for unique in self.files.take_writers(ino) {
             self.go_on_writing(now, unique);
         }
     }
 
     /// The lease is back: buffering goes on.
     pub(super) fn retry_all_writers(&mut self, now: Instant) {
-        let waiting =
-            self.files.iter().filter(|(_, file)| !file.writers.is_empty() && !matches!(file.right, Right::Asked(_)));
-        let inodes: Vec<Ino> = waiting.map(|(ino, _)| *ino).collect();
-        for ino in inodes {
+        for ino in self.files.with_writers() {
             self.retry_writers(now, ino);
         }
     }
 
     /// This mount is about to end.
     pub(super) fn give_everything_back(&mut self, now: Instant) {
-        let held = self.files.iter().filter(|(_, file)| matches!(file.right, Right::Held(_))).map(|(ino, _)| *ino);
+        let held = self.files.rights().filter(|(_, right)| matches!(right, Right::Held(_))).map(|(ino, _)| ino);
         for ino in held.collect::<Vec<_>>() {
             self.send_on(now, ino, true);
         }
@@ -159,33 +120,13 @@ impl Mount {
         if self.own_delegation(ino) != Some(grant) {
             return;
         }
-        let file = self.files.entry(ino).or_default();
-        if file.right == Right::Returning {
+        if !self.files.take_right_to_return(ino, grant) {
             return;
         }
-        file.right = Right::Held(grant);
         self.counters.delegations_recalled += 1;
-        self.note_recall(now, ino);
+        self.files.note_recall(now, ino);
         self.send_on(now, ino, true);
         self.retry_writers(now, ino);
-    }
-
-    fn note_recall(&mut self, now: Instant, ino: Ino) {
-        let before = self.recalled.get(&ino).copied();
-        let is_contended = before.is_some_and(|before| now.since(before.at) < CONTENTION);
-        let contended_until = if is_contended { now.after(WRITTEN_THROUGH) } else { Instant(0) };
-        let contended_until = before.map_or(contended_until, |before| contended_until.max(before.contended_until));
-        if self.recalled.len() >= RECALLED_MAX {
-            self.recalled.retain(|_, recalled| now.since(recalled.at) < CONTENTION || now < recalled.contended_until);
-        }
-        if self.recalled.len() < RECALLED_MAX {
-            self.recalled.insert(ino, Recalled { at: now, contended_until });
-        }
-    }
-
-    /// Several mounts write the file in turn: buffering would only make each wait for the other.
-    pub(super) fn is_contended(&self, now: Instant, ino: Ino) -> bool {
-        self.recalled.get(&ino).is_some_and(|recalled| now < recalled.contended_until)
     }
 
     /// An entry that concerns delegations was applied.
@@ -194,13 +135,11 @@ impl Mount {
         if self.own_delegation(ino).is_some() {
             return;
         }
-        match self.right(ino) {
+        match self.files.right(ino) {
             Right::Held(_) if !is_given_back => self.lose(now, ino),
             Right::Returning if !is_given_back => self.lose(now, ino),
             Right::Returning => {
-                if let Some(file) = self.files.get_mut(&ino) {
-                    file.right = Right::None;
-                }
+                self.files.set_right(ino, Right::None);
                 self.tidy(ino);
             }
             _ => {}
@@ -209,21 +148,16 @@ impl Mount {
 
     /// A snapshot took the replica's place: rights that it does not show are lost.
     pub(super) fn check_rights(&mut self, now: Instant) {
-        let held: Vec<Ino> = self
-            .files
-            .iter()
-            .filter(|(ino, file)| match file.right {
-                Right::Held(grant) => self.own_delegation(**ino) != Some(grant),
-                Right::Returning => self.own_delegation(**ino).is_none(),
-                Right::None | Right::Asked(_) => false,
-            })
-            .map(|(ino, _)| *ino)
-            .collect();
-        for ino in held {
-            if self.right(ino) == Right::Returning {
-                if let Some(file) = self.files.get_mut(&ino) {
-                    file.right = Right::None;
-                }
+        let is_gone = |ino: Ino, right: Right| match right {
+            Right::Held(grant) => self.own_delegation(ino) != Some(grant),
+            Right::Returning => self.own_delegation(ino).is_none(),
+            Right::None | Right::Asked(_) => false,
+        };
+        let gone = self.files.rights().filter(|(ino, right)| is_gone(*ino, *right)).map(|(ino, _)| ino);
+        let gone: Vec<Ino> = gone.collect();
+        for ino in gone {
+            if self.files.right(ino) == Right::Returning {
+                self.files.set_right(ino, Right::None);
                 self.tidy(ino);
             } else {
                 self.lose(now, ino);
@@ -234,16 +168,13 @@ impl Mount {
     /// The delegation was taken away: nothing that rests on it will ever be applied (R12-fencing). It is told once, and
     /// the kernel must not show it any longer.
     fn lose(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        let bytes = file.dirty.bytes();
-        let is_dropped = !file.dirty.is_empty() || !file.changes.is_empty();
-        file.dirty.take();
-        file.changes = Default::default();
-        file.right = Right::None;
+        if !self.files.has(ino) {
+            return;
+        }
+        let dropped = self.files.lose(ino);
         self.timers.stop(Timer::Age(ino));
-        self.dirty_bytes -= bytes;
         self.counters.delegations_lost += 1;
-        if is_dropped {
+        if let Some(bytes) = dropped {
             self.handles.fail(ino, Errno::EIO);
             self.outputs.push_back(Output::Notice(format!(
                 "the delegation of inode {ino} was taken away while this mount was not heard of: {bytes} buffered bytes \
@@ -307,8 +238,7 @@ impl Mount {
 
     pub(super) fn recall_again(&mut self, now: Instant, ino: Ino) {
         self.recalling.remove(&ino);
-        let is_wanted =
-            self.parked.contains_key(&ino) || self.files.get(&ino).is_some_and(|file| !file.queue.is_empty());
+        let is_wanted = self.parked.contains_key(&ino) || self.files.is_queued(ino);
         if is_wanted && self.is_delegated_elsewhere(ino) {
             self.recall(now, ino);
             // Without a lease each asks anew for a read index: so it shows when this mount is cut off.

@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Caller, Mount, Output, Purpose, Response, Timer,
-    flush::{Job, Overlay},
+    Caller, Mount, Output, Purpose, Response,
+    files::NewJob,
+    timers::Timer,
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -31,8 +32,7 @@ impl Mount {
     /// Whether locks of the file are being given back. Who asks what is locked is answered after that: close(2) does
     /// not wait for it, and on a local file system no lock is left of a descriptor that was closed.
     pub(super) fn is_releasing_locks(&self, ino: Ino) -> bool {
-        let queue = self.files.get(&ino).into_iter().flat_map(|file| &file.queue);
-        queue.filter_map(|id| self.jobs.get(id)).any(Job::releases_locks)
+        self.files.is_releasing_locks(ino)
     }
 
     pub(super) fn set_lock(
@@ -61,7 +61,7 @@ impl Mount {
         self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
         // It is carried out also when the caller waits no longer.
         let unlock = Operation::Unlock { ino, family, owner, range };
-        let job = self.enqueue(now, vec![ino], unlock, Vec::new(), Overlay::default(), None);
+        let job = self.enqueue(now, NewJob::of(ino, unlock));
         self.watch_job(unique, job);
     }
 
@@ -71,7 +71,7 @@ impl Mount {
         if session.is_some_and(|session| self.volume().locks().has_of(ino, session, holder)) {
             self.flush(now, ino);
             let release = Operation::ReleaseLocks { ino, holder };
-            self.enqueue(now, vec![ino], release, Vec::new(), Overlay::default(), None);
+            self.enqueue(now, NewJob::of(ino, release));
         }
     }
 
@@ -124,7 +124,7 @@ impl Mount {
     pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, (ino, claim): (Ino, LockClaim)) {
         let undo = !self.has_some_of(ino, &claim);
         let cancel = Operation::CancelLock { ino, call, claim, undo };
-        self.enqueue(now, vec![ino], cancel, Vec::new(), Overlay::default(), None);
+        self.enqueue(now, NewJob::of(ino, cancel));
     }
 
     /// Locks that were set through these open files are no more: nothing is written through them until they are closed.
@@ -158,7 +158,7 @@ impl Mount {
     pub(super) fn look_whether_lost(&mut self, call: Sequence, index: LogIndex) {
         let unique = match self.purposes.get(&call) {
             Some(Purpose::Request(unique)) => Some(*unique),
-            Some(Purpose::Job(job)) => self.request_of(*job),
+            Some(Purpose::Job(job)) => self.files.request_of(*job),
             None => None,
         };
         let session = self.client.session().and_then(|session| self.volume().session(session));
@@ -226,8 +226,8 @@ impl Mount {
                 if let Some(waiting) = self.waiting.get_mut(unique) {
                     waiting.kind = Kind::Lock { ino, claim, waits, is_queued: false };
                     // What the leader still says of the call that lost its place is not about the next one.
-                    if let Some(before) = waiting.job.and_then(|job| self.jobs.get_mut(&job)) {
-                        before.request = None;
+                    if let Some(before) = waiting.job {
+                        self.files.detach_request(before);
                     }
                     (waiting.sequence, waiting.job, waiting.is_applied) = (None, None, false);
                 }
@@ -238,7 +238,7 @@ impl Mount {
 
     fn propose_lock(&mut self, now: Instant, unique: u64, (ino, claim, waits): (Ino, LockClaim, bool)) {
         let lock = Operation::Lock { ino, claim, waits };
-        self.enqueue(now, vec![ino], lock, Vec::new(), Overlay::default(), Some(unique));
+        self.enqueue(now, NewJob::of(ino, lock).answering(unique));
     }
 
     /// Requests that have a place in a queue and are not answered yet.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Caller, Mount, Response,
-    view::Segment,
+    files::Segment,
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -161,13 +161,6 @@ impl Mount {
         Ok(if parts.len() > PARTS_MAX { vec![joined(&parts)] } else { parts })
     }
 
-    /// The file was read to its end.
-    fn tidy_read(&mut self, ino: Ino) {
-        if self.files.get(&ino).is_some_and(super::file::File::is_idle) {
-            self.files.remove(&ino);
-        }
-    }
-
     /// Fetches what a sequential reader will ask for next.
     fn read_ahead(&mut self, now: Instant, ino: Ino, offset: u64, length: u32) {
         let end = offset.saturating_add(u64::from(length));
@@ -177,11 +170,9 @@ impl Mount {
         }
         if !self.handles.ends_are_told() && end >= self.size(ino) {
             // Nor does anybody when no close is told; nothing follows the end.
-            return self.tidy_read(ino);
+            return self.files.tidy(ino);
         }
-        let file = self.files.entry(ino).or_default();
-        let is_sequential = file.read_end == offset;
-        file.read_end = end;
+        let is_sequential = self.files.is_sequential(ino, offset, end);
         let room = self.content.capacity() >= 2 * limits::BLOCK_BYTES_MAX + AHEAD_BYTES as usize;
         if !is_sequential || !room || self.fetches.len() >= FETCHES_AHEAD_MAX {
             return;

@@ -21,7 +21,7 @@ impl Mount {
                 self.ask_again(now);
                 self.client.set_in_debt(true);
                 // Stores may be known now that were not before.
-                self.uploads.tick(now, self.client.stores());
+                self.files.tick(now, self.client.stores());
             }
             Event::Snapshot { index, first, last, rows } => self.snapshot(now, index, (first, last), rows),
             Event::Entries(entries) => self.entries(now, entries),
@@ -92,9 +92,9 @@ impl Mount {
     /// Takes leave once everything written is in the log, or the time for that is over.
     pub(super) fn end_if_done(&mut self, now: Instant) {
         let Life::Stopping { deadline } = self.life else { return };
-        if self.jobs.is_empty() && self.dirty_bytes == 0 && self.waiting.is_empty() || deadline <= now {
+        if self.files.is_clean() && self.waiting.is_empty() || deadline <= now {
             self.life = Life::Stopped;
-            let lost = self.dirty_bytes + self.flushing_bytes;
+            let lost = self.files.unapplied_bytes();
             if lost > 0 {
                 self.outputs.push_back(Output::Notice(format!(
                     "{lost} written bytes could not be brought to the cluster before the end"
@@ -149,7 +149,7 @@ impl Mount {
         }
         self.answers.clear();
         self.session_lost(now);
-        self.upload_again(now);
+        self.files.upload_again(now, self.client.stores());
     }
 
     /// The kernel asks again about everything (docs/protocol.md R7-forgetting, R28-probation): every name, and the

@@ -155,25 +155,8 @@ impl Mount {
         self.sizes.telling.entry(ticket).or_default().push((unique, answer));
     }
 
-    /// A file is opened that may have grown while it was not open here, and the thread that opens it has not just asked
-    /// how long it is.
-    pub(super) fn tell_opener(&mut self, ino: Ino, thread: u32) -> Option<u64> {
-        let size = self.size(ino);
-        if !self.lookups.is_too_short(ino, size, self.now, thread) {
-            return None;
-        }
-        if !self.is_access_believed(ino, thread) {
-            self.sizes.opened(ino, size);
-            self.sizes.is_untold(ino);
-            return None;
-        }
-        let size = self.size_of(ino, size).ok()?;
-        let is_fenced = self.invalidations.is_inode_fenced(ino);
-        Some(if is_fenced { self.issue_behind_pages(ino, size) } else { self.issue(vec![size], Vec::new()) })
-    }
-
     /// Pages of before would show zeros up to the new end.
-    fn issue_behind_pages(&mut self, ino: Ino, size: Notification) -> u64 {
+    pub(super) fn issue_behind_pages(&mut self, ino: Ino, size: Notification) -> u64 {
         let (free, _) = part(&[(0, u64::MAX)], &self.waiting.locked_pages(ino));
         let pages = free.into_iter().map(|range| Notification::of_pages(ino, range));
         self.issue(pages.chain([size]).collect(), Vec::new())
@@ -229,7 +212,7 @@ impl Mount {
     }
 
     /// Told by way of the last page that no request has locked; `Err`: all of them are, within reach.
-    fn size_of(&self, ino: Ino, size: u64) -> Result<Notification, Notification> {
+    pub(super) fn size_of(&self, ino: Ino, size: u64) -> Result<Notification, Notification> {
         let last = (size - 1) / PAGE_BYTES * PAGE_BYTES;
         let mut from = Some(last);
         for (begin, end) in self.waiting.locked_pages(ino).into_iter().rev() {

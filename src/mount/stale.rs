@@ -20,16 +20,15 @@ impl Mount {
     fn become_stale(&mut self, reason: &str) {
         self.life = Life::Stale;
         self.is_fresh = false;
-        let lost = match self.dirty_bytes + self.flushing_bytes {
+        let lost = match self.files.unapplied_bytes() {
             0 => String::new(),
             bytes => format!("; {bytes} bytes that were written and not synced are lost"),
         };
         self.outputs.push_back(Output::Stale(format!(
             "{reason}: every call on this mount fails with ESTALE from now on, until it is unmounted{lost}"
         )));
-        (self.dirty_bytes, self.flushing_bytes) = (0, 0);
+        self.files.give_up_all();
         self.timers.clear();
-        self.jobs.clear();
         let waiting = std::mem::take(&mut self.waiting);
         let verdicts = waiting.iter().map(|(unique, waiting)| (unique, waiting.verdict.clone()));
         for (unique, verdict) in verdicts {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::flush::JobId;
+use super::files::JobId;
 use crate::types::{Ino, Instant};
 
 /// Something that is due at a time.

@@ -17,8 +17,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Caller, Mount, OpenFlags, Opens, Output, Request, Response, Timer,
-    flush::{JobId, Overlay},
+    Caller, Mount, OpenFlags, Opens, Output, Request, Response,
+    files::{JobId, NewJob},
+    timers::Timer,
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -201,7 +202,7 @@ impl Mount {
         if step == Step::Return {
             self.send_on(now, ino, true);
         }
-        let job = self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+        let job = self.enqueue(now, NewJob::of(ino, operation));
         if let Some(turn) = self.turns.files.get_mut(&ino) {
             turn.step = Some((job, step));
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Caller, OpenFlags, Request, Response, WriteFlags, flush::JobId};
+use super::{Caller, OpenFlags, Request, Response, WriteFlags, files::JobId};
 use crate::types::{Attributes, BlockHash, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence};
 
 /// What a request waits for, and what is needed to answer it then.

@@ -6,9 +6,9 @@
 use bytes::Bytes;
 
 use super::{
-    Caller, Mount, Response, Timer, WriteFlags,
-    delegation::Right,
-    flush::Overlay,
+    Caller, Mount, Response, WriteFlags,
+    files::{ChangeTimes, NewJob, Right},
+    timers::Timer,
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -104,47 +104,26 @@ impl Mount {
 
     /// `asks`: buffering is worth an entry that asks for it.
     pub(super) fn way(&self, now: Instant, ino: Ino, asks: bool) -> Way {
-        match self.right(ino) {
-            Right::Held(_) if self.has_ordered_jobs(ino) => Way::Wait,
+        match self.files.right(ino) {
+            Right::Held(_) if self.files.has_ordered_jobs(ino) => Way::Wait,
             Right::Held(_) => Way::Buffer,
             Right::Asked(_) => Way::Wait,
-            Right::None | Right::Returning if asks && !self.is_contended(now, ino) => Way::Ask,
+            Right::None | Right::Returning if asks && !self.files.is_contended(now, ino) => Way::Ask,
             Right::None | Right::Returning => Way::Through,
         }
     }
 
     /// WRITEs that waited for room go on, in their order, as far as there is some.
     pub(super) fn unblock_writes(&mut self, now: Instant) {
-        while let Some(unique) = self.blocked.front().copied() {
+        while let Some(unique) = self.files.first_blocked() {
             match self.waiting.get(unique).map(|waiting| &waiting.kind) {
-                Some(Kind::Write { data, .. }) if !self.has_room(data.len()) => return,
+                Some(Kind::Write { data, .. }) if !self.files.has_room(data.len()) => return,
                 _ => {}
             }
             // It keeps its place in front while it goes on, and has it no more when it went.
             self.go_on_writing(now, unique);
-            self.blocked.retain(|blocked| *blocked != unique);
+            self.files.unblock(unique);
         }
-    }
-
-    /// The last release of a writer gives the delegation back; the last of all is nobody's to wait for.
-    pub(super) fn release(&mut self, now: Instant, fh: u64) {
-        let Some(ino) = self.handles.release(fh) else { return };
-        if self.handles.writers(ino) == 0 {
-            if self.handles.ends_are_told() {
-                self.refills.forget(ino);
-            }
-            self.send_on(now, ino, true);
-        }
-        self.handle_released(now, ino, fh);
-        if !self.handles.is_open(ino) {
-            self.abandon_late_jobs(now, ino);
-            self.tidy(ino);
-            self.release_orphan(ino);
-        }
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.dirty_bytes + self.flushing_bytes + bytes <= limits::DIRTY_BYTES_MAX
     }
 
     fn may_write(&self, ino: Ino, offset: u64, data: &Bytes, flags: WriteFlags) -> Result<(), Errno> {
@@ -174,13 +153,13 @@ impl Mount {
         }
         match self.way(now, ino, !flags.append && !flags.sync) {
             Way::Ask => return self.ask_for_right(now, ino, unique),
-            Way::Wait => return self.files.entry(ino).or_default().writers.push(unique),
+            Way::Wait => return self.files.wait_for_right(ino, unique),
             Way::Through => return self.write_through(now, unique, (ino, fh), (offset, data), flags),
             Way::Buffer => {}
         }
-        let is_next = self.blocked.front().is_none_or(|first| *first == unique);
-        if !is_next || !self.has_room(data.len()) {
-            self.blocked.push_back(unique);
+        let is_next = self.files.first_blocked().is_none_or(|first| first == unique);
+        if !is_next || !self.files.has_room(data.len()) {
+            self.files.block(unique);
             return self.flush_everything(now);
         }
         let length = data.len() as u32;
@@ -208,13 +187,7 @@ impl Mount {
     fn take_write(&mut self, now: Instant, ino: Ino, offset: u64, data: &[u8], flags: WriteFlags) {
         let times = self.times_of_change(now, ino);
         let fence = self.fence(ino);
-        let file = self.files.entry(ino).or_default();
-        let before = file.dirty.bytes();
-        file.dirty.write(offset, data);
-        file.fence = file.fence.or(fence);
-        file.changes.wrote(times, flags.clear_suid);
-        let bytes = file.dirty.bytes();
-        self.dirty_bytes = self.dirty_bytes - before + bytes;
+        let bytes = self.files.write(ino, offset, data, times, flags.clear_suid, fence);
         if bytes >= STREAM_BYTES {
             self.flush(now, ino);
         } else {
@@ -225,20 +198,20 @@ impl Mount {
     /// What is dirty goes on its way when it has come of age.
     pub(super) fn flush_in_time(&mut self, now: Instant, ino: Ino) {
         let due = now.after(self.config.timing.flush_age);
-        if self.files.contains_key(&ino) && !self.timers.is_set(Timer::Age(ino)) {
+        if self.files.has(ino) && !self.timers.is_set(Timer::Age(ino)) {
             self.timers.set(Timer::Age(ino), due);
         }
     }
 
     /// Cluster time of a change made here, for mtime and ctime each: behind what the file shows, and behind what the
     /// replica has, so that apply keeps it (README.md "Times").
-    pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> (Timestamp, Timestamp) {
+    pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> ChangeTimes {
         let clock = Timestamp::from(self.client.cluster_time(now).unwrap_or(self.volume().last_stamp()));
         let known = [self.attributes(ino), self.volume().attributes(ino)];
         let (mtime, ctime) = known.iter().flatten().fold((clock, clock), |(mtime, ctime), shown| {
             (mtime_behind(shown.mtime, shown.ctime, mtime), ctime.max(shown.ctime.next()))
         });
-        (mtime, ctime.max(mtime))
+        ChangeTimes { mtime, ctime: ctime.max(mtime) }
     }
 
     /// One operation, answered when it is complete. Where an append lands, apply says (R13-appends).
@@ -278,7 +251,7 @@ impl Mount {
                 if flags.append { Kind::Append { ino, offset, length, is_direct } } else { Kind::Through { length } };
         }
         self.counters.writes_through += 1;
-        self.enqueue(now, vec![ino], operation, blocks, Overlay::default(), Some(unique));
+        self.enqueue(now, NewJob { blocks, ..NewJob::of(ino, operation).answering(unique) });
     }
 }
 

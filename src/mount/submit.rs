@@ -1,11 +1,12 @@
 //! Requests that change the tree or a file and go to the leader: they are submitted as operations and answered when
-//! these are complete, from the state that includes them. (`changes.rs` is about what is buffered instead.)
+//! these are complete, from the state that includes them. (`files.rs` has what is buffered instead.)
 
 use std::time::Duration;
 
 use super::{
-    Caller, Mount, OpenFlags, Purpose, Request, Response, Timer,
-    flush::Overlay,
+    Caller, Mount, OpenFlags, Purpose, Request, Response,
+    files::NewJob,
+    timers::Timer,
     waiting::{Kind, Waiting},
 };
 use crate::{
@@ -100,7 +101,7 @@ impl Mount {
                 self.flush(now, ino);
                 self.clear_suid_for(now, caller, ino);
                 let operation = Operation::Allocate { ino, mode, offset, length, at_most: u64::MAX };
-                self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+                self.enqueue(now, NewJob::of(ino, operation).answering(unique));
             }
             Request::CopyRange { from, from_offset, to, to_offset, length } => {
                 self.wait(now, unique, Waiting::new(caller, deadline, Kind::CopyRange));
@@ -110,7 +111,7 @@ impl Mount {
                 let length = length.min(limits::COPY_RANGE_BYTES_MAX);
                 let operation = Operation::CopyRange { from, from_offset, to, to_offset, length };
                 let inodes = if from == to { vec![from] } else { vec![from, to] };
-                self.enqueue(now, inodes, operation, Vec::new(), Overlay::default(), Some(unique));
+                self.enqueue(now, NewJob::of_all(inodes, operation).answering(unique));
             }
             // All others are dispatched before they come here.
             _ => self.respond(unique, Err(Errno::ENOSYS)),
@@ -313,7 +314,7 @@ impl Mount {
         if self.attributes(ino).is_some_and(|shown| clear_suid.clear(shown.mode) != shown.mode) {
             let changes = AttributeChanges { clear_suid, ..AttributeChanges::default() };
             let operation = Operation::SetAttributes { ino, changes };
-            self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+            self.enqueue(now, NewJob::of(ino, operation));
         }
     }
 
@@ -332,7 +333,7 @@ impl Mount {
         }
         self.wait(now, unique, waiting);
         self.flush(now, ino);
-        self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+        self.enqueue(now, NewJob::of(ino, operation).answering(unique));
     }
 
     /// Whether the change may be buffered under the delegation. What apply might refuse is left to apply, and so is a
@@ -347,7 +348,7 @@ impl Mount {
             && changes.size.is_none_or(|size| size <= limits::FILE_BYTES_MAX);
         let list = XattrName::new(b"system.posix_acl_access");
         let has_list = changes.mode.is_some() && list.is_ok_and(|name| self.volume().xattr(ino, &name).is_some());
-        is_valid && !has_list && self.may_buffer(ino) && !self.has_ordered_jobs(ino)
+        is_valid && !has_list && self.may_buffer(ino) && !self.files.has_ordered_jobs(ino)
     }
 
     /// Changes attributes or size of a file under its delegation: no entry of its own.
@@ -355,14 +356,7 @@ impl Mount {
         let Some(shown) = self.attributes(ino) else { return };
         let times = self.times_of_change(now, ino);
         let clock = self.client.cluster_time(now).unwrap_or(self.volume().last_stamp());
-        let file = self.files.entry(ino).or_default();
-        let before = file.dirty.bytes();
-        if let Some(size) = changes.size {
-            file.dirty.truncate(size);
-            file.changes.resized(shown.size, size, times);
-        }
-        file.changes.set(changes, clock.into(), times.1);
-        self.dirty_bytes = self.dirty_bytes - before + file.dirty.bytes();
+        self.files.set_attributes(ino, shown.size, changes, clock.into(), times);
         self.flush_in_time(now, ino);
     }
 
