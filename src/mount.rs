@@ -12,21 +12,22 @@ mod apply;
 mod caches;
 mod collision;
 pub mod config;
-mod content;
 mod delegation;
 pub mod event;
-mod fetch;
+mod facts;
 mod files;
 mod flush;
 mod handles;
 mod invalidation;
+mod leaseless;
 mod locks;
 mod lookups;
 mod mapped_writes;
 mod missing;
 mod opens;
+mod owed;
 mod read;
-mod reads;
+mod reading;
 mod refills;
 mod replica;
 pub mod request;
@@ -52,14 +53,14 @@ pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response
 use self::{
     caches::Watch,
     collision::Epochs,
-    content::Content,
-    fetch::Fetches,
     files::{Files, JobId, StoreRequest},
     handles::Handles,
     invalidation::Invalidations,
+    leaseless::Leaseless,
     lookups::Lookups,
     missing::Missing,
-    reads::Reads,
+    owed::Owed,
+    reading::{FetchRequest, Reading},
     refills::Refills,
     replica::Replica,
     sizes::Sizes,
@@ -111,7 +112,7 @@ pub struct Mount {
     is_fresh: bool,
 
     watch: Watch,
-    reads: Reads,
+    leaseless: Leaseless,
     lookups: Lookups,
     missing: Missing,
     handles: Handles,
@@ -146,16 +147,8 @@ pub struct Mount {
     /// Files that the leader was asked for lately.
     recalling: BTreeSet<Ino>,
 
-    content: Content,
-    fetches: Fetches,
-
-    /// The connection's leader is owed the acknowledgement of this entry and all before it.
-    catch_up: Option<LogIndex>,
-    /// Inodes that lost their last name by an entry that is not acknowledged yet.
-    orphaned: BTreeMap<LogIndex, Vec<Ino>>,
-    /// Orphans that the leader keeps for us.
-    reported: BTreeSet<Ino>,
-    released: Vec<Ino>,
+    reading: Reading,
+    owed: Owed,
 
     counters: MountCounters,
     outputs: VecDeque<Output>,
@@ -182,7 +175,7 @@ impl Mount {
             now,
             is_fresh: false,
             watch: Watch::default(),
-            reads: Reads::default(),
+            leaseless: Leaseless::default(),
             lookups: Lookups::new(),
             missing: Missing::default(),
             handles: Handles::new(config.opens),
@@ -204,13 +197,9 @@ impl Mount {
             refills: Refills::default(),
             parked: BTreeMap::new(),
             recalling: BTreeSet::new(),
-            content: Content::new(config.content_cache_bytes),
             // R25-one-by-one says 50 ms, which is half a heartbeat at every scale of time.
-            fetches: Fetches::new(config.timing.heartbeat / 2),
-            catch_up: None,
-            orphaned: BTreeMap::new(),
-            reported: BTreeSet::new(),
-            released: Vec::new(),
+            reading: Reading::new(config.content_cache_bytes, config.timing.heartbeat / 2),
+            owed: Owed::default(),
             counters: MountCounters::default(),
             outputs: VecDeque::new(),
             config,
@@ -256,9 +245,8 @@ impl Mount {
             }
             Input::BlockFetched { ticket, result, .. } => {
                 self.counters.blocks_fetched += u64::from(result.is_ok());
-                if let Some((hash, bytes)) = self.fetches.fetched(now, ticket, result, self.client.stores()) {
-                    self.block_arrived(now, hash, bytes);
-                }
+                let readers = self.reading.fetched(now, ticket, result, self.client.stores());
+                self.go_on_with_reads(now, readers);
             }
             Input::Probed { inval_entry } => self.config.kernel.inval_entry = inval_entry,
             Input::Stop => self.stop(now),
@@ -290,7 +278,7 @@ impl Mount {
             lease,
             self.timers.next(),
             stop,
-            self.fetches.poll_timeout(),
+            self.reading.poll_timeout(),
             self.files.poll_timeout(),
             self.reads_timeout(),
         ];
@@ -312,7 +300,7 @@ impl Mount {
             inodes: volume.inode_count(),
             space: self.client.space(),
             dirty_bytes: self.files.unapplied_bytes() as u64,
-            cached_bytes: self.content.bytes() as u64,
+            cached_bytes: self.reading.bytes() as u64,
             calls_unanswered: self.client.calls_unanswered() as u64,
             locks_queued: (self.queued().len() + self.turns.waiting()) as u64,
             handles: self.handles.len() as u64,
@@ -336,11 +324,12 @@ impl Mount {
     /// Requests go on from here once the volume is there.
     fn request(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
         self.counters.requests += 1;
-        if let Some(ino) = subject(&request) {
+        let facts = request.facts();
+        if let Some(ino) = facts.subject {
             self.lookups.confirm(ino);
         }
         self.watch_refills(now, caller, &request);
-        if self.config.read_only && is_change(&request) {
+        if self.config.read_only && facts.changes {
             return self.respond(unique, Err(Errno::EROFS));
         }
         self.dispatch(now, unique, caller, request);
@@ -348,7 +337,7 @@ impl Mount {
 
     fn dispatch(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
         self.sizes.look_at(unique);
-        if self.config.opens == Opens::Untracked && matches!(request, Request::Open { .. } | Request::Flush { .. }) {
+        if self.config.opens == Opens::Untracked && request.facts().tells_of_opens {
             // The kernel never asks again.
             return self.respond(unique, Err(Errno::ENOSYS));
         }
@@ -389,7 +378,7 @@ impl Mount {
                 self.respond(unique, Ok(Response::Done));
             }
             Request::Open { ino, flags } => self.open(now, unique, caller, ino, flags),
-            request if is_change(&request) => self.change(now, unique, caller, request),
+            request if request.facts().changes => self.change(now, unique, caller, request),
             request => {
                 let result = self.look(caller, request);
                 self.respond(unique, result);
@@ -446,6 +435,7 @@ impl Mount {
         if let Some((ino, begin, end)) = written {
             self.drop_refilled(waiting.caller.pid, ino, (begin, end));
         }
+        self.reading.ended(unique);
         self.create_ended(now, &waiting.kind);
         self.make_up(now, waiting);
     }
@@ -474,7 +464,7 @@ impl Mount {
             }
         }
         self.client.tick(now);
-        self.fetches.tick(now, self.client.stores());
+        self.reading.tick(now, self.client.stores());
         self.files.tick(now, self.client.stores());
     }
 
@@ -498,77 +488,14 @@ impl Mount {
             let Some(event) = self.client.poll_event() else { break };
             self.client_event(now, event);
         }
-        for request in self.fetches.take_requests() {
-            let fetch::FetchRequest { ticket, store, address, hash } = request;
+        for request in self.reading.take_requests() {
+            let FetchRequest { ticket, store, address, hash } = request;
             self.outputs.push_back(Output::FetchBlock { ticket, store, address, hash });
         }
         for request in self.files.take_requests() {
             let StoreRequest { ticket, store, address, hash, bytes, upload } = request;
             self.outputs.push_back(Output::StoreBlock { ticket, store, address, hash, bytes, upload });
         }
-    }
-}
-
-/// The inode that a request names by its number: the kernel has it for certain.
-fn subject(request: &Request) -> Option<Ino> {
-    match request {
-        Request::Lookup { parent, .. }
-        | Request::Make { parent, .. }
-        | Request::Create { parent, .. }
-        | Request::MakeUnnamed { parent, .. }
-        | Request::Unlink { parent, .. }
-        | Request::Rmdir { parent, .. } => Some(*parent),
-        Request::Rename { from, .. } | Request::CopyRange { from, .. } => Some(*from),
-        Request::Getattr { ino, .. }
-        | Request::Setattr { ino, .. }
-        | Request::Readlink { ino }
-        | Request::Link { ino, .. }
-        | Request::Open { ino, .. }
-        | Request::Read { ino, .. }
-        | Request::Write { ino, .. }
-        | Request::Flush { ino, .. }
-        | Request::GetLock { ino, .. }
-        | Request::SetLock { ino, .. }
-        | Request::Unlock { ino, .. }
-        | Request::Fsync { ino, .. }
-        | Request::Opendir { ino }
-        | Request::Readdir { ino, .. }
-        | Request::Fsyncdir { ino }
-        | Request::Getxattr { ino, .. }
-        | Request::Listxattr { ino, .. }
-        | Request::Setxattr { ino, .. }
-        | Request::Removexattr { ino, .. }
-        | Request::Allocate { ino, .. }
-        | Request::SeekData { ino, .. }
-        | Request::SeekHole { ino, .. } => Some(*ino),
-        // A handle may be older than anything that the kernel knows.
-        Request::ByHandle { .. }
-        | Request::Parent { .. }
-        | Request::Forget { .. }
-        | Request::Release { .. }
-        | Request::Releasedir { .. }
-        | Request::Statfs => None,
-    }
-}
-
-/// Requests that a read-only mount refuses.
-const fn is_change(request: &Request) -> bool {
-    match request {
-        Request::Setattr { .. }
-        | Request::Make { .. }
-        | Request::Create { .. }
-        | Request::MakeUnnamed { .. }
-        | Request::Unlink { .. }
-        | Request::Rmdir { .. }
-        | Request::Rename { .. }
-        | Request::Link { .. }
-        | Request::Write { .. }
-        | Request::Setxattr { .. }
-        | Request::Removexattr { .. }
-        | Request::Allocate { .. }
-        | Request::CopyRange { .. } => true,
-        Request::Open { flags, .. } => flags.write || flags.truncate,
-        _ => false,
     }
 }
 

@@ -209,42 +209,34 @@ impl Mount {
 
     /// Tells the leader what is invalidated, and what of it is still in use here.
     pub(super) fn acknowledge(&mut self) {
-        let mut entries = self.invalidations.take_done();
-        // The entry up to which this mount catches up would stand for all before it.
-        entries.retain(|entry| Some(*entry) != self.catch_up);
-        let mut referenced = Vec::new();
-        for entry in &entries {
-            referenced.extend(self.orphaned.remove(entry).unwrap_or_default());
-        }
+        let done = self.invalidations.take_done();
+        let (mut entries, mut referenced) = self.owed.acknowledge(done);
         referenced.retain(|ino| self.is_in_use(*ino));
-        if let Some(index) = self.catch_up
-            && self.client.is_attached()
+        let first_awaited = self.invalidations.first_awaited();
+        if self.client.is_attached()
             && self.replica.is_loaded()
-            && self.replica.applied() >= index
-            && self.invalidations.first_awaited().is_none_or(|first| first > index)
+            && let Some(index) = self.owed.caught_up(self.replica.applied(), first_awaited)
         {
-            // It stands for all before it, and for the orphans of all before it.
-            self.catch_up = None;
             entries.push(index);
             referenced = self.orphans_in_use();
         }
-        self.client.set_in_debt(self.catch_up.is_some() || self.invalidations.first_awaited().is_some());
+        self.client.set_in_debt(self.owed.is_catching_up() || first_awaited.is_some());
         if !entries.is_empty() {
             entries.sort_unstable();
             entries.dedup();
-            self.reported.extend(&referenced);
+            self.owed.report(&referenced);
             self.client.tell(ToLeader::Acknowledge { entries, referenced });
         }
-        if !self.released.is_empty() {
-            let orphans = std::mem::take(&mut self.released);
+        let orphans = self.owed.take_released();
+        if !orphans.is_empty() {
             self.client.tell(ToLeader::Released { orphans });
         }
     }
 
     /// The inode may be gone for this mount's sake, if the leader keeps it for us.
     pub(super) fn release_orphan(&mut self, ino: Ino) {
-        if !self.is_in_use(ino) && self.reported.remove(&ino) {
-            self.released.push(ino);
+        if !self.is_in_use(ino) {
+            self.owed.release(ino);
         }
     }
 
@@ -262,7 +254,7 @@ impl Mount {
     ) {
         let Carried { header, command, applied } = carried;
         for (hash, bytes) in &applied.effects.content {
-            self.content.insert(*hash, bytes.clone());
+            self.reading.keep(*hash, bytes.clone());
         }
         let is_ours = self.client.session() == Some(header.session);
         let purpose = self.purposes.get(&header.sequence).copied().filter(|_| is_ours);
@@ -281,10 +273,10 @@ impl Mount {
                     let size = self.volume().inode(*ino).map_or(0, |inode| inode.size);
                     self.sizes.changed(*ino, size, purpose.is_none());
                 }
-                Change::Orphaned { ino } => self.orphaned.entry(index).or_default().push(*ino),
+                Change::Orphaned { ino } => self.owed.orphaned(index, *ino),
                 Change::Freed { ino } => {
                     changed.insert(*ino);
-                    self.reported.remove(ino);
+                    self.owed.freed(*ino);
                     self.unnamed.remove(ino);
                     self.inode_freed(now, *ino);
                 }
@@ -588,7 +580,7 @@ impl Mount {
         for ino in gone {
             self.inode_freed(now, ino);
         }
-        self.reported.retain(|ino| self.replica.volume().inode(*ino).is_some());
+        self.owed.retain(|ino| self.replica.volume().inode(ino).is_some());
         self.check_rights(now);
         self.read_again(now, |_| true);
         self.locks_replaced(now, before);

@@ -194,16 +194,7 @@ impl Mount {
 
     /// Whether the request must wait until another mount has given the file's delegation back.
     pub(super) fn must_recall(&self, request: &Request) -> Option<Ino> {
-        let ino = match request {
-            Request::Getattr { ino, .. }
-            | Request::Read { ino, .. }
-            | Request::Open { ino, .. }
-            | Request::Getxattr { ino, .. }
-            | Request::Listxattr { ino, .. }
-            | Request::SeekData { ino, .. }
-            | Request::SeekHole { ino, .. } => *ino,
-            _ => return None,
-        };
+        let ino = request.facts().subject.filter(|_| request.facts().looks_inside)?;
         (!self.serves_alone() && self.is_delegated_elsewhere(ino)).then_some(ino)
     }
 

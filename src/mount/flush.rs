@@ -136,8 +136,8 @@ impl Mount {
         let Some(AppliedJob { inodes, releases_locks, blocks }) = self.files.applied(id) else { return };
         for (hash, bytes) in blocks {
             // What was written is soon read, but one large file is not to drive out everything else.
-            if bytes.len() <= self.content.capacity() / 8 {
-                self.content.insert(hash, bytes);
+            if bytes.len() <= self.reading.capacity() / 8 {
+                self.reading.keep(hash, bytes);
             }
         }
         self.restart_deadlines(now, &inodes);
@@ -395,7 +395,7 @@ impl Mount {
                 bytes.clear();
                 begin = None;
             }
-            let block = self.content.get(&block)?;
+            let block = self.reading.block(&block)?;
             let first = usize::try_from(extent.block_offset + (offset - extent.offset)).ok()?;
             let length = usize::try_from(end - offset).ok()?;
             bytes.extend_from_slice(block.get(first..first.checked_add(length)?)?);

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Caller, Mount, Notification, Request, lookups::TAKEN_OVER, subject};
+use super::{Caller, Mount, Notification, Request, lookups::TAKEN_OVER};
 use crate::types::{Ino, Instant, Timestamp};
 
 /// Requests about one file that are remembered.
@@ -148,7 +148,7 @@ impl Mount {
             // It shows that its writer is alive when it has taken effect.
             Request::Write { .. } => {}
             _ => {
-                if let Some(ino) = subject(request) {
+                if let Some(ino) = request.facts().subject {
                     self.refills.asked(ino, caller.pid);
                 }
             }

@@ -16,7 +16,7 @@ impl Mount {
             Event::Connect { connection, address } => self.outputs.push_back(Output::Connect { connection, address }),
             Event::Send { connection, message } => self.outputs.push_back(Output::Send { connection, message }),
             Event::Attached(welcome) => {
-                self.catch_up = Some(welcome.caught_up_at);
+                self.owed.catch_up(welcome.caught_up_at);
                 self.locking_as = self.client.session();
                 self.ask_again(now);
                 self.client.set_in_debt(true);
@@ -68,7 +68,7 @@ impl Mount {
             self.sizes.all_forgotten(now);
             self.forget_everything();
             self.resume_all_parked(now);
-        } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.replica.is_loaded() {
+        } else if !self.is_fresh && is_held && !self.owed.is_catching_up() && self.replica.is_loaded() {
             // What this connection's leader had before is applied and forgotten; what comes, it waits for us.
             self.is_fresh = true;
             self.become_ready(now);

@@ -21,12 +21,13 @@ const CREATE_ATTEMPTS: u32 = 3;
 impl Mount {
     pub(super) fn change(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
         let deadline = self.deadline(now);
+        let locks: Vec<Ino> = request.facts().locks.into_iter().flatten().collect();
         let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
         let plain = || Waiting::new(caller, deadline, Kind::Plain);
         match request {
             Request::Make { parent, name, node, mode, umask } => {
                 let kind = Kind::Make { parent, name: name.clone(), made: None };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                let waiting = Waiting::new(caller, deadline, kind).locking(locks, vec![(parent, name.clone())]);
                 self.call(
                     now,
                     unique,
@@ -37,7 +38,7 @@ impl Mount {
             Request::Create { parent, name, mode, umask, flags } => {
                 let kind =
                     Kind::Create { parent, name: name.clone(), mode: (mode, umask), flags, made: None, attempts: 1 };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                let waiting = Waiting::new(caller, deadline, kind).locking(locks, vec![(parent, name.clone())]);
                 let (node, delegate) = (NewNode::File, flags.write);
                 self.call(
                     now,
@@ -48,12 +49,12 @@ impl Mount {
             }
             Request::MakeUnnamed { parent, mode, umask, flags } => {
                 let kind = Kind::MakeUnnamed { flags, made: None };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], Vec::new());
+                let waiting = Waiting::new(caller, deadline, kind).locking(locks, Vec::new());
                 self.call(now, unique, waiting, Operation::MakeUnnamed { parent, mode, uid, gid, umask });
             }
             Request::Link { ino, parent, name } => {
                 let kind = Kind::Make { parent, name: name.clone(), made: None };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                let waiting = Waiting::new(caller, deadline, kind).locking(locks, vec![(parent, name.clone())]);
                 let operation = if self.unnamed.contains(&ino) {
                     Operation::LinkUnnamed { ino, parent, name }
                 } else {
@@ -62,18 +63,18 @@ impl Mount {
                 self.call(now, unique, waiting, operation);
             }
             Request::Unlink { parent, name } => {
-                let waiting = plain().locking(vec![parent], vec![(parent, name.clone())]);
+                let waiting = plain().locking(locks, vec![(parent, name.clone())]);
                 self.call(now, unique, waiting, Operation::Unlink { parent, name });
             }
             Request::Rmdir { parent, name } => {
-                let locks = [parent].into_iter().chain(self.directory_named(parent, &name)).collect();
+                let locks = locks.into_iter().chain(self.directory_named(parent, &name)).collect();
                 let waiting = plain().locking(locks, vec![(parent, name.clone())]);
                 self.call(now, unique, waiting, Operation::Rmdir { parent, name });
             }
             Request::Rename { from, from_name, to, to_name, mode } => {
                 let victims =
                     self.directory_named(from, &from_name).into_iter().chain(self.directory_named(to, &to_name));
-                let mut locks: Vec<Ino> = [from, to].into_iter().chain(victims).collect();
+                let mut locks: Vec<Ino> = locks.into_iter().chain(victims).collect();
                 locks.sort_unstable();
                 locks.dedup();
                 let mut waiting = plain().locking(locks, vec![(from, from_name.clone()), (to, to_name.clone())]);

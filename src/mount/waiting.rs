@@ -6,17 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{Caller, OpenFlags, Request, Response, WriteFlags, files::JobId};
-use crate::types::{Attributes, BlockHash, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence};
+use crate::types::{Attributes, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence};
 
 /// What a request waits for, and what is needed to answer it then.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// Blocks that are on their way; those that came are kept here, so that a small cache cannot starve it.
+    /// Blocks that are on their way.
     Read {
         ino: Ino,
         offset: u64,
         length: u32,
-        blocks: BTreeMap<BlockHash, Bytes>,
     },
     /// mknod, mkdir, symlink, link. `made`: as it was right after its entry was applied.
     Make {
