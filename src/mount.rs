@@ -18,12 +18,10 @@ mod facts;
 mod files;
 mod flush;
 mod handles;
-mod invalidation;
+mod kernel;
 mod leaseless;
 mod locks;
-mod lookups;
 mod mapped_writes;
-mod missing;
 mod opens;
 mod owed;
 mod read;
@@ -36,12 +34,10 @@ mod sizes;
 mod stale;
 mod submit;
 mod timers;
-mod told;
 mod tree;
 mod turns;
 mod view;
 mod waiting;
-mod watched;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,19 +47,13 @@ pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
 use self::{
-    caches::Watch,
-    collision::Epochs,
     files::{Files, JobId, StoreRequest},
     handles::Handles,
-    invalidation::Invalidations,
+    kernel::Kernel,
     leaseless::Leaseless,
-    lookups::Lookups,
-    missing::Missing,
     owed::Owed,
     reading::{FetchRequest, Reading},
-    refills::Refills,
     replica::Replica,
-    sizes::Sizes,
     timers::{Timer, Timers},
     turns::Turns,
     waiting::{Waiting, WaitingTable},
@@ -111,22 +101,12 @@ pub struct Mount {
     /// The lease is held and everything before it is invalidated: the kernel may keep what it is told.
     is_fresh: bool,
 
-    watch: Watch,
     leaseless: Leaseless,
-    lookups: Lookups,
-    missing: Missing,
+    kernel: Kernel,
     handles: Handles,
     turns: Turns,
     /// Files that were made here without a name and have had none yet.
     unnamed: BTreeSet<Ino>,
-    invalidations: Invalidations,
-    /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
-    deferred: BTreeMap<Ino, BTreeSet<Name>>,
-    epochs: Epochs,
-    /// Entries whose change of a file the kernel is told only when it has taken over an answer about that file.
-    held_back: BTreeMap<Ino, Vec<(LogIndex, Instant)>>,
-    /// Changes of times that wait for these tickets.
-    writing_back: BTreeMap<u64, u64>,
 
     /// Requests that came before the volume.
     early: Vec<(u64, Caller, Request)>,
@@ -140,8 +120,6 @@ pub struct Mount {
     /// The session whose locks are those of the processes here; kept until they are told that it is over.
     locking_as: Option<SessionId>,
 
-    sizes: Sizes,
-    refills: Refills,
     /// Requests that wait until another mount has given a file back, or the kernel has forgotten pages of it.
     parked: BTreeMap<Ino, Vec<u64>>,
     /// Files that the leader was asked for lately.
@@ -174,18 +152,11 @@ impl Mount {
             life: Life::Starting,
             now,
             is_fresh: false,
-            watch: Watch::default(),
             leaseless: Leaseless::default(),
-            lookups: Lookups::new(),
-            missing: Missing::default(),
+            kernel: Kernel::new(),
             handles: Handles::new(config.opens),
             turns: Turns::default(),
             unnamed: BTreeSet::new(),
-            invalidations: Invalidations::default(),
-            deferred: BTreeMap::new(),
-            epochs: Epochs::new(),
-            held_back: BTreeMap::new(),
-            writing_back: BTreeMap::new(),
             early: Vec::new(),
             waiting: WaitingTable::default(),
             purposes: BTreeMap::new(),
@@ -193,8 +164,6 @@ impl Mount {
             timers: Timers::default(),
             files: Files::new(config.timing.heartbeat),
             locking_as: None,
-            sizes: Sizes::default(),
-            refills: Refills::default(),
             parked: BTreeMap::new(),
             recalling: BTreeSet::new(),
             // R25-one-by-one says 50 ms, which is half a heartbeat at every scale of time.
@@ -222,10 +191,7 @@ impl Mount {
             }
             Input::Request { unique, caller, request } => {
                 if let Request::Getattr { ino, .. } = request {
-                    let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_belief_old(ino);
-                    let is_behind = !self.is_fresh || self.lookups.is_behind(ino);
-                    let is_fenced = is_behind && self.invalidations.is_inode_fenced(ino);
-                    self.sizes.asked(now, unique, ino, is_overtaken || is_fenced, self.lookups.answers(ino));
+                    self.kernel.asked_attributes(now, unique, ino, self.is_fresh);
                 }
                 if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
                     self.request(now, unique, caller, request);
@@ -304,8 +270,8 @@ impl Mount {
             calls_unanswered: self.client.calls_unanswered() as u64,
             locks_queued: (self.queued().len() + self.turns.waiting()) as u64,
             handles: self.handles.len() as u64,
-            inodes_looked_up: self.lookups.len() as u64,
-            invalidations_running: self.invalidations.running() as u64,
+            inodes_looked_up: self.kernel.inode_count() as u64,
+            invalidations_running: self.kernel.ticket_count() as u64,
             counters: MountCounters { connections: self.client.connections(), ..self.counters },
         }
     }
@@ -326,7 +292,7 @@ impl Mount {
         self.counters.requests += 1;
         let facts = request.facts();
         if let Some(ino) = facts.subject {
-            self.lookups.confirm(ino);
+            self.kernel.confirm(ino);
         }
         self.watch_refills(now, caller, &request);
         if self.config.read_only && facts.changes {
@@ -336,7 +302,7 @@ impl Mount {
     }
 
     fn dispatch(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
-        self.sizes.look_at(unique);
+        self.kernel.look_at(unique);
         if self.config.opens == Opens::Untracked && request.facts().tells_of_opens {
             // The kernel never asks again.
             return self.respond(unique, Err(Errno::ENOSYS));
@@ -406,15 +372,14 @@ impl Mount {
     /// The answer to a request that waited; it goes out once the tickets that must come first are done, and what it would
     /// overtake has arrived.
     fn answer(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
-        let invalidations = &self.invalidations;
+        let kernel = &self.kernel;
         let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        waiting.tickets.retain(|ticket| invalidations.is_running(*ticket));
+        waiting.tickets.retain(|ticket| kernel.is_running(*ticket));
         if !waiting.tickets.is_empty() {
             waiting.verdict = Some(result);
             return;
         }
-        let (lookups, thread) = (&self.lookups, waiting.caller.pid);
-        if let Some(until) = waiting.unnamed.iter().filter_map(|ino| lookups.told_until(*ino, now, thread)).max() {
+        if let Some(until) = kernel.told_until(&waiting.unnamed, now, waiting.caller.pid) {
             waiting.verdict = Some(result);
             self.timers.set(Timer::Answer(unique), until);
             return;
@@ -428,7 +393,7 @@ impl Mount {
         self.timers.stop(Timer::Request(unique));
         self.counters.operations_failed += u64::from(result.is_err());
         for ino in &waiting.unnamed {
-            self.sizes.overtaken(now, *ino);
+            self.kernel.overtaken(now, *ino);
         }
         let written = waiting.written.filter(|_| result.is_ok());
         self.respond(unique, result);

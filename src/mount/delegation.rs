@@ -180,7 +180,7 @@ impl Mount {
                 "the delegation of inode {ino} was taken away while this mount was not heard of: {bytes} buffered bytes \
                  are dropped, its next write, fsync or close fails with EIO"
             )));
-            if self.lookups.is_known(ino) {
+            if self.kernel.is_known(ino) {
                 let pages = Notification::Pages { ino, offset: 0, length: 0 };
                 self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
             }

@@ -264,7 +264,7 @@ impl Mount {
     fn flush_failed(&mut self, inodes: &[Ino], errno: Errno) {
         for ino in inodes {
             self.handles.fail(*ino, errno);
-            if self.lookups.is_known(*ino) {
+            if self.kernel.is_known(*ino) {
                 let pages = Notification::Pages { ino: *ino, offset: 0, length: 0 };
                 self.issue(vec![Notification::Attributes { ino: *ino }, pages], Vec::new());
             }
@@ -337,7 +337,7 @@ impl Mount {
 
     /// The inode is gone for good: nothing of it can be written any more, and nobody can ask.
     pub(super) fn inode_freed(&mut self, now: Instant, ino: Ino) {
-        self.refills.forget(ino);
+        self.kernel.forget_readers(ino);
         if !self.files.freed(ino) {
             return;
         }

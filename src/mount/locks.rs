@@ -112,7 +112,7 @@ impl Mount {
     }
 
     pub(super) fn answer_lock(&mut self, now: Instant, unique: u64) {
-        let tickets: BTreeSet<u64> = self.invalidations.tickets().collect();
+        let tickets: BTreeSet<u64> = self.kernel.tickets().collect();
         if let Some(waiting) = self.waiting.get_mut(unique) {
             waiting.tickets.extend(tickets);
         }

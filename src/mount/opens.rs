@@ -25,7 +25,7 @@ impl Mount {
         if !flags.truncate {
             let opened = Ok(Response::Opened(self.opened_as(ino, fh, flags)));
             return match self.tell_opener(ino, caller.pid) {
-                Some(ticket) => self.respond_behind(ticket, unique, opened),
+                Some(ticket) => self.kernel.answer_behind(ticket, unique, opened),
                 None => self.respond(unique, opened),
             };
         }
@@ -75,7 +75,7 @@ impl Mount {
             fh,
             // Pages are in step with the replica but for those whose invalidation is under way (docs/protocol.md
             // R3-apply-first).
-            keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino) && !self.is_delegated_elsewhere(ino),
+            keep_cache: !flags.append && !self.kernel.is_inode_uncacheable(ino) && !self.is_delegated_elsewhere(ino),
             direct_io: flags.append,
             no_flush: !flags.write && !self.has_fcntl_locks(ino) || !self.handles.ends_are_told(),
             cache_dir: false,
@@ -86,17 +86,17 @@ impl Mount {
     /// how long it is.
     pub(super) fn tell_opener(&mut self, ino: Ino, thread: u32) -> Option<u64> {
         let size = self.size(ino);
-        if !self.lookups.is_too_short(ino, size, self.now, thread) {
+        if !self.kernel.is_too_short(ino, size, self.now, thread) {
             return None;
         }
         if !self.is_access_believed(ino, thread) {
-            self.sizes.opened(ino, size);
-            self.sizes.is_untold(ino);
+            self.kernel.file_opened(ino, size);
+            self.kernel.size_untold(ino);
             return None;
         }
         let size = self.size_of(ino, size).ok()?;
-        let is_fenced = self.invalidations.is_inode_fenced(ino);
-        Some(if is_fenced { self.issue_behind_pages(ino, size) } else { self.issue(vec![size], Vec::new()) })
+        let is_uncacheable = self.kernel.is_inode_uncacheable(ino);
+        Some(if is_uncacheable { self.issue_behind_pages(ino, size) } else { self.issue(vec![size], Vec::new()) })
     }
 
     /// FLUSH: close(2) of one descriptor. The last one that may write gives the delegation back with what is dirty. If
@@ -117,7 +117,7 @@ impl Mount {
         let Some(ino) = self.handles.release(fh) else { return };
         if self.handles.writers(ino) == 0 {
             if self.handles.ends_are_told() {
-                self.refills.forget(ino);
+                self.kernel.forget_readers(ino);
             }
             self.send_on(now, ino, true);
         }

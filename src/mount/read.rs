@@ -40,7 +40,7 @@ impl Mount {
         match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
                 self.counters.content_hits += 1;
-                self.lookups.gave_pages(ino, caller.pid);
+                self.kernel.gave_pages(ino, caller.pid);
                 self.respond(unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.respond(unique, Err(Errno::EIO)),
@@ -78,7 +78,7 @@ impl Mount {
         let Kind::Read { ino, offset, length } = waiting.kind else { return };
         match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
-                self.lookups.gave_pages(ino, caller.pid);
+                self.kernel.gave_pages(ino, caller.pid);
                 self.answer(now, unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.answer(now, unique, Err(Errno::EIO)),

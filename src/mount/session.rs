@@ -65,7 +65,7 @@ impl Mount {
                 "the lease has ended: the kernel keeps nothing, and the leader is asked before a read is answered"
                     .to_owned(),
             ));
-            self.sizes.all_forgotten(now);
+            self.kernel.all_forgotten(now);
             self.forget_everything();
             self.resume_all_parked(now);
         } else if !self.is_fresh && is_held && !self.owed.is_catching_up() && self.replica.is_loaded() {
@@ -162,7 +162,7 @@ impl Mount {
                 self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
             }
         }
-        let cached = self.lookups.iter().filter(|ino| self.may_answer(*ino));
+        let cached = self.kernel.inodes().filter(|ino| self.may_answer(*ino));
         let attributes = cached.map(|ino| Notification::Attributes { ino });
         if self.config.kernel.inc_epoch {
             let all = [Notification::AllNames].into_iter().chain(attributes).collect();
@@ -188,15 +188,15 @@ impl Mount {
     /// Names that the kernel may have, those that do not exist included.
     pub(super) fn cached_names(&mut self) -> Vec<(Ino, Name)> {
         let missing = self
-            .missing
-            .take()
+            .kernel
+            .take_missing()
             .into_iter()
             .flat_map(|(parent, names)| names.into_iter().map(move |name| (parent, name)).collect::<Vec<_>>());
         let missing: Vec<(Ino, Name)> = missing.collect();
-        let existing = self.lookups.iter().flat_map(|directory| {
+        let existing = self.kernel.inodes().flat_map(|directory| {
             let entries = self.volume().entries_after(directory, 0);
             entries
-                .filter(|(_, _, ino, _)| self.lookups.is_known(*ino))
+                .filter(|(_, _, ino, _)| self.kernel.is_known(*ino))
                 .map(move |(_, name, ..)| (directory, name.clone()))
                 .collect::<Vec<_>>()
         });

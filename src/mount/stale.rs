@@ -41,7 +41,7 @@ impl Mount {
         } else {
             self.cached_names().into_iter().map(|(parent, name)| Notification::Name { parent, name }).collect()
         };
-        let inodes: Vec<Ino> = self.lookups.iter().collect();
+        let inodes: Vec<Ino> = self.kernel.inodes().collect();
         let pages = inodes.into_iter().map(|ino| Notification::of_pages(ino, (0, u64::MAX)));
         let told = names.into_iter().chain(pages).collect();
         self.issue(told, Vec::new());
@@ -61,7 +61,7 @@ impl Mount {
                 self.respond(unique, Ok(Response::Done));
             }
             Input::Request { unique, .. } => self.respond(unique, Err(Errno::ESTALE)),
-            Input::Notified { ticket } => drop(self.invalidations.notified(ticket)),
+            Input::Notified { ticket } => drop(self.kernel.notified(self.now, ticket)),
             Input::Stop => {
                 self.life = Life::Stopped;
                 self.outputs.push_back(Output::Stopped);

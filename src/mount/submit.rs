@@ -164,7 +164,7 @@ impl Mount {
                 // The kernel stores these without comparing versions (docs/protocol.md R1-versions).
                 let shown = self.attributes(ino).ok_or(Errno::ENOENT);
                 if let Ok(attributes) = &shown {
-                    self.lookups.told_of(attributes, now, caller.pid, false);
+                    self.kernel.told_surely(attributes, now, caller.pid);
                 }
                 let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
                 self.answer(now, unique, result);

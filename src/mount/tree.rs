@@ -63,7 +63,7 @@ impl Mount {
     /// A reply gives the kernel the inode.
     pub(super) fn hand_out(&mut self, attributes: &Attributes) {
         let is_behind = self.is_delegated_elsewhere(attributes.ino);
-        self.lookups.replied(attributes, is_behind);
+        self.kernel.hand_out(attributes, is_behind);
         if attributes.kind == FileKind::File {
             self.handles.file_known(attributes.ino);
         }
@@ -71,9 +71,7 @@ impl Mount {
 
     pub(super) fn forget(&mut self, inodes: &[(Ino, u64)]) {
         for (ino, count) in inodes {
-            if self.lookups.forget(*ino, *count) {
-                self.missing.forget_directory(*ino);
-                self.refills.forget(*ino);
+            if self.kernel.forget(*ino, *count) {
                 if self.handles.file_forgotten(*ino) {
                     self.tidy(*ino);
                 }
@@ -86,7 +84,7 @@ impl Mount {
     /// a working directory, a bind mount or an O_PATH descriptor: the kernel tells of none of these. A file that is
     /// being created is open before the kernel knows it.
     pub(super) fn is_in_use(&self, ino: Ino) -> bool {
-        self.volume().inode(ino).is_some() && (self.lookups.is_known(ino) || self.handles.is_open(ino))
+        self.volume().inode(ino).is_some() && (self.kernel.is_known(ino) || self.handles.is_open(ino))
     }
 
     fn lookup(&mut self, caller: Caller, parent: Ino, name: &Name) -> Result<Response, Errno> {
@@ -97,8 +95,8 @@ impl Mount {
         let entry_ttl = self.entry_ttl(parent, name);
         let found = self.volume().lookup(parent, name);
         let Some(attributes) = found.and_then(|ino| self.attributes(ino)) else {
-            let is_remembered =
-                entry_ttl > Duration::ZERO && (self.config.kernel.inc_epoch || self.missing.remember(parent, name));
+            let is_remembered = entry_ttl > Duration::ZERO
+                && (self.config.kernel.inc_epoch || self.kernel.remember_missing(parent, name));
             return Ok(Response::Missing { ttl: if is_remembered { entry_ttl } else { Duration::ZERO } });
         };
         let attributes_ttl = self.attributes_ttl(caller, attributes.ino);
@@ -119,7 +117,7 @@ impl Mount {
     fn opendir(&self, ino: Ino) -> Result<Response, Errno> {
         match self.volume().inode(ino).map(|inode| inode.kind) {
             Some(FileKind::Directory) => {
-                let is_current = !self.invalidations.is_inode_fenced(ino);
+                let is_current = !self.kernel.is_inode_uncacheable(ino);
                 Ok(Response::Opened(OpenedAs {
                     keep_cache: is_current,
                     cache_dir: is_current && self.is_fresh,
@@ -150,14 +148,14 @@ impl Mount {
             room = left;
             listed.push(DirectoryEntry { ino, cookie, kind, name });
         }
-        self.lookups.gave_entries(ino, self.now);
+        self.kernel.gave_entries(ino, self.now);
         Ok(Response::Directory(listed))
     }
 
     fn getxattr(&mut self, ino: Ino, name: &XattrName, length: u32) -> Result<Response, Errno> {
         if name.as_bytes().starts_with(ACL_PREFIX) {
             // The kernel keeps lists, and that there is none, until it is told to forget attributes.
-            self.lookups.gave_lists(ino);
+            self.kernel.gave_lists(ino);
         }
         if self.volume().inode(ino).is_none() {
             return Err(Errno::ENOENT);

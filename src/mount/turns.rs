@@ -224,7 +224,7 @@ impl Mount {
 
     fn open_in_turn(&mut self, now: Instant, unique: u64) {
         // What entries before the turn made stale is forgotten before the file is open.
-        let tickets: Vec<u64> = self.invalidations.tickets().collect();
+        let tickets: Vec<u64> = self.kernel.tickets().collect();
         let Some(waiting) = self.waiting.get_mut(unique) else { return };
         let Kind::Opening { ino, flags } = waiting.kind else { return };
         waiting.tickets.extend(tickets);

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Caller, Mount, files::Segment};
-use crate::types::{Attributes, FileKind, Ino, Name};
+use super::{Caller, Mount, files::Segment, kernel::AttributeReply};
+use crate::types::{Attributes, Ino, Name};
 
 impl Mount {
     /// What stat shows; `None` when there is no such inode.
@@ -62,12 +62,12 @@ impl Mount {
 
     /// How long the kernel may keep what a name means (docs/protocol.md R1-versions, R3-apply-first).
     pub(super) fn entry_ttl(&mut self, parent: Ino, name: &Name) -> Duration {
-        if !self.is_fresh || self.invalidations.is_name_fenced(parent, name) {
+        if !self.is_fresh || self.kernel.is_name_uncacheable(parent, name) {
             return Duration::ZERO;
         }
         let ttl = self.name_ttl();
         if ttl > Duration::ZERO {
-            self.epochs.told.insert(parent, name);
+            self.kernel.told_name(parent, name);
         }
         ttl
     }
@@ -75,22 +75,11 @@ impl Mount {
     /// How long the kernel may keep the attributes that it is told now, where its version of the inode protects it from a
     /// late reply.
     pub(super) fn attributes_ttl(&mut self, caller: Caller, ino: Ino) -> Duration {
-        let is_ahead = self.files.is_ahead(ino);
-        let is_elsewhere = self.is_delegated_elsewhere(ino);
-        let is_fenced = self.invalidations.is_inode_fenced(ino);
-        let is_safe = !is_fenced && self.lookups.is_confirmed(ino);
-        let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
-        let is_told = !is_fenced && !is_elsewhere;
-        let is_current = !is_file || is_told && self.lookups.may_keep(ino, self.now, caller.pid);
-        if let Some(attributes) = self.attributes(ino).filter(|_| is_file) {
-            let is_doubtful = is_fenced || self.sizes.is_behind_another(self.lookups.answers(ino));
-            self.lookups.told_of(&attributes, self.now, caller.pid, is_doubtful);
-        }
-        if self.is_fresh && !is_ahead && !is_elsewhere && is_safe && is_current && self.is_watched(ino) {
-            self.lookups.gave_attributes(ino, self.now, caller.pid);
-            self.config.timing.cache
-        } else {
-            Duration::ZERO
-        }
+        let (is_file, is_elsewhere) = (self.is_file(ino), self.is_delegated_elsewhere(ino));
+        let may_keep = self.is_fresh && !self.files.is_ahead(ino) && self.is_watched(ino);
+        let shown = self.attributes(ino).filter(|_| is_file);
+        let reply = AttributeReply { now: self.now, thread: caller.pid, is_file, is_elsewhere, may_keep };
+        let keeps = self.kernel.tell_attributes(ino, shown.as_ref(), reply);
+        if keeps { self.config.timing.cache } else { Duration::ZERO }
     }
 }

@@ -55,7 +55,7 @@ impl Mount {
         if !self.handles.is_direct(fh) {
             // The kernel keeps the bytes in its pages.
             // Who writes a mapping back is not who was told of the file.
-            self.lookups.gave_pages(ino, if flags.write_back { 0 } else { caller.pid });
+            self.kernel.gave_pages(ino, if flags.write_back { 0 } else { caller.pid });
         }
         if self.handles.has_lost_lock(fh) {
             return self.respond(unique, Err(Errno::EIO));

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    super::{lookups::TAKEN_OVER, *},
+    super::{kernel::TAKEN_OVER, *},
     leader::Leader,
 };
 use crate::{
