@@ -29,6 +29,7 @@ mod reading;
 mod refills;
 mod replica;
 pub mod request;
+mod requests;
 mod session;
 mod sizes;
 mod stale;
@@ -37,7 +38,6 @@ mod timers;
 mod tree;
 mod turns;
 mod view;
-mod waiting;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,32 +47,22 @@ pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
 use self::{
-    files::{Files, JobId, StoreRequest},
+    files::{Files, StoreRequest},
     handles::Handles,
     kernel::Kernel,
     leaseless::Leaseless,
     owed::Owed,
     reading::{FetchRequest, Reading},
     replica::Replica,
+    requests::{Pending, Requests},
     timers::{Timer, Timers},
     turns::Turns,
-    waiting::{Waiting, WaitingTable},
 };
 use crate::{
     client::{self, Client},
-    namespace::{Reply, Volume},
-    types::{Errno, Ino, Instant, LockHolder, LogIndex, Name, Sequence, SessionId},
+    namespace::Volume,
+    types::{Errno, Ino, Instant, LockHolder, SessionId},
 };
-
-/// For whom a call was submitted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Purpose {
-    Request(u64),
-    Job(JobId),
-}
-
-/// The answer to a call.
-type Outcome = (Sequence, Result<Reply, Errno>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Life {
@@ -108,22 +98,12 @@ pub struct Mount {
     /// Files that were made here without a name and have had none yet.
     unnamed: BTreeSet<Ino>,
 
-    /// Requests that came before the volume.
-    early: Vec<(u64, Caller, Request)>,
-    waiting: WaitingTable,
-    purposes: BTreeMap<Sequence, Purpose>,
-    /// Answers that came before their entry.
-    answers: BTreeMap<LogIndex, Vec<Outcome>>,
+    requests: Requests,
     timers: Timers,
 
     files: Files,
     /// The session whose locks are those of the processes here; kept until they are told that it is over.
     locking_as: Option<SessionId>,
-
-    /// Requests that wait until another mount has given a file back, or the kernel has forgotten pages of it.
-    parked: BTreeMap<Ino, Vec<u64>>,
-    /// Files that the leader was asked for lately.
-    recalling: BTreeSet<Ino>,
 
     reading: Reading,
     owed: Owed,
@@ -157,15 +137,10 @@ impl Mount {
             handles: Handles::new(config.opens),
             turns: Turns::default(),
             unnamed: BTreeSet::new(),
-            early: Vec::new(),
-            waiting: WaitingTable::default(),
-            purposes: BTreeMap::new(),
-            answers: BTreeMap::new(),
+            requests: Requests::default(),
             timers: Timers::default(),
             files: Files::new(config.timing.heartbeat),
             locking_as: None,
-            parked: BTreeMap::new(),
-            recalling: BTreeSet::new(),
             // R25-one-by-one says 50 ms, which is half a heartbeat at every scale of time.
             reading: Reading::new(config.content_cache_bytes, config.timing.heartbeat / 2),
             owed: Owed::default(),
@@ -187,7 +162,7 @@ impl Mount {
         self.watch_lease(now);
         match input {
             Input::Request { unique, caller, request } if self.life == Life::Starting => {
-                self.early.push((unique, caller, request));
+                self.requests.keep_early(unique, caller, request);
             }
             Input::Request { unique, caller, request } => {
                 if let Request::Getattr { ino, .. } = request {
@@ -353,10 +328,10 @@ impl Mount {
     }
 
     /// Keeps the request until `answer`, or until the write timeout.
-    fn wait(&mut self, now: Instant, unique: u64, waiting: Waiting) {
+    fn wait(&mut self, now: Instant, unique: u64, waiting: Pending) {
         self.timers.set(Timer::Request(unique), waiting.deadline);
         let (locks, pages) = (!waiting.locks.is_empty(), waiting.pages);
-        self.waiting.insert(unique, waiting);
+        self.requests.insert(unique, waiting);
         if locks {
             self.make_way_for_locks(now, unique);
         }
@@ -373,7 +348,7 @@ impl Mount {
     /// overtake has arrived.
     fn answer(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
         let kernel = &self.kernel;
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
         waiting.tickets.retain(|ticket| kernel.is_running(*ticket));
         if !waiting.tickets.is_empty() {
             waiting.verdict = Some(result);
@@ -389,7 +364,7 @@ impl Mount {
 
     /// The answer, at once; and what was put off because of the request.
     fn finish(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
-        let Some(waiting) = self.waiting.remove(unique) else { return };
+        let Some(waiting) = self.requests.remove(unique) else { return };
         self.timers.stop(Timer::Request(unique));
         self.counters.operations_failed += u64::from(result.is_err());
         for ino in &waiting.unnamed {
@@ -401,7 +376,7 @@ impl Mount {
             self.drop_refilled(waiting.caller.pid, ino, (begin, end));
         }
         self.reading.ended(unique);
-        self.create_ended(now, &waiting.kind);
+        self.create_ended(now, &waiting.awaited);
         self.make_up(now, waiting);
     }
 
@@ -410,13 +385,13 @@ impl Mount {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Request(unique) => {
-                    let late = self.waiting.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
+                    let late = self.requests.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
                     // Without a lease nobody knows whether another mount has its turn.
                     let late = if late == Errno::EBUSY && !self.is_fresh { Errno::EIO } else { late };
                     self.give_up(now, unique, late);
                 }
                 Timer::Answer(unique) => {
-                    if let Some(verdict) = self.waiting.get_mut(unique).and_then(|waiting| waiting.verdict.take()) {
+                    if let Some(verdict) = self.requests.take_verdict(unique) {
                         self.answer(now, unique, verdict);
                     }
                 }

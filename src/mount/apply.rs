@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    Life, Mount, Notification, Output, Purpose,
+    Life, Mount, Notification, Output,
     kernel::{Gathering, Notified, Ranges, Telling},
     replica::{Carried, ReplicaError},
+    requests::{Awaited, Purpose},
     timers::Timer,
-    waiting::Kind,
 };
 use crate::{
     message::mount::ToLeader,
@@ -107,14 +107,8 @@ impl Mount {
         if let Some(ino) = dropped {
             self.resume_parked(now, ino);
         }
-        let freed: Vec<u64> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| waiting.verdict.is_some() && waiting.tickets.contains(&ticket))
-            .map(|(unique, _)| unique)
-            .collect();
-        for unique in freed {
-            if let Some(verdict) = self.waiting.get_mut(unique).and_then(|waiting| waiting.verdict.take()) {
+        for unique in self.requests.held_by(ticket) {
+            if let Some(verdict) = self.requests.take_verdict(unique) {
                 self.answer(now, unique, verdict);
             }
         }
@@ -155,9 +149,7 @@ impl Mount {
         gathering.entries.dedup();
         let ticket = self.issue(notifications, gathering.entries);
         for unique in gathering.renames {
-            if let Some(waiting) = self.waiting.get_mut(unique) {
-                waiting.tickets.insert(ticket);
-            }
+            self.requests.wait_for_tickets(unique, [ticket]);
         }
         Some(ticket)
     }
@@ -171,7 +163,7 @@ impl Mount {
         }
         entries.sort_unstable();
         entries.dedup();
-        let (free, locked) = part(&spanned(ranges), &self.waiting.locked_pages(ino));
+        let (free, locked) = part(&spanned(ranges), &self.requests.locked_pages(ino));
         let pages = |range: &(u64, u64)| Notification::of_pages(ino, *range);
         let attributes = Notification::Attributes { ino };
         let mut told: Vec<Notification> = [attributes].into_iter().chain(free.iter().map(pages)).collect();
@@ -238,7 +230,7 @@ impl Mount {
             self.reading.keep(*hash, bytes.clone());
         }
         let is_ours = self.client.session() == Some(header.session);
-        let purpose = self.purposes.get(&header.sequence).copied().filter(|_| is_ours);
+        let purpose = self.requests.purpose(header.sequence).filter(|_| is_ours);
         if is_ours && purpose.is_none() {
             self.client.seen_in_log(header.sequence);
             // A create that was given up may have brought a turn.
@@ -300,7 +292,7 @@ impl Mount {
     /// between. (`fuse_update_ctime` and `fuse_dir_changed` in fs/fuse/dir.c leave the inode's version as it is.)
     fn own_request_applied(&mut self, now: Instant, unique: u64, Carried { command, applied, .. }: &Carried) {
         self.own_applied(unique, &applied.outcome);
-        let Some(thread) = self.waiting.get(unique).map(|waiting| waiting.caller.pid) else { return };
+        let Some(thread) = self.requests.get(unique).map(|waiting| waiting.caller.pid) else { return };
         if matches!(command, Command::Operation(Operation::Write { .. } | Operation::Flush(_))) {
             return;
         }
@@ -325,7 +317,7 @@ impl Mount {
         }
         // fuse_entry_unlinked gives these a new version.
         unnamed.retain(|ino| !named.contains(ino));
-        if let Some(waiting) = self.waiting.get_mut(unique) {
+        if let Some(waiting) = self.requests.get_mut(unique) {
             waiting.unnamed = unnamed;
         }
         inodes.retain(|ino| self.kernel.is_on_its_way(*ino, now, thread));
@@ -334,35 +326,33 @@ impl Mount {
         }
         let overtaking = inodes.into_iter().map(|ino| Notification::Attributes { ino }).collect();
         let ticket = self.issue(overtaking, Vec::new());
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.tickets.insert(ticket);
-        }
+        self.requests.wait_for_tickets(unique, [ticket]);
     }
 
     fn own_applied(&mut self, unique: u64, outcome: &Result<Reply, Errno>) {
-        let Some(waiting) = self.waiting.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
+        let Some(waiting) = self.requests.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
         waiting.is_applied = outcome.is_ok();
         if *outcome == Ok(Reply::Queued) {
             return self.lock_queued(unique);
         }
         let Ok(Reply::Made { ino }) = outcome else { return };
         let ino = *ino;
-        match &waiting.kind {
-            Kind::Create { flags, .. } | Kind::MakeUnnamed { flags, .. } => {
+        match &waiting.awaited {
+            Awaited::Create { flags, .. } | Awaited::MakeUnnamed { flags, .. } => {
                 let flags = *flags;
                 // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
                 let fh = self.open_handle(ino, flags);
                 let attributes = self.attributes(ino);
-                if let Some(waiting) = self.waiting.get_mut(unique)
-                    && let Kind::Create { made, .. } | Kind::MakeUnnamed { made, .. } = &mut waiting.kind
+                if let Some(waiting) = self.requests.get_mut(unique)
+                    && let Awaited::Create { made, .. } | Awaited::MakeUnnamed { made, .. } = &mut waiting.awaited
                 {
                     *made = attributes.map(|attributes| (attributes, fh));
                 }
             }
-            Kind::Make { .. } => {
+            Awaited::Make { .. } => {
                 let attributes = self.attributes(ino);
-                if let Some(waiting) = self.waiting.get_mut(unique)
-                    && let Kind::Make { made, .. } = &mut waiting.kind
+                if let Some(waiting) = self.requests.get_mut(unique)
+                    && let Awaited::Make { made, .. } = &mut waiting.awaited
                 {
                     *made = attributes;
                 }
@@ -387,8 +377,8 @@ impl Mount {
         };
         let mut written = pieces.last().map_or(0, |last| last.offset);
         if let (Reply::Written { size, .. }, true) = (reply, append) {
-            let kind = request.and_then(|unique| self.waiting.get(unique)).map(|waiting| &waiting.kind);
-            if let Some(Kind::Append { offset, length, .. }) = kind
+            let kind = request.and_then(|unique| self.requests.get(unique)).map(|waiting| &waiting.awaited);
+            if let Some(Awaited::Append { offset, length, .. }) = kind
                 && size > offset.saturating_add(u64::from(*length))
             {
                 self.kernel.size_untold(ino);
@@ -514,7 +504,7 @@ impl Mount {
         self.check_rights(now);
         self.read_again(now, |_| true);
         self.locks_replaced(now, before);
-        let waiting: BTreeSet<Ino> = self.files.queued_inodes().chain(self.parked.keys().copied()).collect();
+        let waiting: BTreeSet<Ino> = self.files.queued_inodes().chain(self.requests.files_waited_for()).collect();
         self.resume(now, &waiting);
     }
 

@@ -12,7 +12,7 @@
 //! Without INC_EPOCH (before Linux 6.16) the entry is acknowledged first, and the name is invalidated when the request
 //! has been answered. Until then this kernel may answer from before (README.md "Not yet").
 
-use super::{Mount, Notification, kernel::Gathering, timers::Timer, waiting::Waiting};
+use super::{Mount, Notification, kernel::Gathering, requests::Pending, timers::Timer};
 use crate::types::{Ino, Instant, LogIndex, Name};
 
 impl Mount {
@@ -25,7 +25,7 @@ impl Mount {
         name: &Name,
         gathering: &mut Gathering,
     ) {
-        if !self.waiting.is_locked(parent) {
+        if !self.requests.is_locked(parent) {
             gathering.names.insert((parent, name.clone()));
             return;
         }
@@ -40,8 +40,8 @@ impl Mount {
             self.wait_for_epoch(index);
         }
         let mut moved = Vec::new();
-        for unique in self.waiting.lockers(parent) {
-            let Some(waiting) = self.waiting.get_mut(unique) else { continue };
+        for unique in self.requests.lockers(parent) {
+            let Some(waiting) = self.requests.get_mut(unique) else { continue };
             if !waiting.names.iter().any(|(directory, own)| *directory == parent && own == name) {
                 continue;
             }
@@ -68,7 +68,7 @@ impl Mount {
     /// A request arrived that holds directories' locks. From now on no acknowledgement waits for notifications that
     /// these locks stop.
     pub(super) fn make_way_for_locks(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get(unique) else { return };
+        let Some(waiting) = self.requests.get(unique) else { return };
         let (locks, names, is_rename) = (waiting.locks.clone(), waiting.names.clone(), waiting.is_rename);
         let is_stopped = |n: &Notification| matches!(n, Notification::Name { parent, .. } if locks.contains(parent));
         // Also tickets that no acknowledgement waits for any more: the kernel still believes in what they are to make
@@ -78,7 +78,7 @@ impl Mount {
         });
         let excused = self.kernel.excuse(is_stopped);
         if excused.is_empty() {
-            if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
+            if let Some(waiting) = self.requests.get_mut(unique).filter(|_| touches_own) {
                 waiting.collided = true;
             }
             return;
@@ -113,7 +113,7 @@ impl Mount {
         let by_epoch = gathering.all_names || is_believed && self.may_send_epoch(now);
         gathering.all_names = by_epoch;
         let entries: Vec<LogIndex> = excused.iter().flat_map(|(entries, _)| entries.iter().copied()).collect();
-        if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
+        if let Some(waiting) = self.requests.get_mut(unique).filter(|_| touches_own) {
             if !by_epoch {
                 // The ticket that hangs invalidates its names once the request is answered. But where a rename has
                 // moved them to is known only to us.
@@ -143,11 +143,11 @@ impl Mount {
         // Without epochs nobody would forget what is noted here.
         let is_noted = !self.config.kernel.inc_epoch || self.kernel.may_have_told(parent, name);
         let names_it = |unique: &u64| {
-            let waiting = self.waiting.get(*unique);
+            let waiting = self.requests.get(*unique);
             waiting
                 .is_some_and(|waiting| waiting.names.iter().any(|(directory, own)| *directory == parent && own == name))
         };
-        is_noted || self.waiting.lockers(parent).iter().any(names_it)
+        is_noted || self.requests.lockers(parent).iter().any(names_it)
     }
 
     /// A request arrived that keeps pages locked while it waits: what stands behind these pages in a ticket is told
@@ -179,7 +179,7 @@ impl Mount {
     }
 
     /// A request was answered, and its locks are free: what was put off because of them is told now.
-    pub(super) fn make_up(&mut self, _now: Instant, waiting: Waiting) {
+    pub(super) fn make_up(&mut self, _now: Instant, waiting: Pending) {
         let mut gathering = Gathering::default();
         let mut allowed = Vec::new();
         if waiting.is_rename {
@@ -188,7 +188,7 @@ impl Mount {
         }
         for directory in &waiting.locks {
             // Another request has the lock; it will make up for this.
-            if self.waiting.is_locked(*directory) {
+            if self.requests.is_locked(*directory) {
                 continue;
             }
             for name in self.kernel.take_deferred(*directory) {
@@ -204,7 +204,7 @@ impl Mount {
                     continue;
                 }
                 gathering.directories.insert(*directory);
-                if self.waiting.is_locked(*directory) {
+                if self.requests.is_locked(*directory) {
                     self.kernel.defer(*directory, name);
                 } else {
                     gathering.names.insert((*directory, name.clone()));

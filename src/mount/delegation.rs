@@ -17,8 +17,8 @@ use std::collections::BTreeSet;
 use super::{
     Caller, Mount, Notification, Output, Request,
     files::{JobId, NewJob, Right},
+    requests::{Awaited, Pending},
     timers::Timer,
-    waiting::{Kind, Waiting},
 };
 use crate::{
     message::mount::ToLeader,
@@ -212,15 +212,15 @@ impl Mount {
             }
             _ => None,
         };
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Parked { request });
+        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Parked { request });
         waiting.pages = pages;
         self.wait(now, unique, waiting);
-        self.parked.entry(ino).or_default().push(unique);
+        self.requests.set_aside(ino, unique);
     }
 
     /// Has the leader ask the holder, now and again until the delegation is gone.
     pub(super) fn recall(&mut self, now: Instant, ino: Ino) {
-        if self.recalling.insert(ino) {
+        if self.requests.asks_for(ino) {
             self.counters.recalls_sent += 1;
             self.client.tell(ToLeader::Recall { ino });
             self.timers.set(Timer::Recall(ino), now.after(2 * self.config.timing.heartbeat));
@@ -228,8 +228,8 @@ impl Mount {
     }
 
     pub(super) fn recall_again(&mut self, now: Instant, ino: Ino) {
-        self.recalling.remove(&ino);
-        let is_wanted = self.parked.contains_key(&ino) || self.files.is_queued(ino);
+        self.requests.may_ask_again(ino);
+        let is_wanted = self.requests.has_set_aside(ino) || self.files.is_queued(ino);
         if is_wanted && self.is_delegated_elsewhere(ino) {
             self.recall(now, ino);
             // Without a lease each asks anew for a read index: so it shows when this mount is cut off.
@@ -242,7 +242,7 @@ impl Mount {
     /// These files may be given back: who waited for that looks again.
     pub(super) fn resume(&mut self, now: Instant, inodes: &BTreeSet<Ino>) {
         for ino in inodes.iter().copied().filter(|ino| !self.is_delegated_elsewhere(*ino)).collect::<Vec<_>>() {
-            self.recalling.remove(&ino);
+            self.requests.may_ask_again(ino);
             self.propose_next(now, ino);
             self.resume_parked(now, ino);
         }
@@ -250,14 +250,14 @@ impl Mount {
 
     /// Without a lease nobody waits for others.
     pub(super) fn resume_all_parked(&mut self, now: Instant) {
-        let inodes: Vec<Ino> = self.parked.keys().copied().collect();
+        let inodes: Vec<Ino> = self.requests.files_waited_for().collect();
         for ino in inodes {
             self.resume_parked(now, ino);
         }
     }
 
     fn is_parked(&self, unique: u64) -> bool {
-        self.waiting.get(unique).is_some_and(|waiting| matches!(waiting.kind, Kind::Parked { .. }))
+        self.requests.get(unique).is_some_and(|waiting| matches!(waiting.awaited, Awaited::Parked { .. }))
     }
 
     /// A request that was set aside waits no longer.
@@ -265,22 +265,22 @@ impl Mount {
         if !self.is_parked(unique) {
             return None;
         }
-        let waiting = self.waiting.remove(unique)?;
+        let waiting = self.requests.remove(unique)?;
         self.timers.stop(Timer::Request(unique));
-        match waiting.kind {
-            Kind::Parked { request } => Some((waiting.caller, request)),
+        match waiting.awaited {
+            Awaited::Parked { request } => Some((waiting.caller, request)),
             _ => None,
         }
     }
 
     pub(super) fn resume_parked(&mut self, now: Instant, ino: Ino) {
-        for unique in self.parked.remove(&ino).unwrap_or_default() {
+        for unique in self.requests.take_set_aside(ino) {
             if !self.is_parked(unique) {
                 continue;
             }
             // It ends soon, and stays where its end is known.
-            if self.waiting.get(unique).is_some_and(|waiting| waiting.late == Errno::EINTR) && !self.is_fresh {
-                self.parked.entry(ino).or_default().push(unique);
+            if self.requests.get(unique).is_some_and(|waiting| waiting.late == Errno::EINTR) && !self.is_fresh {
+                self.requests.set_aside(ino, unique);
                 continue;
             }
             // Without a lease it waits for a read index first, like any other read (R16-cut-off).

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    Caller, Mount, Notification, Purpose, Response,
+    Caller, Mount, Notification, Response,
     files::{AppliedJob, Job, JobId, NewJob, Right},
+    requests::{Awaited, Pending, Purpose},
     timers::Timer,
-    waiting::{Kind, Waiting},
 };
 use crate::{
     limits,
@@ -56,7 +56,7 @@ impl Mount {
         match request {
             None => self.timers.set(Timer::Job(id), deadline),
             Some(unique) => {
-                if let Some(waiting) = self.waiting.get_mut(unique) {
+                if let Some(waiting) = self.requests.get_mut(unique) {
                     waiting.job = Some(id);
                 }
             }
@@ -72,7 +72,7 @@ impl Mount {
             let lost = self.handles.take_error(ino, fh);
             return self.respond(unique, lost.map_or(Ok(Response::Done), Err));
         }
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), Awaited::Plain));
         self.watch_file(now, unique, (ino, fh), Response::Done);
     }
 
@@ -83,16 +83,16 @@ impl Mount {
             let lost = self.handles.take_error(ino, fh);
             return self.answer(now, unique, lost.map_or(Ok(response), Err));
         }
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.kind = Kind::Flush { jobs, through: Some((ino, fh)), response };
+        if let Some(waiting) = self.requests.get_mut(unique) {
+            waiting.awaited = Awaited::Flush { jobs, through: Some((ino, fh)), response };
         }
     }
 
     /// The waiting request is answered when this job is complete.
     pub(super) fn watch_job(&mut self, unique: u64, id: JobId) {
         self.files.watch_job(id, unique);
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.kind = Kind::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
+        if let Some(waiting) = self.requests.get_mut(unique) {
+            waiting.awaited = Awaited::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
         }
     }
 
@@ -112,11 +112,8 @@ impl Mount {
         let (operation, request) = (job.proposal(), job.request());
         self.counters.operations_proposed += 1;
         let sequence = self.client.submit(operation);
-        self.purposes.insert(sequence, Purpose::Job(id));
+        self.requests.submitted(sequence, Purpose::Job(id), request);
         self.files.submitted(id, sequence);
-        if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
-            waiting.sequence = Some(sequence);
-        }
     }
 
     /// The stores have the job's blocks, or cannot take them.
@@ -162,7 +159,7 @@ impl Mount {
         }
         let (inodes, request) = (job.inodes().to_vec(), job.request());
         self.files.make_ready_again(id);
-        if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
+        if let Some(waiting) = request.and_then(|unique| self.requests.get_mut(unique)) {
             waiting.sequence = None;
         }
         if outcome.is_ok() {
@@ -191,7 +188,7 @@ impl Mount {
         // What is applied makes room.
         requests.extend(self.files.blocked());
         for unique in requests {
-            let Some(waiting) = self.waiting.get_mut(unique) else { continue };
+            let Some(waiting) = self.requests.get_mut(unique) else { continue };
             // Whose lock is queued has no deadline.
             if waiting.late != Errno::EINTR && self.timers.stop(Timer::Request(unique)) {
                 self.timers.set(Timer::Request(unique), deadline);
@@ -272,8 +269,8 @@ impl Mount {
     }
 
     fn watched_job_ended(&mut self, now: Instant, unique: u64, id: JobId) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        let Kind::Flush { jobs, through, response } = &mut waiting.kind else { return };
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        let Awaited::Flush { jobs, through, response } = &mut waiting.awaited else { return };
         jobs.remove(&id);
         if jobs.is_empty() {
             let lost = through.and_then(|(ino, fh)| self.handles.take_error(ino, fh));
@@ -307,7 +304,7 @@ impl Mount {
     pub(super) fn abandon_job(&mut self, now: Instant, id: JobId, errno: Errno) {
         if let Some(sequence) = self.files.job(id).and_then(Job::call) {
             self.client.give_up(sequence);
-            self.purposes.remove(&sequence);
+            self.requests.take_purpose(sequence);
         }
         self.job_answered(now, id, Err(errno));
     }

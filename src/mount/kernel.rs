@@ -22,13 +22,12 @@ use self::{
 };
 pub(crate) use self::{
     invalidation::{Gathering, Ranges},
-    lookups::TAKEN_OVER,
     refills::Range,
     sizes::{Answer, Content},
     watched::SlotChange,
 };
 #[cfg(test)]
-pub(crate) use lookups::TAKEN_OVER_UNSEEN;
+pub(crate) use lookups::{TAKEN_OVER, TAKEN_OVER_UNSEEN};
 
 use super::Notification;
 use crate::types::{Attributes, Ino, Instant, LogIndex, Name};
@@ -244,6 +243,7 @@ impl Kernel {
     }
 
     /// What it believes may be older than what had completed before the last change.
+    #[cfg(test)]
     pub(crate) fn is_behind(&self, ino: Ino) -> bool {
         self.lookups.is_behind(ino)
     }

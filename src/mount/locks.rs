@@ -5,13 +5,11 @@
 //! in the log before the lock is given back. A lock is answered when this kernel has forgotten what entries before the
 //! grant made stale: reads under it see what was written under it elsewhere.
 
-use std::collections::BTreeSet;
-
 use super::{
-    Caller, Mount, Output, Purpose, Response,
+    Caller, Mount, Output, Response,
     files::NewJob,
+    requests::{Awaited, Pending, Purpose},
     timers::Timer,
-    waiting::{Kind, Waiting},
 };
 use crate::{
     namespace::{Companion, Operation, Volume, locks::WaitingLock},
@@ -47,8 +45,8 @@ impl Mount {
         }
         // What was written before is not under the lock.
         self.flush(now, ino);
-        let kind = Kind::Lock { ino, claim, waits, is_queued: false };
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), kind));
+        let kind = Awaited::Lock { ino, claim, waits, is_queued: false };
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), kind));
         self.propose_lock(now, unique, (ino, claim, waits));
     }
 
@@ -58,7 +56,7 @@ impl Mount {
             return self.respond(unique, Ok(Response::Done));
         }
         self.flush(now, ino);
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), Awaited::Plain));
         // It is carried out also when the caller waits no longer.
         let unlock = Operation::Unlock { ino, family, owner, range };
         let job = self.enqueue(now, NewJob::of(ino, unlock));
@@ -90,8 +88,8 @@ impl Mount {
 
     /// The call has a place in the queue: it waits as long as it takes.
     pub(super) fn lock_queued(&mut self, unique: u64) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        if let Kind::Lock { is_queued, .. } = &mut waiting.kind {
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        if let Awaited::Lock { is_queued, .. } = &mut waiting.awaited {
             *is_queued = true;
             if waiting.late != Errno::EINTR {
                 self.timers.stop(Timer::Request(unique));
@@ -103,8 +101,8 @@ impl Mount {
     pub(super) fn locks_granted(&mut self, now: Instant, calls: &[Sequence]) {
         for call in calls {
             let is_it =
-                |waiting: &Waiting| waiting.sequence == Some(*call) && matches!(waiting.kind, Kind::Lock { .. });
-            let found = self.waiting.iter().find(|(_, waiting)| is_it(waiting)).map(|(unique, _)| unique);
+                |waiting: &Pending| waiting.sequence == Some(*call) && matches!(waiting.awaited, Awaited::Lock { .. });
+            let found = self.requests.iter().find(|(_, waiting)| is_it(waiting)).map(|(unique, _)| unique);
             if let Some(unique) = found {
                 self.answer_lock(now, unique);
             }
@@ -112,10 +110,7 @@ impl Mount {
     }
 
     pub(super) fn answer_lock(&mut self, now: Instant, unique: u64) {
-        let tickets: BTreeSet<u64> = self.kernel.tickets().collect();
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.tickets.extend(tickets);
-        }
+        self.requests.wait_for_tickets(unique, self.kernel.tickets());
         self.answer(now, unique, Ok(Response::Done));
     }
 
@@ -156,14 +151,15 @@ impl Mount {
     /// The answer to a call that got its lock in this entry. If a snapshot brought that entry and a later one that took
     /// all locks away, neither was seen.
     pub(super) fn look_whether_lost(&mut self, call: Sequence, index: LogIndex) {
-        let unique = match self.purposes.get(&call) {
-            Some(Purpose::Request(unique)) => Some(*unique),
-            Some(Purpose::Job(job)) => self.files.request_of(*job),
+        let unique = match self.requests.purpose(call) {
+            Some(Purpose::Request(unique)) => Some(unique),
+            Some(Purpose::Job(job)) => self.files.request_of(job),
             None => None,
         };
         let session = self.client.session().and_then(|session| self.volume().session(session));
         let is_lost = session.is_some_and(|session| index < session.holds_since);
-        if let Some(Kind::Lock { claim, .. }) = unique.and_then(|unique| self.waiting.get(unique)).map(|it| &it.kind)
+        if let Some(Awaited::Lock { claim, .. }) =
+            unique.and_then(|unique| self.requests.get(unique)).map(|it| &it.awaited)
             && is_lost
         {
             self.counters.locks_lost += u64::from(self.handles.lose_lock(claim.fh));
@@ -194,8 +190,8 @@ impl Mount {
     /// The answer says that the call has a place in a queue, and the replica is as new as that. If a snapshot brought
     /// the entry, neither it was seen nor a later one that granted the lock.
     pub(super) fn lock_is_queued(&mut self, now: Instant, unique: u64) {
-        let waiting = self.waiting.get_mut(unique);
-        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.kind, Kind::Lock { is_queued: true, .. }));
+        let waiting = self.requests.get_mut(unique);
+        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.awaited, Awaited::Lock { is_queued: true, .. }));
         self.lock_queued(unique);
         if !was_seen {
             self.look_for_turns(now);
@@ -223,8 +219,8 @@ impl Mount {
             let is_it = |place: &WaitingLock| Some(place.session) == session && place.call == call;
             let has_place = self.volume().locks().queue(ino).any(is_it);
             if !has_place {
-                if let Some(waiting) = self.waiting.get_mut(unique) {
-                    waiting.kind = Kind::Lock { ino, claim, waits, is_queued: false };
+                if let Some(waiting) = self.requests.get_mut(unique) {
+                    waiting.awaited = Awaited::Lock { ino, claim, waits, is_queued: false };
                     // What the leader still says of the call that lost its place is not about the next one.
                     if let Some(before) = waiting.job {
                         self.files.detach_request(before);
@@ -243,8 +239,8 @@ impl Mount {
 
     /// Requests that have a place in a queue and are not answered yet.
     pub(super) fn queued(&self) -> Vec<(u64, Sequence, (Ino, LockClaim, bool))> {
-        let queued = self.waiting.iter().filter_map(|(unique, waiting)| match waiting.kind {
-            Kind::Lock { ino, claim, waits, is_queued: true } if waiting.verdict.is_none() => {
+        let queued = self.requests.iter().filter_map(|(unique, waiting)| match waiting.awaited {
+            Awaited::Lock { ino, claim, waits, is_queued: true } if waiting.verdict.is_none() => {
                 waiting.sequence.map(|call| (unique, call, (ino, claim, waits)))
             }
             _ => None,

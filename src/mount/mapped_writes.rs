@@ -9,7 +9,7 @@
 use super::{
     Caller, Mount, Notification, Request,
     apply::part,
-    waiting::{Kind, Waiting},
+    requests::{Awaited, Pending},
 };
 use crate::types::{AttributeChanges, Ino, Instant, TimeChange};
 
@@ -31,15 +31,15 @@ impl Mount {
         ino: Ino,
         changes: AttributeChanges,
     ) {
-        let (free, _) = part(&[(0, u64::MAX)], &self.waiting.locked_pages(ino));
+        let (free, _) = part(&[(0, u64::MAX)], &self.requests.locked_pages(ino));
         let pages = free.into_iter().map(|range| Notification::of_pages(ino, range)).collect();
         let ticket = self.issue(pages, Vec::new());
         if !self.kernel.is_running(ticket) {
             return self.setattr(now, unique, caller, ino, changes);
         }
         self.kernel.write_back(ticket, unique);
-        let kind = Kind::Parked { request: Request::Setattr { ino, changes } };
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), kind));
+        let kind = Awaited::Parked { request: Request::Setattr { ino, changes } };
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), kind));
     }
 
     /// The kernel has written back what was dirty.

@@ -4,7 +4,7 @@
 use super::{
     Caller, Mount, OpenFlags, OpenedAs, Response,
     files::NewJob,
-    waiting::{Kind, Waiting},
+    requests::{Awaited, Pending},
     write::Way,
 };
 use crate::{
@@ -29,8 +29,8 @@ impl Mount {
                 None => self.respond(unique, opened),
             };
         }
-        let kind = Kind::OpenTruncate { ino, flags, fh, created: None };
-        let waiting = Waiting::new(caller, self.deadline(now), kind);
+        let kind = Awaited::OpenTruncate { ino, flags, fh, created: None };
+        let waiting = Pending::new(caller, self.deadline(now), kind);
         self.wait(now, unique, waiting);
         self.go_on_writing(now, unique);
     }

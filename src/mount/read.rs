@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Caller, Mount, Response,
     files::Segment,
-    waiting::{Kind, Waiting},
+    requests::{Awaited, Pending},
 };
 use crate::{
     limits,
@@ -47,7 +47,7 @@ impl Mount {
             Err(Absent::Blocks(missing)) => {
                 self.counters.content_misses += 1;
                 let deadline = self.deadline(now);
-                let mut waiting = Waiting::new(caller, deadline, Kind::Read { ino, offset, length });
+                let mut waiting = Pending::new(caller, deadline, Awaited::Read { ino, offset, length });
                 let end = offset.saturating_add(u64::from(length)).next_multiple_of(PAGE_BYTES);
                 waiting.pages = Some((ino, offset - offset % PAGE_BYTES, end));
                 self.wait(now, unique, waiting);
@@ -66,16 +66,16 @@ impl Mount {
     /// The content of these files changed: waiting READs look again.
     pub(super) fn read_again(&mut self, now: Instant, is_concerned: impl Fn(Ino) -> bool) {
         let readers: Vec<u64> =
-            self.waiting.reads().filter(|(_, ino)| is_concerned(*ino)).map(|(unique, _)| unique).collect();
+            self.requests.reads().filter(|(_, ino)| is_concerned(*ino)).map(|(unique, _)| unique).collect();
         for unique in readers {
             self.retry_read(now, unique);
         }
     }
 
     fn retry_read(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get(unique) else { return };
+        let Some(waiting) = self.requests.get(unique) else { return };
         let (deadline, caller) = (waiting.deadline, waiting.caller);
-        let Kind::Read { ino, offset, length } = waiting.kind else { return };
+        let Awaited::Read { ino, offset, length } = waiting.awaited else { return };
         match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
                 self.kernel.gave_pages(ino, caller.pid);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected};
+use super::{Life, Mount, Notification, Output, WhenDisconnected, requests::Purpose};
 use crate::{
     client::Event,
     namespace::Reply,
@@ -30,7 +30,7 @@ impl Mount {
                 self.answered(now, sequence, index, outcome);
             }
             Event::Answered { sequence, index, outcome } => {
-                self.answers.entry(index).or_default().push((sequence, outcome));
+                self.requests.keep_answer(index, (sequence, outcome));
             }
             Event::Expired { unresolved } => self.expired(now, &unresolved),
             Event::Fatal(sentence) => self.end_for_good(now, &sentence),
@@ -43,12 +43,8 @@ impl Mount {
 
     /// Answers whose entries are part of the replica now.
     pub(super) fn give_answers(&mut self, now: Instant) {
-        while let Some(first) = self.answers.first_entry() {
-            let index = *first.key();
-            if index > self.replica.applied() {
-                break;
-            }
-            for (sequence, outcome) in first.remove() {
+        while let Some((index, outcomes)) = self.requests.take_answers(self.replica.applied()) {
+            for (sequence, outcome) in outcomes {
                 self.answered(now, sequence, index, outcome);
             }
         }
@@ -92,7 +88,7 @@ impl Mount {
     /// Takes leave once everything written is in the log, or the time for that is over.
     pub(super) fn end_if_done(&mut self, now: Instant) {
         let Life::Stopping { deadline } = self.life else { return };
-        if self.files.is_clean() && self.waiting.is_empty() || deadline <= now {
+        if self.files.is_clean() && self.requests.is_empty() || deadline <= now {
             self.life = Life::Stopped;
             let lost = self.files.unapplied_bytes();
             if lost > 0 {
@@ -116,7 +112,7 @@ impl Mount {
         }
         self.life = Life::Running;
         self.outputs.push_back(Output::Ready);
-        for (unique, caller, request) in std::mem::take(&mut self.early) {
+        for (unique, caller, request) in self.requests.take_early() {
             self.request(now, unique, caller, request);
         }
     }
@@ -125,7 +121,7 @@ impl Mount {
         if outcome == Ok(Reply::Locked) {
             self.look_whether_lost(sequence, index);
         }
-        match self.purposes.remove(&sequence) {
+        match self.requests.take_purpose(sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
             Some(Purpose::Job(job)) if Reply::comes_again(&outcome) => self.propose_again(now, job, outcome),
             Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
@@ -135,10 +131,10 @@ impl Mount {
 
     fn expired(&mut self, now: Instant, unresolved: &[Sequence]) {
         for sequence in unresolved {
-            match self.purposes.remove(sequence) {
+            match self.requests.take_purpose(*sequence) {
                 Some(Purpose::Request(unique)) => {
                     // Applied or not, the kernel hears EIO and believes that nothing happened.
-                    if let Some(waiting) = self.waiting.get_mut(unique) {
+                    if let Some(waiting) = self.requests.get_mut(unique) {
                         waiting.sequence = None;
                         self.give_up(now, unique, Errno::EIO);
                     }
@@ -147,7 +143,7 @@ impl Mount {
                 None => {}
             }
         }
-        self.answers.clear();
+        self.requests.forget_answers();
         self.session_lost(now);
         self.files.upload_again(now, self.client.stores());
     }
@@ -175,7 +171,7 @@ impl Mount {
         // Names end with the lease; what is told here reaches those that a late reply brought.
         let (mut free, mut locked): (Vec<Notification>, BTreeMap<Ino, Vec<Notification>>) = Default::default();
         for (parent, name) in self.cached_names() {
-            let is_locked = self.waiting.is_locked(parent);
+            let is_locked = self.requests.is_locked(parent);
             let notification = Notification::Name { parent, name };
             if is_locked { locked.entry(parent).or_default().push(notification) } else { free.push(notification) }
         }

@@ -50,7 +50,7 @@ impl Mount {
 
     /// Pages of before would show zeros up to the new end.
     pub(super) fn issue_behind_pages(&mut self, ino: Ino, size: Notification) -> u64 {
-        let (free, _) = part(&[(0, u64::MAX)], &self.waiting.locked_pages(ino));
+        let (free, _) = part(&[(0, u64::MAX)], &self.requests.locked_pages(ino));
         let pages = free.into_iter().map(|range| Notification::of_pages(ino, range));
         self.issue(pages.chain([size]).collect(), Vec::new())
     }
@@ -100,7 +100,7 @@ impl Mount {
     pub(super) fn size_of(&self, ino: Ino, size: u64) -> Result<Notification, Notification> {
         let last = (size - 1) / PAGE_BYTES * PAGE_BYTES;
         let mut from = Some(last);
-        for (begin, end) in self.waiting.locked_pages(ino).into_iter().rev() {
+        for (begin, end) in self.requests.locked_pages(ino).into_iter().rev() {
             from = from.and_then(|from| {
                 let is_locked = begin < from + PAGE_BYTES && from < end;
                 if is_locked { begin.checked_sub(PAGE_BYTES) } else { Some(from) }

@@ -29,9 +29,7 @@ impl Mount {
         )));
         self.files.give_up_all();
         self.timers.clear();
-        let waiting = std::mem::take(&mut self.waiting);
-        let verdicts = waiting.iter().map(|(unique, waiting)| (unique, waiting.verdict.clone()));
-        for (unique, verdict) in verdicts {
+        for (unique, verdict) in self.requests.take_all() {
             self.respond(unique, verdict.unwrap_or(Err(Errno::ESTALE)));
         }
         self.refuse_all_reads(Errno::ESTALE);

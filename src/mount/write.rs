@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{
     Caller, Mount, Response, WriteFlags,
     files::{ChangeTimes, NewJob, Right},
+    requests::{Awaited, Pending},
     timers::Timer,
-    waiting::{Kind, Waiting},
 };
 use crate::{
     limits,
@@ -68,7 +68,7 @@ impl Mount {
             return self.respond(unique, Err(errno));
         }
         let is_direct = self.handles.is_direct(fh);
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Write { ino, fh, offset, data, flags });
+        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Write { ino, fh, offset, data, flags });
         waiting.written = Some((ino, offset, offset.saturating_add(length.into())));
         if !is_direct {
             let (begin, end) = locked_by(offset, length);
@@ -80,9 +80,9 @@ impl Mount {
 
     /// A request that changes a file takes its next step.
     pub(super) fn go_on_writing(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get(unique) else { return };
-        match &waiting.kind {
-            Kind::Write { ino, fh, offset, data, flags } => {
+        let Some(waiting) = self.requests.get(unique) else { return };
+        match &waiting.awaited {
+            Awaited::Write { ino, fh, offset, data, flags } => {
                 let (caller, file, range) = (waiting.caller, (*ino, *fh), (*offset, data.clone()));
                 let clear_suid = self.clearing(caller, *ino, flags.clear_suid);
                 let flags = WriteFlags { clear_suid, ..*flags };
@@ -92,7 +92,7 @@ impl Mount {
                 }
                 self.attempt_write(now, unique, file, range, flags);
             }
-            Kind::OpenTruncate { ino, flags, .. } => {
+            Awaited::OpenTruncate { ino, flags, .. } => {
                 let (ino, writes) = (*ino, flags.write);
                 let clear_suid = self.clearing(waiting.caller, ino, flags.clear_suid);
                 let changes = AttributeChanges { size: Some(0), clear_suid, ..AttributeChanges::default() };
@@ -116,8 +116,8 @@ impl Mount {
     /// WRITEs that waited for room go on, in their order, as far as there is some.
     pub(super) fn unblock_writes(&mut self, now: Instant) {
         while let Some(unique) = self.files.first_blocked() {
-            match self.waiting.get(unique).map(|waiting| &waiting.kind) {
-                Some(Kind::Write { data, .. }) if !self.files.has_room(data.len()) => return,
+            match self.requests.get(unique).map(|waiting| &waiting.awaited) {
+                Some(Awaited::Write { data, .. }) if !self.files.has_room(data.len()) => return,
                 _ => {}
             }
             // It keeps its place in front while it goes on, and has it no more when it went.
@@ -168,7 +168,7 @@ impl Mount {
             return self.answer(now, unique, Err(Errno::EFBIG));
         }
         self.take_write(now, ino, place, &data, flags);
-        if let Some(waiting) = self.waiting.get_mut(unique) {
+        if let Some(waiting) = self.requests.get_mut(unique) {
             waiting.written = Some((ino, place, place + u64::from(length)));
         }
         // A mount that may be cut off collects nothing that it may lose.
@@ -244,11 +244,14 @@ impl Mount {
             uploads: Vec::new(),
             fence: self.fence(ino),
         };
-        if let Some(waiting) = self.waiting.get_mut(unique) {
+        if let Some(waiting) = self.requests.get_mut(unique) {
             // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
             let is_direct = self.handles.is_direct(fh);
-            waiting.kind =
-                if flags.append { Kind::Append { ino, offset, length, is_direct } } else { Kind::Through { length } };
+            waiting.awaited = if flags.append {
+                Awaited::Append { ino, offset, length, is_direct }
+            } else {
+                Awaited::Through { length }
+            };
         }
         self.counters.writes_through += 1;
         self.enqueue(now, NewJob { blocks, ..NewJob::of(ino, operation).answering(unique) });

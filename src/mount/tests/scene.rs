@@ -15,7 +15,7 @@ use crate::{
     limits::Timing,
     message::mount::ToLeader,
     namespace::NewNode,
-    types::{BlockHash, ClearSuid, ConnectionId, MountId},
+    types::{BlockHash, ClearSuid, ConnectionId, LogIndex, MountId, Name},
 };
 
 pub(super) const WRITER: OpenFlags = OpenFlags {

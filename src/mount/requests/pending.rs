@@ -1,16 +1,18 @@
-//! Requests of the kernel that have no answer yet: what each waits for, what is needed to answer it, and which of the
+//! A request of the kernel that has no answer yet: what it waits for, what is needed to answer it, and which of the
 //! kernel's locks it holds until then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{Caller, OpenFlags, Request, Response, WriteFlags, files::JobId};
-use crate::types::{Attributes, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence};
+use crate::{
+    mount::{Caller, OpenFlags, Request, Response, WriteFlags, files::JobId},
+    types::{Attributes, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence},
+};
 
 /// What a request waits for, and what is needed to answer it then.
 #[derive(Debug)]
-pub(crate) enum Kind {
+pub(crate) enum Awaited {
     /// Blocks that are on their way.
     Read {
         ino: Ino,
@@ -95,12 +97,12 @@ pub(crate) enum Kind {
 
 /// A request without an answer.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct Pending {
     pub(crate) caller: Caller,
     /// `late` is answered then.
     pub(crate) deadline: Instant,
     pub(crate) late: Errno,
-    pub(crate) kind: Kind,
+    pub(crate) awaited: Awaited,
     /// The call that carries it, once it is submitted; or the job that will submit it.
     pub(crate) sequence: Option<Sequence>,
     pub(crate) job: Option<JobId>,
@@ -127,13 +129,13 @@ pub(crate) struct Waiting {
     pub(crate) verdict: Option<Result<Response, Errno>>,
 }
 
-impl Waiting {
-    pub(crate) const fn new(caller: Caller, deadline: Instant, kind: Kind) -> Self {
+impl Pending {
+    pub(crate) const fn new(caller: Caller, deadline: Instant, awaited: Awaited) -> Self {
         Self {
             caller,
             deadline,
             late: Errno::EIO,
-            kind,
+            awaited,
             sequence: None,
             job: None,
             is_applied: false,
@@ -155,108 +157,5 @@ impl Waiting {
         self.locks = locks;
         self.names = names;
         self
-    }
-}
-
-/// All requests without an answer, by their unique number.
-#[derive(Debug, Default)]
-pub(crate) struct WaitingTable {
-    requests: BTreeMap<u64, Waiting>,
-    /// Who holds which directory's lock.
-    locks: BTreeMap<Ino, BTreeSet<u64>>,
-    /// Who keeps pages of which inode locked.
-    pages: BTreeMap<Ino, BTreeSet<u64>>,
-}
-
-impl WaitingTable {
-    pub(crate) fn insert(&mut self, unique: u64, waiting: Waiting) {
-        for ino in &waiting.locks {
-            self.locks.entry(*ino).or_default().insert(unique);
-        }
-        if let Some((ino, ..)) = waiting.pages {
-            self.pages.entry(ino).or_default().insert(unique);
-        }
-        self.requests.insert(unique, waiting);
-    }
-
-    pub(crate) fn remove(&mut self, unique: u64) -> Option<Waiting> {
-        let waiting = self.requests.remove(&unique)?;
-        for ino in &waiting.locks {
-            drop_from(&mut self.locks, *ino, unique);
-        }
-        if let Some((ino, ..)) = waiting.pages {
-            drop_from(&mut self.pages, ino, unique);
-        }
-        Some(waiting)
-    }
-
-    pub(crate) fn get(&self, unique: u64) -> Option<&Waiting> {
-        self.requests.get(&unique)
-    }
-
-    pub(crate) fn get_mut(&mut self, unique: u64) -> Option<&mut Waiting> {
-        self.requests.get_mut(&unique)
-    }
-
-    /// Requests for which the kernel holds this directory's lock.
-    pub(crate) fn lockers(&self, directory: Ino) -> Vec<u64> {
-        self.locks.get(&directory).map(|uniques| uniques.iter().copied().collect()).unwrap_or_default()
-    }
-
-    pub(crate) fn is_locked(&self, directory: Ino) -> bool {
-        self.locks.contains_key(&directory)
-    }
-
-    /// Ranges of the inode's pages that the kernel keeps locked, in order.
-    pub(crate) fn locked_pages(&self, ino: Ino) -> Vec<(u64, u64)> {
-        let uniques = self.pages.get(&ino).into_iter().flatten();
-        let mut ranges: Vec<(u64, u64)> =
-            uniques.filter_map(|unique| self.requests.get(unique)?.pages).map(|(_, begin, end)| (begin, end)).collect();
-        ranges.sort_unstable();
-        ranges
-    }
-
-    /// READs that wait for blocks, in the order of their numbers.
-    pub(crate) fn reads(&self) -> impl Iterator<Item = (u64, Ino)> + '_ {
-        self.requests.iter().filter_map(|(unique, waiting)| match waiting.kind {
-            Kind::Read { ino, .. } => Some((*unique, ino)),
-            _ => None,
-        })
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Waiting)> + '_ {
-        self.requests.iter().map(|(unique, waiting)| (*unique, waiting))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty()
-    }
-}
-
-fn drop_from(table: &mut BTreeMap<Ino, BTreeSet<u64>>, ino: Ino, unique: u64) {
-    if let Some(uniques) = table.get_mut(&ino) {
-        uniques.remove(&unique);
-        if uniques.is_empty() {
-            table.remove(&ino);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn locks_stand_from_arrival_to_answer() {
-        let mut table = WaitingTable::default();
-        let waiting =
-            || Waiting::new(Caller::default(), Instant(0), Kind::Plain).locking(vec![Ino(1), Ino(2)], Vec::new());
-        table.insert(7, waiting());
-        table.insert(8, waiting());
-        assert_eq!(table.lockers(Ino(2)), [7, 8]);
-        table.remove(7);
-        assert_eq!(table.lockers(Ino(2)), [8]);
-        table.remove(8);
-        assert!(!table.is_locked(Ino(1)) && !table.is_locked(Ino(2)) && table.is_empty());
     }
 }
