@@ -54,7 +54,7 @@ use self::{
     owed::Owed,
     reading::{FetchRequest, Reading},
     replica::Replica,
-    requests::{Pending, Requests},
+    requests::{FileRange, NewBytes, OpenFile, Pending, ReadRange, Requests, WantedLock},
     timers::{Timer, Timers},
     turns::Turns,
 };
@@ -295,9 +295,12 @@ impl Mount {
         }
         match request {
             Request::Forget { inodes } => self.forget(&inodes),
-            Request::Read { ino, offset, length, .. } => self.read(now, unique, caller, (ino, offset, length)),
+            Request::Read { ino, offset, length, .. } => {
+                self.read(now, unique, caller, ReadRange { ino, offset, length })
+            }
             Request::Write { ino, fh, offset, data, flags } => {
-                self.write(now, unique, caller, (ino, fh), (offset, data), flags);
+                let file = OpenFile { ino, fh };
+                self.write(now, unique, caller, NewBytes { file, offset, data, flags });
             }
             Request::GetLock { ino, .. } if self.is_releasing_locks(ino) => {
                 self.set_aside(now, unique, caller, ino, request);
@@ -306,13 +309,15 @@ impl Mount {
                 let lock = self.get_lock(ino, &claim);
                 self.respond(unique, Ok(lock));
             }
-            Request::SetLock { ino, claim, waits } => self.set_lock(now, unique, caller, (ino, claim, waits)),
+            Request::SetLock { ino, claim, waits } => {
+                self.set_lock(now, unique, caller, WantedLock { ino, claim, waits });
+            }
             Request::Unlock { ino, claim } => self.unlock(now, unique, caller, ino, &claim),
             Request::Flush { ino, fh, owner } => {
                 self.release_locks(now, ino, LockHolder::Owner(owner));
-                self.close(now, unique, caller, (ino, fh));
+                self.close(now, unique, caller, OpenFile { ino, fh });
             }
-            Request::Fsync { ino, fh } => self.complete_file(now, unique, caller, (ino, fh)),
+            Request::Fsync { ino, fh } => self.complete_file(now, unique, caller, OpenFile { ino, fh }),
             Request::Release { ino, fh } => {
                 self.release_locks(now, ino, LockHolder::Handle(fh));
                 self.release(now, fh);
@@ -335,7 +340,7 @@ impl Mount {
         if locks {
             self.make_way_for_locks(now, unique);
         }
-        if let Some((ino, begin, end)) = pages {
+        if let Some(FileRange { ino, begin, end }) = pages {
             self.make_way_for_pages(ino, begin, end);
         }
     }
@@ -372,7 +377,7 @@ impl Mount {
         }
         let written = waiting.written.filter(|_| result.is_ok());
         self.respond(unique, result);
-        if let Some((ino, begin, end)) = written {
+        if let Some(FileRange { ino, begin, end }) = written {
             self.drop_refilled(waiting.caller.pid, ino, (begin, end));
         }
         self.reading.ended(unique);

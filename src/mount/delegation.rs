@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use super::{
     Caller, Mount, Notification, Output, Request,
     files::{JobId, NewJob, Right},
-    requests::{Awaited, Pending},
+    requests::{Awaited, FileRange, Pending},
     timers::Timer,
 };
 use crate::{
@@ -206,10 +206,7 @@ impl Mount {
     /// Keeps the request until `resume_parked`.
     pub(super) fn set_aside(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, request: Request) {
         let pages = match &request {
-            Request::Read { offset, length, .. } => {
-                let end = offset.saturating_add(u64::from(*length)).next_multiple_of(PAGE_BYTES);
-                Some((ino, offset - offset % PAGE_BYTES, end))
-            }
+            Request::Read { offset, length, .. } => Some(FileRange::of_pages(ino, *offset, *length, PAGE_BYTES)),
             _ => None,
         };
         let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Parked { request });

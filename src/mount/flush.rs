@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     Caller, Mount, Notification, Response,
     files::{AppliedJob, Job, JobId, NewJob, Right},
-    requests::{Awaited, Pending, Purpose},
+    requests::{Awaited, OpenFile, Pending, Purpose},
     timers::Timer,
 };
 use crate::{
@@ -66,25 +66,26 @@ impl Mount {
     }
 
     /// FLUSH and FSYNC: answered when all changes of the file up to now are complete.
-    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
+    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, file: OpenFile) {
+        let OpenFile { ino, fh } = file;
         self.flush(now, ino);
         if !self.files.has(ino) {
             let lost = self.handles.take_error(ino, fh);
             return self.respond(unique, lost.map_or(Ok(Response::Done), Err));
         }
         self.wait(now, unique, Pending::new(caller, self.deadline(now), Awaited::Plain));
-        self.watch_file(now, unique, (ino, fh), Response::Done);
+        self.watch_file(now, unique, file, Response::Done);
     }
 
     /// The waiting request is answered when all changes of the file up to now are complete.
-    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, (ino, fh): (Ino, u64), response: Response) {
-        let jobs = self.files.watch(ino, unique);
+    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, file: OpenFile, response: Response) {
+        let jobs = self.files.watch(file.ino, unique);
         if jobs.is_empty() {
-            let lost = self.handles.take_error(ino, fh);
+            let lost = self.handles.take_error(file.ino, file.fh);
             return self.answer(now, unique, lost.map_or(Ok(response), Err));
         }
         if let Some(waiting) = self.requests.get_mut(unique) {
-            waiting.awaited = Awaited::Flush { jobs, through: Some((ino, fh)), response };
+            waiting.awaited = Awaited::Flush { jobs, through: Some(file), response };
         }
     }
 
@@ -273,7 +274,7 @@ impl Mount {
         let Awaited::Flush { jobs, through, response } = &mut waiting.awaited else { return };
         jobs.remove(&id);
         if jobs.is_empty() {
-            let lost = through.and_then(|(ino, fh)| self.handles.take_error(ino, fh));
+            let lost = through.and_then(|file| self.handles.take_error(file.ino, file.fh));
             let result = lost.map_or_else(|| Ok(response.clone()), Err);
             self.answer(now, unique, result);
         }

@@ -8,7 +8,7 @@
 use super::{
     Caller, Mount, Output, Response,
     files::NewJob,
-    requests::{Awaited, Pending, Purpose},
+    requests::{Awaited, Pending, Purpose, WantedLock},
     timers::Timer,
 };
 use crate::{
@@ -33,21 +33,16 @@ impl Mount {
         self.files.is_releasing_locks(ino)
     }
 
-    pub(super) fn set_lock(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        caller: Caller,
-        (ino, claim, waits): (Ino, LockClaim, bool),
-    ) {
+    pub(super) fn set_lock(&mut self, now: Instant, unique: u64, caller: Caller, wanted: WantedLock) {
+        let WantedLock { ino, claim, .. } = wanted;
         if self.turns.is_lost(ino, claim.fh) {
             return self.respond(unique, Err(Errno::EIO));
         }
         // What was written before is not under the lock.
         self.flush(now, ino);
-        let kind = Awaited::Lock { ino, claim, waits, is_queued: false };
+        let kind = Awaited::Lock { wanted, is_queued: false };
         self.wait(now, unique, Pending::new(caller, self.deadline(now), kind));
-        self.propose_lock(now, unique, (ino, claim, waits));
+        self.propose_lock(now, unique, wanted);
     }
 
     pub(super) fn unlock(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, claim: &LockClaim) {
@@ -116,7 +111,8 @@ impl Mount {
 
     /// Nobody waits for the lock any more, but the call may take effect: what it gets is given back, unless the owner
     /// had some of it before.
-    pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, (ino, claim): (Ino, LockClaim)) {
+    pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, lock: WantedLock) {
+        let WantedLock { ino, claim, .. } = lock;
         let undo = !self.has_some_of(ino, &claim);
         let cancel = Operation::CancelLock { ino, call, claim, undo };
         self.enqueue(now, NewJob::of(ino, cancel));
@@ -158,11 +154,11 @@ impl Mount {
         };
         let session = self.client.session().and_then(|session| self.volume().session(session));
         let is_lost = session.is_some_and(|session| index < session.holds_since);
-        if let Some(Awaited::Lock { claim, .. }) =
+        if let Some(Awaited::Lock { wanted, .. }) =
             unique.and_then(|unique| self.requests.get(unique)).map(|it| &it.awaited)
             && is_lost
         {
-            self.counters.locks_lost += u64::from(self.handles.lose_lock(claim.fh));
+            self.counters.locks_lost += u64::from(self.handles.lose_lock(wanted.claim.fh));
         }
     }
 
@@ -205,7 +201,7 @@ impl Mount {
         let granted: Vec<Sequence> = self
             .queued()
             .into_iter()
-            .filter(|(_, _, (ino, claim, _))| self.volume().locks().grants(*ino, session, claim))
+            .filter(|(_, _, wanted)| self.volume().locks().grants(wanted.ino, session, &wanted.claim))
             .map(|(_, call, _)| call)
             .collect();
         self.locks_granted(now, &granted);
@@ -215,33 +211,34 @@ impl Mount {
     /// Requests that had a place in a queue and have none any more get another.
     fn wait_again(&mut self, now: Instant) {
         let session = self.client.session();
-        for (unique, call, (ino, claim, waits)) in self.queued() {
+        for (unique, call, wanted) in self.queued() {
             let is_it = |place: &WaitingLock| Some(place.session) == session && place.call == call;
-            let has_place = self.volume().locks().queue(ino).any(is_it);
+            let has_place = self.volume().locks().queue(wanted.ino).any(is_it);
             if !has_place {
                 if let Some(waiting) = self.requests.get_mut(unique) {
-                    waiting.awaited = Awaited::Lock { ino, claim, waits, is_queued: false };
+                    waiting.awaited = Awaited::Lock { wanted, is_queued: false };
                     // What the leader still says of the call that lost its place is not about the next one.
                     if let Some(before) = waiting.job {
                         self.files.detach_request(before);
                     }
                     (waiting.sequence, waiting.job, waiting.is_applied) = (None, None, false);
                 }
-                self.propose_lock(now, unique, (ino, claim, waits));
+                self.propose_lock(now, unique, wanted);
             }
         }
     }
 
-    fn propose_lock(&mut self, now: Instant, unique: u64, (ino, claim, waits): (Ino, LockClaim, bool)) {
+    fn propose_lock(&mut self, now: Instant, unique: u64, wanted: WantedLock) {
+        let WantedLock { ino, claim, waits } = wanted;
         let lock = Operation::Lock { ino, claim, waits };
         self.enqueue(now, NewJob::of(ino, lock).answering(unique));
     }
 
     /// Requests that have a place in a queue and are not answered yet.
-    pub(super) fn queued(&self) -> Vec<(u64, Sequence, (Ino, LockClaim, bool))> {
+    pub(super) fn queued(&self) -> Vec<(u64, Sequence, WantedLock)> {
         let queued = self.requests.iter().filter_map(|(unique, waiting)| match waiting.awaited {
-            Awaited::Lock { ino, claim, waits, is_queued: true } if waiting.verdict.is_none() => {
-                waiting.sequence.map(|call| (unique, call, (ino, claim, waits)))
+            Awaited::Lock { wanted, is_queued: true } if waiting.verdict.is_none() => {
+                waiting.sequence.map(|call| (unique, call, wanted))
             }
             _ => None,
         });

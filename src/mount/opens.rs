@@ -4,7 +4,7 @@
 use super::{
     Caller, Mount, OpenFlags, OpenedAs, Response,
     files::NewJob,
-    requests::{Awaited, Pending},
+    requests::{Awaited, OpenFile, Pending},
     write::Way,
 };
 use crate::{
@@ -101,12 +101,13 @@ impl Mount {
 
     /// FLUSH: close(2) of one descriptor. The last one that may write gives the delegation back with what is dirty. If
     /// nothing is dirty, nobody waits for that.
-    pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
+    pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, file: OpenFile) {
+        let ino = file.ino;
         let gives_back = self.handles.writers(ino) <= 1;
         if gives_back && self.files.is_dirty(ino) {
             self.send_on(now, ino, true);
         }
-        self.complete_file(now, unique, caller, (ino, fh));
+        self.complete_file(now, unique, caller, file);
         if gives_back {
             self.send_on(now, ino, true);
         }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     Caller, Mount, Response,
     files::Segment,
-    requests::{Awaited, Pending},
+    requests::{Awaited, FileRange, Pending, ReadRange},
 };
 use crate::{
     limits,
@@ -29,7 +29,8 @@ const PAGE_BYTES: u64 = 4096;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Mount {
-    pub(super) fn read(&mut self, now: Instant, unique: u64, caller: Caller, (ino, offset, length): (Ino, u64, u32)) {
+    pub(super) fn read(&mut self, now: Instant, unique: u64, caller: Caller, range: ReadRange) {
+        let ReadRange { ino, offset, length } = range;
         match self.volume().inode(ino).map(|inode| inode.kind) {
             Some(FileKind::File) => {}
             Some(FileKind::Directory) => return self.respond(unique, Err(Errno::EISDIR)),
@@ -47,9 +48,8 @@ impl Mount {
             Err(Absent::Blocks(missing)) => {
                 self.counters.content_misses += 1;
                 let deadline = self.deadline(now);
-                let mut waiting = Pending::new(caller, deadline, Awaited::Read { ino, offset, length });
-                let end = offset.saturating_add(u64::from(length)).next_multiple_of(PAGE_BYTES);
-                waiting.pages = Some((ino, offset - offset % PAGE_BYTES, end));
+                let mut waiting = Pending::new(caller, deadline, Awaited::Read(range));
+                waiting.pages = Some(FileRange::of_pages(ino, offset, length, PAGE_BYTES));
                 self.wait(now, unique, waiting);
                 self.reading.wait(now, unique, missing, |_| false, deadline, self.client.stores());
             }
@@ -75,7 +75,7 @@ impl Mount {
     fn retry_read(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.requests.get(unique) else { return };
         let (deadline, caller) = (waiting.deadline, waiting.caller);
-        let Awaited::Read { ino, offset, length } = waiting.awaited else { return };
+        let Awaited::Read(ReadRange { ino, offset, length }) = waiting.awaited else { return };
         match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
                 self.kernel.gave_pages(ino, caller.pid);

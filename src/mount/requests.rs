@@ -5,7 +5,7 @@ mod pending;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use self::pending::{Awaited, Pending};
+pub(crate) use self::pending::{Awaited, FileRange, NewBytes, OpenFile, Pending, ReadRange, WantedLock};
 use super::{Caller, Request, Response, files::JobId};
 use crate::{
     namespace::Reply,
@@ -46,7 +46,7 @@ impl Requests {
         for ino in &pending.locks {
             self.locks.entry(*ino).or_default().insert(unique);
         }
-        if let Some((ino, ..)) = pending.pages {
+        if let Some(FileRange { ino, .. }) = pending.pages {
             self.pages.entry(ino).or_default().insert(unique);
         }
         self.pending.insert(unique, pending);
@@ -57,7 +57,7 @@ impl Requests {
         for ino in &pending.locks {
             drop_from(&mut self.locks, *ino, unique);
         }
-        if let Some((ino, ..)) = pending.pages {
+        if let Some(FileRange { ino, .. }) = pending.pages {
             drop_from(&mut self.pages, ino, unique);
         }
         Some(pending)
@@ -89,7 +89,7 @@ impl Requests {
     /// READs that wait for blocks, in the order of their numbers.
     pub(crate) fn reads(&self) -> impl Iterator<Item = (u64, Ino)> + '_ {
         self.pending.iter().filter_map(|(unique, pending)| match pending.awaited {
-            Awaited::Read { ino, .. } => Some((*unique, ino)),
+            Awaited::Read(range) => Some((*unique, range.ino)),
             _ => None,
         })
     }
@@ -124,8 +124,10 @@ impl Requests {
     /// Ranges of the inode's pages that the kernel keeps locked, in order.
     pub(crate) fn locked_pages(&self, ino: Ino) -> Vec<(u64, u64)> {
         let uniques = self.pages.get(&ino).into_iter().flatten();
-        let mut ranges: Vec<(u64, u64)> =
-            uniques.filter_map(|unique| self.pending.get(unique)?.pages).map(|(_, begin, end)| (begin, end)).collect();
+        let mut ranges: Vec<(u64, u64)> = uniques
+            .filter_map(|unique| self.pending.get(unique)?.pages)
+            .map(|range| (range.begin, range.end))
+            .collect();
         ranges.sort_unstable();
         ranges
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Caller, Mount, OpenFlags, Request, Response,
     files::NewJob,
-    requests::{Awaited, Pending, Purpose},
+    requests::{Awaited, FileRange, Pending, Purpose},
     timers::Timer,
 };
 use crate::{
@@ -172,7 +172,7 @@ impl Mount {
             (Awaited::Append { ino, offset, length, is_direct }, Ok(reply)) => {
                 let (ino, offset, length, is_direct) = (*ino, *offset, *length, *is_direct);
                 if let Reply::Written { size, .. } = reply {
-                    waiting.written = Some((ino, size.saturating_sub(length.into()), size));
+                    waiting.written = Some(FileRange { ino, begin: size.saturating_sub(length.into()), end: size });
                 }
                 self.answer(now, unique, Ok(Response::Written { length }));
                 if !is_direct {
@@ -212,7 +212,7 @@ impl Mount {
         waiting.collided |= waiting.is_applied;
         let (sequence, job) = (waiting.sequence, waiting.job);
         let lock = match &waiting.awaited {
-            Awaited::Lock { ino, claim, .. } => sequence.map(|call| (call, (*ino, *claim))),
+            Awaited::Lock { wanted, .. } => sequence.map(|call| (call, *wanted)),
             _ => None,
         };
         let opening = if let Awaited::Opening { ino, .. } = waiting.awaited { Some(ino) } else { None };

@@ -3,12 +3,10 @@
 //! mounts write in turn. Beyond the bound on dirty bytes a WRITE waits; one that writes a mapping back never does
 //! (docs/protocol.md R26-mappings).
 
-use bytes::Bytes;
-
 use super::{
     Caller, Mount, Response, WriteFlags,
     files::{ChangeTimes, NewJob, Right},
-    requests::{Awaited, Pending},
+    requests::{Awaited, FileRange, NewBytes, OpenFile, Pending},
     timers::Timer,
 };
 use crate::{
@@ -36,19 +34,12 @@ pub(crate) enum Way {
 }
 
 impl Mount {
-    pub(super) fn write(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        caller: Caller,
-        (ino, fh): (Ino, u64),
-        (offset, data): (u64, Bytes),
-        flags: WriteFlags,
-    ) {
-        if let Err(errno) = self.may_write(ino, offset, &data, flags) {
+    pub(super) fn write(&mut self, now: Instant, unique: u64, caller: Caller, new: NewBytes) {
+        let NewBytes { file: OpenFile { ino, fh }, offset, flags, .. } = new;
+        if let Err(errno) = self.may_write(&new) {
             return self.respond(unique, Err(errno));
         }
-        let length = data.len() as u32;
+        let length = new.data.len() as u32;
         if length == 0 {
             return self.respond(unique, Ok(Response::Written { length }));
         }
@@ -61,18 +52,18 @@ impl Mount {
             return self.respond(unique, Err(Errno::EIO));
         }
         if flags.write_back {
-            self.take_write(now, ino, offset, &data, flags);
+            self.take_write(now, ino, offset, &new.data, flags);
             return self.respond(unique, Ok(Response::Written { length }));
         }
         if let Some(errno) = self.handles.refuse_write(ino, fh) {
             return self.respond(unique, Err(errno));
         }
         let is_direct = self.handles.is_direct(fh);
-        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Write { ino, fh, offset, data, flags });
-        waiting.written = Some((ino, offset, offset.saturating_add(length.into())));
+        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Write(new));
+        waiting.written = Some(FileRange { ino, begin: offset, end: offset.saturating_add(length.into()) });
         if !is_direct {
-            let (begin, end) = locked_by(offset, length);
-            waiting.pages = Some((ino, begin, end));
+            // Its pages, whose size only the kernel knows (large ones hold as much as a small write).
+            waiting.pages = Some(FileRange::of_pages(ino, offset, length, LARGE_PAGE_BYTES));
         }
         self.wait(now, unique, waiting);
         self.go_on_writing(now, unique);
@@ -82,15 +73,14 @@ impl Mount {
     pub(super) fn go_on_writing(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.requests.get(unique) else { return };
         match &waiting.awaited {
-            Awaited::Write { ino, fh, offset, data, flags } => {
-                let (caller, file, range) = (waiting.caller, (*ino, *fh), (*offset, data.clone()));
-                let clear_suid = self.clearing(caller, *ino, flags.clear_suid);
-                let flags = WriteFlags { clear_suid, ..*flags };
+            Awaited::Write(new) => {
+                let (caller, mut new) = (waiting.caller, new.clone());
+                new.flags.clear_suid = self.clearing(caller, new.file.ino, new.flags.clear_suid);
                 // It may have waited for a delegation, and its lock been lost meanwhile.
-                if self.handles.has_lost_lock(file.1) {
+                if self.handles.has_lost_lock(new.file.fh) {
                     return self.answer(now, unique, Err(Errno::EIO));
                 }
-                self.attempt_write(now, unique, file, range, flags);
+                self.attempt_write(now, unique, new);
             }
             Awaited::OpenTruncate { ino, flags, .. } => {
                 let (ino, writes) = (*ino, flags.write);
@@ -117,7 +107,7 @@ impl Mount {
     pub(super) fn unblock_writes(&mut self, now: Instant) {
         while let Some(unique) = self.files.first_blocked() {
             match self.requests.get(unique).map(|waiting| &waiting.awaited) {
-                Some(Awaited::Write { data, .. }) if !self.files.has_room(data.len()) => return,
+                Some(Awaited::Write(new)) if !self.files.has_room(new.data.len()) => return,
                 _ => {}
             }
             // It keeps its place in front while it goes on, and has it no more when it went.
@@ -126,8 +116,9 @@ impl Mount {
         }
     }
 
-    fn may_write(&self, ino: Ino, offset: u64, data: &Bytes, flags: WriteFlags) -> Result<(), Errno> {
-        match self.volume().inode(ino).map(|inode| inode.kind) {
+    fn may_write(&self, new: &NewBytes) -> Result<(), Errno> {
+        let NewBytes { file: OpenFile { ino, .. }, offset, data, flags } = new;
+        match self.volume().inode(*ino).map(|inode| inode.kind) {
             Some(FileKind::File) => {}
             Some(_) => return Err(Errno::EINVAL),
             None => return Err(Errno::ESTALE),
@@ -140,41 +131,36 @@ impl Mount {
         if end > limits::FILE_BYTES_MAX && !flags.append { Err(Errno::EFBIG) } else { Ok(()) }
     }
 
-    fn attempt_write(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        (ino, fh): (Ino, u64),
-        (offset, data): (u64, Bytes),
-        flags: WriteFlags,
-    ) {
+    fn attempt_write(&mut self, now: Instant, unique: u64, new: NewBytes) {
+        let NewBytes { file, offset, flags, .. } = new;
+        let OpenFile { ino, fh } = file;
         if self.volume().inode(ino).is_none() {
             return self.answer(now, unique, Err(Errno::ESTALE));
         }
         match self.way(now, ino, !flags.append && !flags.sync) {
             Way::Ask => return self.ask_for_right(now, ino, unique),
             Way::Wait => return self.files.wait_for_right(ino, unique),
-            Way::Through => return self.write_through(now, unique, (ino, fh), (offset, data), flags),
+            Way::Through => return self.write_through(now, unique, new),
             Way::Buffer => {}
         }
         let is_next = self.files.first_blocked().is_none_or(|first| first == unique);
-        if !is_next || !self.files.has_room(data.len()) {
+        if !is_next || !self.files.has_room(new.data.len()) {
             self.files.block(unique);
             return self.flush_everything(now);
         }
-        let length = data.len() as u32;
+        let length = new.data.len() as u32;
         let place = if flags.append { self.size(ino) } else { offset };
-        if place.saturating_add(data.len() as u64) > limits::FILE_BYTES_MAX {
+        if place.saturating_add(new.data.len() as u64) > limits::FILE_BYTES_MAX {
             return self.answer(now, unique, Err(Errno::EFBIG));
         }
-        self.take_write(now, ino, place, &data, flags);
+        self.take_write(now, ino, place, &new.data, flags);
         if let Some(waiting) = self.requests.get_mut(unique) {
-            waiting.written = Some((ino, place, place + u64::from(length)));
+            waiting.written = Some(FileRange { ino, begin: place, end: place + u64::from(length) });
         }
         // A mount that may be cut off collects nothing that it may lose.
         if flags.sync || !self.is_fresh {
             self.flush(now, ino);
-            self.watch_file(now, unique, (ino, fh), Response::Written { length });
+            self.watch_file(now, unique, file, Response::Written { length });
         } else {
             self.answer(now, unique, Ok(Response::Written { length }));
         }
@@ -215,14 +201,8 @@ impl Mount {
     }
 
     /// One operation, answered when it is complete. Where an append lands, apply says (R13-appends).
-    fn write_through(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        (ino, fh): (Ino, u64),
-        (offset, data): (u64, Bytes),
-        flags: WriteFlags,
-    ) {
+    fn write_through(&mut self, now: Instant, unique: u64, new: NewBytes) {
+        let NewBytes { file: OpenFile { ino, fh }, offset, data, flags } = new;
         self.flush(now, ino);
         let length = data.len() as u32;
         let hash = BlockHash::of(&data);
@@ -256,11 +236,4 @@ impl Mount {
         self.counters.writes_through += 1;
         self.enqueue(now, NewJob { blocks, ..NewJob::of(ino, operation).answering(unique) });
     }
-}
-
-/// What a WRITE through the page cache may keep locked until it is answered: its pages, whose size only the kernel
-/// knows (large ones hold as much as a small write).
-const fn locked_by(offset: u64, length: u32) -> (u64, u64) {
-    let end = offset.saturating_add(length as u64);
-    (offset - offset % LARGE_PAGE_BYTES, end.saturating_add(LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES)
 }

@@ -10,15 +10,60 @@ use crate::{
     types::{Attributes, Errno, Ino, Instant, LockClaim, LogIndex, Name, Sequence},
 };
 
+/// A file, through one of its open files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) ino: Ino,
+    pub(crate) fh: u64,
+}
+
+/// Bytes of a file; `end` is `u64::MAX` if there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FileRange {
+    pub(crate) ino: Ino,
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+}
+
+impl FileRange {
+    /// `length` bytes behind `offset`, as whole pages of `page` bytes.
+    pub(crate) const fn of_pages(ino: Ino, offset: u64, length: u32, page: u64) -> Self {
+        let end = offset.saturating_add(length as u64).saturating_add(page - 1);
+        Self { ino, begin: offset - offset % page, end: end - end % page }
+    }
+}
+
+/// What a READ asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReadRange {
+    pub(crate) ino: Ino,
+    pub(crate) offset: u64,
+    pub(crate) length: u32,
+}
+
+/// What a WRITE brings.
+#[derive(Clone, Debug)]
+pub(crate) struct NewBytes {
+    pub(crate) file: OpenFile,
+    pub(crate) offset: u64,
+    pub(crate) data: Bytes,
+    pub(crate) flags: WriteFlags,
+}
+
+/// A lock that somebody asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WantedLock {
+    pub(crate) ino: Ino,
+    pub(crate) claim: LockClaim,
+    /// Whoever asks waits until he gets it.
+    pub(crate) waits: bool,
+}
+
 /// What a request waits for, and what is needed to answer it then.
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// Blocks that are on their way.
-    Read {
-        ino: Ino,
-        offset: u64,
-        length: u32,
-    },
+    Read(ReadRange),
     /// mknod, mkdir, symlink, link. `made`: as it was right after its entry was applied.
     Make {
         parent: Ino,
@@ -65,26 +110,18 @@ pub(crate) enum Awaited {
     CopyRange,
     /// `is_queued`: it stands in the queue of the state.
     Lock {
-        ino: Ino,
-        claim: LockClaim,
-        waits: bool,
+        wanted: WantedLock,
         is_queued: bool,
     },
     /// FLUSH, FSYNC, or a write that is durable before it returns: `response` once these jobs are complete. `through`: the
     /// open file that is told if bytes are lost.
     Flush {
         jobs: BTreeSet<JobId>,
-        through: Option<(Ino, u64)>,
+        through: Option<OpenFile>,
         response: Response,
     },
     /// A WRITE on its way into the dirty bytes.
-    Write {
-        ino: Ino,
-        fh: u64,
-        offset: u64,
-        data: Bytes,
-        flags: WriteFlags,
-    },
+    Write(NewBytes),
     /// A WRITE that is complete before it is answered.
     Through {
         length: u32,
@@ -113,10 +150,10 @@ pub(crate) struct Pending {
     /// Names that it changes.
     pub(crate) names: Vec<(Ino, Name)>,
     pub(crate) is_rename: bool,
-    /// Pages that the kernel keeps locked until the answer: inode, begin and end.
-    pub(crate) pages: Option<(Ino, u64, u64)>,
-    /// Bytes that a WRITE puts into a file: inode, begin and end.
-    pub(crate) written: Option<(Ino, u64, u64)>,
+    /// Pages that the kernel keeps locked until the answer.
+    pub(crate) pages: Option<FileRange>,
+    /// Bytes that a WRITE puts into a file.
+    pub(crate) written: Option<FileRange>,
     /// A foreign change of one of its names was applied meanwhile: the kernel will believe something that is not so.
     pub(crate) collided: bool,
     /// Foreign entries that are acknowledged only when its names were invalidated after its answer (R23-renames).
