@@ -335,7 +335,7 @@ impl Mount {
     /// Keeps the request until `answer`, or until the write timeout.
     fn wait(&mut self, now: Instant, unique: u64, waiting: Pending) {
         self.timers.set(Timer::Request(unique), waiting.deadline);
-        let (locks, pages) = (!waiting.locks.is_empty(), waiting.pages);
+        let (locks, pages) = (!waiting.locks().is_empty(), waiting.pages());
         self.requests.insert(unique, waiting);
         if locks {
             self.make_way_for_locks(now, unique);
@@ -354,13 +354,11 @@ impl Mount {
     fn answer(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
         let kernel = &self.kernel;
         let Some(waiting) = self.requests.get_mut(unique) else { return };
-        waiting.tickets.retain(|ticket| kernel.is_running(*ticket));
-        if !waiting.tickets.is_empty() {
-            waiting.verdict = Some(result);
-            return;
+        if waiting.waits_for_tickets(|ticket| kernel.is_running(ticket)) {
+            return waiting.withhold(result);
         }
         if let Some(until) = kernel.told_until(&waiting.unnamed, now, waiting.caller.pid) {
-            waiting.verdict = Some(result);
+            waiting.withhold(result);
             self.timers.set(Timer::Answer(unique), until);
             return;
         }

@@ -69,7 +69,7 @@ impl Mount {
     /// these locks stop.
     pub(super) fn make_way_for_locks(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.requests.get(unique) else { return };
-        let (locks, names, is_rename) = (waiting.locks.clone(), waiting.names.clone(), waiting.is_rename);
+        let (locks, names, is_rename) = (waiting.locks().to_vec(), waiting.names.clone(), waiting.is_rename);
         let is_stopped = |n: &Notification| matches!(n, Notification::Name { parent, .. } if locks.contains(parent));
         // Also tickets that no acknowledgement waits for any more: the kernel still believes in what they are to make
         // stale, and a rename moves that to where no ticket looks for it.
@@ -186,7 +186,7 @@ impl Mount {
             // What the kernel was told of one it believes of the other now.
             waiting.names.iter().for_each(|(directory, name)| self.kernel.told_name(*directory, name));
         }
-        for directory in &waiting.locks {
+        for directory in waiting.locks() {
             // Another request has the lock; it will make up for this.
             if self.requests.is_locked(*directory) {
                 continue;

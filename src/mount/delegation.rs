@@ -209,8 +209,7 @@ impl Mount {
             Request::Read { offset, length, .. } => Some(FileRange::of_pages(ino, *offset, *length, PAGE_BYTES)),
             _ => None,
         };
-        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Parked { request });
-        waiting.pages = pages;
+        let waiting = Pending::new(caller, self.deadline(now), Awaited::Parked { request }).locking_pages(pages);
         self.wait(now, unique, waiting);
         self.requests.set_aside(ino, unique);
     }

@@ -237,7 +237,7 @@ impl Mount {
     /// Requests that have a place in a queue and are not answered yet.
     pub(super) fn queued(&self) -> Vec<(u64, Sequence, WantedLock)> {
         let queued = self.requests.iter().filter_map(|(unique, waiting)| match waiting.awaited {
-            Awaited::Lock { wanted, is_queued: true } if waiting.verdict.is_none() => {
+            Awaited::Lock { wanted, is_queued: true } if !waiting.is_decided() => {
                 waiting.sequence.map(|call| (unique, call, wanted))
             }
             _ => None,

@@ -48,8 +48,8 @@ impl Mount {
             Err(Absent::Blocks(missing)) => {
                 self.counters.content_misses += 1;
                 let deadline = self.deadline(now);
-                let mut waiting = Pending::new(caller, deadline, Awaited::Read(range));
-                waiting.pages = Some(FileRange::of_pages(ino, offset, length, PAGE_BYTES));
+                let pages = FileRange::of_pages(ino, offset, length, PAGE_BYTES);
+                let waiting = Pending::new(caller, deadline, Awaited::Read(range)).locking_pages(Some(pages));
                 self.wait(now, unique, waiting);
                 self.reading.wait(now, unique, missing, |_| false, deadline, self.client.stores());
             }

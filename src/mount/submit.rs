@@ -197,11 +197,11 @@ impl Mount {
 
     /// Nobody waits for the request any more, or its time is over.
     pub(super) fn give_up(&mut self, now: Instant, unique: u64, errno: Errno) {
-        let Some(waiting) = self.requests.get_mut(unique) else { return };
-        if let Some(verdict) = waiting.verdict.take() {
+        if let Some(verdict) = self.requests.take_verdict(unique) {
             // It is complete; only notifications hang, and their entries are not acknowledged.
             return self.finish(now, unique, verdict);
         }
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
         let handle = match &waiting.awaited {
             Awaited::Create { made: Some((_, fh)), .. }
             | Awaited::MakeUnnamed { made: Some((_, fh)), .. }

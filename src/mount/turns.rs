@@ -223,13 +223,13 @@ impl Mount {
     }
 
     fn open_in_turn(&mut self, now: Instant, unique: u64) {
-        // What entries before the turn made stale is forgotten before the file is open.
-        self.requests.wait_for_tickets(unique, self.kernel.tickets());
         let Some(waiting) = self.requests.get_mut(unique) else { return };
         let Awaited::Opening { ino, flags } = waiting.awaited else { return };
         if waiting.late == Errno::EBUSY {
             waiting.late = Errno::EIO;
         }
+        // What entries before the turn made stale is forgotten before the file is open.
+        self.requests.wait_for_tickets(unique, self.kernel.tickets());
         // It was deleted meanwhile, and its name may be another file's: the kernel looks it up again.
         if self.volume().inode(ino).is_none_or(|inode| inode.nlink == 0) {
             return self.answer(now, unique, Err(Errno::ESTALE));

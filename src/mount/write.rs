@@ -61,11 +61,9 @@ impl Mount {
         let is_direct = self.handles.is_direct(fh);
         let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Write(new));
         waiting.written = Some(FileRange { ino, begin: offset, end: offset.saturating_add(length.into()) });
-        if !is_direct {
-            // Its pages, whose size only the kernel knows (large ones hold as much as a small write).
-            waiting.pages = Some(FileRange::of_pages(ino, offset, length, LARGE_PAGE_BYTES));
-        }
-        self.wait(now, unique, waiting);
+        // Through the page cache: pages whose size only the kernel knows (large ones hold as much as a small write).
+        let pages = (!is_direct).then(|| FileRange::of_pages(ino, offset, length, LARGE_PAGE_BYTES));
+        self.wait(now, unique, waiting.locking_pages(pages));
         self.go_on_writing(now, unique);
     }
 

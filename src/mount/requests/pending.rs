@@ -146,12 +146,12 @@ pub(crate) struct Pending {
     /// Its entry has been applied.
     pub(crate) is_applied: bool,
     /// Directories whose lock the kernel holds until the answer (docs/protocol.md R22-collisions).
-    pub(crate) locks: Vec<Ino>,
+    pub(super) locks: Vec<Ino>,
     /// Names that it changes.
     pub(crate) names: Vec<(Ino, Name)>,
     pub(crate) is_rename: bool,
     /// Pages that the kernel keeps locked until the answer.
-    pub(crate) pages: Option<FileRange>,
+    pub(super) pages: Option<FileRange>,
     /// Bytes that a WRITE puts into a file.
     pub(crate) written: Option<FileRange>,
     /// A foreign change of one of its names was applied meanwhile: the kernel will believe something that is not so.
@@ -159,11 +159,11 @@ pub(crate) struct Pending {
     /// Foreign entries that are acknowledged only when its names were invalidated after its answer (R23-renames).
     pub(crate) held: Vec<LogIndex>,
     /// Tickets that must be done before its answer.
-    pub(crate) tickets: BTreeSet<u64>,
+    pub(super) tickets: BTreeSet<u64>,
     /// Files that lose a name by it: its answer makes the kernel drop attributes of them that are on their way.
     pub(crate) unnamed: Vec<Ino>,
     /// The answer, while tickets, or what is on its way, hold it back.
-    pub(crate) verdict: Option<Result<Response, Errno>>,
+    pub(super) verdict: Option<Result<Response, Errno>>,
 }
 
 impl Pending {
@@ -194,5 +194,35 @@ impl Pending {
         self.locks = locks;
         self.names = names;
         self
+    }
+
+    /// The kernel keeps these pages locked until the answer.
+    pub(crate) fn locking_pages(mut self, pages: Option<FileRange>) -> Self {
+        self.pages = pages;
+        self
+    }
+
+    pub(crate) fn locks(&self) -> &[Ino] {
+        &self.locks
+    }
+
+    pub(crate) const fn pages(&self) -> Option<FileRange> {
+        self.pages
+    }
+
+    /// Tickets that must be done before its answer are still running.
+    pub(crate) fn waits_for_tickets(&mut self, is_running: impl Fn(u64) -> bool) -> bool {
+        self.tickets.retain(|ticket| is_running(*ticket));
+        !self.tickets.is_empty()
+    }
+
+    /// The answer is known, and must wait.
+    pub(crate) fn withhold(&mut self, verdict: Result<Response, Errno>) {
+        self.verdict = Some(verdict);
+    }
+
+    /// The answer is known.
+    pub(crate) const fn is_decided(&self) -> bool {
+        self.verdict.is_some()
     }
 }
