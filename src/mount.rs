@@ -3,10 +3,15 @@
 //!
 //! A request about what is there is answered at once, from the replica with this mount's own unflushed bytes over it.
 //! A request that changes something becomes an operation and is answered when that is complete: synced by a majority
-//! and invalidated by every mount. `apply` turns entries of the log into notifications and acknowledgements
-//! (docs/protocol.md R2-telling, R3-apply-first, R8-locked-pages), `collision` keeps those out of the way of requests
-//! that hold a kernel lock (R22-collisions, R23-renames), `flush` brings written bytes to the log in the order of each
-//! file's changes.
+//! and invalidated by every mount.
+//!
+//! State is kept in rooms, whose fields nobody else sees: `kernel` (what the kernel may hold and is being told),
+//! `requests` (who waits for what), `files` (what is written here and not in the log), `reading` (blocks, and who waits
+//! for them), `owed` (to the leader), `timers`. None of them calls another. `Mount` carries out what concerns several:
+//! `apply` turns entries of the log into notifications and acknowledgements (docs/protocol.md R2-telling,
+//! R3-apply-first, R8-locked-pages), `collision` keeps those out of the way of requests that hold a kernel lock
+//! (R22-collisions, R23-renames), `flush` brings written bytes to the log in the order of each file's changes, `opens`
+//! has OPEN, close and RELEASE. `facts` says what is true of each kind of request.
 
 mod apply;
 mod caches;
