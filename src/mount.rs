@@ -3,46 +3,47 @@
 //!
 //! A request about what is there is answered at once, from the replica with this mount's own unflushed bytes over it.
 //! A request that changes something becomes an operation and is answered when that is complete: synced by a majority
-//! and invalidated by every mount. `apply` turns entries of the log into notifications and acknowledgements
-//! (docs/protocol.md R2-telling, R3-apply-first, R8-locked-pages), `collision` keeps those out of the way of requests
-//! that hold a kernel lock (R22-collisions, R23-renames), `flush` brings written bytes to the log in the order of each
-//! file's changes.
+//! and invalidated by every mount.
+//!
+//! State is kept in rooms, whose fields nobody else sees: `kernel` (what the kernel may hold and is being told),
+//! `requests` (who waits for what), `files` (what is written here and not in the log), `reading` (blocks, and who waits
+//! for them), `owed` (to the leader), `timers`. None of them calls another. `Mount` carries out what concerns several:
+//! `apply` turns entries of the log into notifications and acknowledgements (docs/protocol.md R2-telling,
+//! R3-apply-first, R8-locked-pages), `collision` keeps those out of the way of requests that hold a kernel lock
+//! (R22-collisions, R23-renames), `flush` brings written bytes to the log in the order of each file's changes, `opens`
+//! has OPEN, close and RELEASE. `facts` says what is true of each kind of request.
 
 mod apply;
 mod caches;
-mod change;
-mod changes;
 mod collision;
 pub mod config;
-mod content;
 mod counters;
 mod delegation;
 pub mod event;
-mod fetch;
-mod file;
+mod facts;
+mod files;
 mod flush;
 mod handles;
-mod invalidation;
+mod kernel;
+mod leaseless;
 mod locks;
-mod lookups;
-mod missing;
+mod mapped_writes;
+mod opens;
+mod owed;
 mod read;
-mod reads;
+mod reading;
 mod refills;
 mod replica;
 pub mod request;
-mod runs;
+mod requests;
 mod session;
 mod sizes;
 mod stale;
-mod stores;
-mod told;
+mod submit;
+mod timers;
 mod tree;
 mod turns;
-mod upload;
 mod view;
-mod waiting;
-mod watched;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,61 +54,22 @@ pub use event::{Input, Notification, Output, StoreError};
 pub use request::{Caller, DirectoryEntry, OpenFlags, OpenedAs, Request, Response, WriteFlags};
 
 use self::{
-    caches::Watch,
-    collision::Epochs,
-    content::Content,
-    delegation::Recalled,
-    fetch::Fetches,
-    file::File,
-    flush::{Job, JobId},
+    files::{Files, StoreRequest},
     handles::Handles,
-    invalidation::Invalidations,
-    lookups::Lookups,
-    missing::Missing,
-    reads::Reads,
-    refills::Refills,
+    kernel::Kernel,
+    leaseless::Leaseless,
+    owed::Owed,
+    reading::{FetchRequest, Reading},
     replica::Replica,
-    sizes::Sizes,
+    requests::{FileRange, NewBytes, OpenFile, Pending, ReadRange, Requests, WantedLock},
+    timers::{Timer, Timers},
     turns::Turns,
-    upload::Uploads,
-    waiting::{Waiting, WaitingTable},
 };
 use crate::{
     client::{self, Client},
-    namespace::{Reply, Volume},
-    types::{Errno, Ino, Instant, LockHolder, LogIndex, Name, Sequence, SessionId, UploadId},
+    namespace::Volume,
+    types::{Errno, Ino, Instant, LockHolder, SessionId},
 };
-
-/// For whom a call was submitted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Purpose {
-    Request(u64),
-    Job(JobId),
-}
-
-/// The answer to a call.
-type Outcome = (Sequence, Result<Reply, Errno>);
-
-/// Something that is due at a time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Timer {
-    /// The request has waited for the write timeout.
-    Request(u64),
-    /// What its answer must not overtake has arrived.
-    Answer(u64),
-    /// The flush has been tried for the write timeout.
-    Job(JobId),
-    /// The file's oldest unflushed byte has come of age.
-    Age(Ino),
-    /// Acknowledgements wait for INC_EPOCH.
-    Epoch,
-    /// The file's delegation is still wanted back, perhaps.
-    Recall(Ino),
-    /// The kernel has taken over what it was told of the file.
-    HeldBack(Ino),
-    /// An OPEN has let other mounts go first for long enough.
-    Turn(Ino),
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Life {
@@ -136,63 +98,22 @@ pub struct Mount {
     /// The lease is held and everything before it is invalidated: the kernel may keep what it is told.
     is_fresh: bool,
 
-    watch: Watch,
-    reads: Reads,
-    lookups: Lookups,
-    missing: Missing,
+    leaseless: Leaseless,
+    kernel: Kernel,
     handles: Handles,
     turns: Turns,
     /// Files that were made here without a name and have had none yet.
     unnamed: BTreeSet<Ino>,
-    invalidations: Invalidations,
-    /// Names whose invalidation waits until the kernel's lock of their directory is free; fenced meanwhile.
-    deferred: BTreeMap<Ino, BTreeSet<Name>>,
-    epochs: Epochs,
-    /// Entries whose change of a file the kernel is told only when it has taken over an answer about that file.
-    held_back: BTreeMap<Ino, Vec<(LogIndex, Instant)>>,
-    /// Changes of times that wait for these tickets.
-    writing_back: BTreeMap<u64, u64>,
 
-    /// Requests that came before the volume.
-    early: Vec<(u64, Caller, Request)>,
-    waiting: WaitingTable,
-    purposes: BTreeMap<Sequence, Purpose>,
-    /// Answers that came before their entry.
-    answers: BTreeMap<LogIndex, Vec<Outcome>>,
-    timers: BTreeSet<(Instant, Timer)>,
+    requests: Requests,
+    timers: Timers,
 
-    files: BTreeMap<Ino, File>,
+    files: Files,
     /// The session whose locks are those of the processes here; kept until they are told that it is over.
     locking_as: Option<SessionId>,
-    jobs: BTreeMap<JobId, Job>,
-    last_job: u64,
-    uploading: BTreeMap<UploadId, JobId>,
-    /// Bytes written and in no job, and bytes in jobs that are not applied.
-    dirty_bytes: usize,
-    flushing_bytes: usize,
-    /// WRITEs that wait for room, in their order.
-    blocked: VecDeque<u64>,
 
-    sizes: Sizes,
-    refills: Refills,
-    /// Requests that wait until another mount has given a file back, or the kernel has forgotten pages of it.
-    parked: BTreeMap<Ino, Vec<u64>>,
-    /// Files that the leader was asked for lately.
-    recalling: BTreeSet<Ino>,
-    /// Files that were recalled from here.
-    recalled: BTreeMap<Ino, Recalled>,
-
-    content: Content,
-    fetches: Fetches,
-    uploads: Uploads,
-
-    /// The connection's leader is owed the acknowledgement of this entry and all before it.
-    catch_up: Option<LogIndex>,
-    /// Inodes that lost their last name by an entry that is not acknowledged yet.
-    orphaned: BTreeMap<LogIndex, Vec<Ino>>,
-    /// Orphans that the leader keeps for us.
-    reported: BTreeSet<Ino>,
-    released: Vec<Ino>,
+    reading: Reading,
+    owed: Owed,
 
     counters: MountCounters,
     outputs: VecDeque<Output>,
@@ -218,44 +139,18 @@ impl Mount {
             life: Life::Starting,
             now,
             is_fresh: false,
-            watch: Watch::default(),
-            reads: Reads::default(),
-            lookups: Lookups::new(),
-            missing: Missing::default(),
+            leaseless: Leaseless::default(),
+            kernel: Kernel::new(),
             handles: Handles::new(config.opens),
             turns: Turns::default(),
             unnamed: BTreeSet::new(),
-            invalidations: Invalidations::default(),
-            deferred: BTreeMap::new(),
-            epochs: Epochs::new(),
-            held_back: BTreeMap::new(),
-            writing_back: BTreeMap::new(),
-            early: Vec::new(),
-            waiting: WaitingTable::default(),
-            purposes: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            files: BTreeMap::new(),
+            requests: Requests::default(),
+            timers: Timers::default(),
+            files: Files::new(config.timing.heartbeat),
             locking_as: None,
-            jobs: BTreeMap::new(),
-            last_job: 0,
-            uploading: BTreeMap::new(),
-            dirty_bytes: 0,
-            flushing_bytes: 0,
-            blocked: VecDeque::new(),
-            sizes: Sizes::default(),
-            refills: Refills::default(),
-            parked: BTreeMap::new(),
-            recalling: BTreeSet::new(),
-            recalled: BTreeMap::new(),
-            content: Content::new(config.content_cache_bytes),
             // R25-one-by-one says 50 ms, which is half a heartbeat at every scale of time.
-            fetches: Fetches::new(config.timing.heartbeat / 2),
-            uploads: Uploads::new(config.timing.heartbeat),
-            catch_up: None,
-            orphaned: BTreeMap::new(),
-            reported: BTreeSet::new(),
-            released: Vec::new(),
+            reading: Reading::new(config.content_cache_bytes, config.timing.heartbeat / 2),
+            owed: Owed::default(),
             counters: MountCounters::default(),
             outputs: VecDeque::new(),
             config,
@@ -274,14 +169,11 @@ impl Mount {
         self.watch_lease(now);
         match input {
             Input::Request { unique, caller, request } if self.life == Life::Starting => {
-                self.early.push((unique, caller, request));
+                self.requests.keep_early(unique, caller, request);
             }
             Input::Request { unique, caller, request } => {
                 if let Request::Getattr { ino, .. } = request {
-                    let is_overtaken = self.sizes.is_overtaken(now, ino) && self.lookups.is_belief_old(ino);
-                    let is_behind = !self.is_fresh || self.lookups.is_behind(ino);
-                    let is_fenced = is_behind && self.invalidations.is_inode_fenced(ino);
-                    self.sizes.asked(now, unique, ino, is_overtaken || is_fenced, self.lookups.answers(ino));
+                    self.kernel.asked_attributes(now, unique, ino, self.is_fresh);
                 }
                 if let Some((caller, request)) = self.keep_read(now, unique, caller, request) {
                     self.request(now, unique, caller, request);
@@ -297,13 +189,12 @@ impl Mount {
             Input::Message { connection, message } => self.client.message(now, connection, message),
             Input::BlockStored { ticket, result, .. } => {
                 self.counters.blocks_stored += u64::from(result.is_ok());
-                self.uploads.stored(now, ticket, result, self.client.stores());
+                self.files.block_stored(now, ticket, result, self.client.stores());
             }
             Input::BlockFetched { ticket, result, .. } => {
                 self.counters.blocks_fetched += u64::from(result.is_ok());
-                if let Some((hash, bytes)) = self.fetches.fetched(now, ticket, result, self.client.stores()) {
-                    self.block_arrived(now, hash, bytes);
-                }
+                let readers = self.reading.fetched(now, ticket, result, self.client.stores());
+                self.go_on_with_reads(now, readers);
             }
             Input::Probed { inval_entry } => self.config.kernel.inval_entry = inval_entry,
             Input::Stop => self.stop(now),
@@ -326,7 +217,6 @@ impl Mount {
             return None;
         }
         let lease = self.caches_until().filter(|_| self.is_fresh);
-        let timer = self.timers.first().map(|(due, _)| *due);
         let stop = match self.life {
             Life::Stopping { deadline } => Some(deadline),
             _ => None,
@@ -334,10 +224,10 @@ impl Mount {
         let all = [
             self.client.poll_timeout(),
             lease,
-            timer,
+            self.timers.next(),
             stop,
-            self.fetches.poll_timeout(),
-            self.uploads.poll_timeout(),
+            self.reading.poll_timeout(),
+            self.files.poll_timeout(),
             self.reads_timeout(),
         ];
         all.into_iter().flatten().min()
@@ -357,13 +247,13 @@ impl Mount {
             digest: volume.digest(),
             inodes: volume.inode_count(),
             space: self.client.space(),
-            dirty_bytes: (self.dirty_bytes + self.flushing_bytes) as u64,
-            cached_bytes: self.content.bytes() as u64,
+            dirty_bytes: self.files.unapplied_bytes() as u64,
+            cached_bytes: self.reading.bytes() as u64,
             calls_unanswered: self.client.calls_unanswered() as u64,
             locks_queued: (self.queued().len() + self.turns.waiting()) as u64,
             handles: self.handles.len() as u64,
-            inodes_looked_up: self.lookups.len() as u64,
-            invalidations_running: self.invalidations.running() as u64,
+            inodes_looked_up: self.kernel.inode_count() as u64,
+            invalidations_running: self.kernel.ticket_count() as u64,
             counters: MountCounters { connections: self.client.connections(), ..self.counters },
         }
     }
@@ -382,19 +272,20 @@ impl Mount {
     /// Requests go on from here once the volume is there.
     fn request(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
         self.counters.requests += 1;
-        if let Some(ino) = subject(&request) {
-            self.lookups.confirm(ino);
+        let facts = request.facts();
+        if let Some(ino) = facts.subject {
+            self.kernel.confirm(ino);
         }
         self.watch_refills(now, caller, &request);
-        if self.config.read_only && is_change(&request) {
+        if self.config.read_only && facts.changes {
             return self.respond(unique, Err(Errno::EROFS));
         }
         self.dispatch(now, unique, caller, request);
     }
 
     fn dispatch(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
-        self.sizes.look_at(unique);
-        if self.config.opens == Opens::Untracked && matches!(request, Request::Open { .. } | Request::Flush { .. }) {
+        self.kernel.look_at(unique);
+        if self.config.opens == Opens::Untracked && request.facts().tells_of_opens {
             // The kernel never asks again.
             return self.respond(unique, Err(Errno::ENOSYS));
         }
@@ -411,9 +302,12 @@ impl Mount {
         }
         match request {
             Request::Forget { inodes } => self.forget(&inodes),
-            Request::Read { ino, offset, length, .. } => self.read(now, unique, caller, (ino, offset, length)),
+            Request::Read { ino, offset, length, .. } => {
+                self.read(now, unique, caller, ReadRange { ino, offset, length })
+            }
             Request::Write { ino, fh, offset, data, flags } => {
-                self.write(now, unique, caller, (ino, fh), (offset, data), flags);
+                let file = OpenFile { ino, fh };
+                self.write(now, unique, caller, NewBytes { file, offset, data, flags });
             }
             Request::GetLock { ino, .. } if self.is_releasing_locks(ino) => {
                 self.set_aside(now, unique, caller, ino, request);
@@ -422,20 +316,22 @@ impl Mount {
                 let lock = self.get_lock(ino, &claim);
                 self.respond(unique, Ok(lock));
             }
-            Request::SetLock { ino, claim, waits } => self.set_lock(now, unique, caller, (ino, claim, waits)),
+            Request::SetLock { ino, claim, waits } => {
+                self.set_lock(now, unique, caller, WantedLock { ino, claim, waits });
+            }
             Request::Unlock { ino, claim } => self.unlock(now, unique, caller, ino, &claim),
             Request::Flush { ino, fh, owner } => {
                 self.release_locks(now, ino, LockHolder::Owner(owner));
-                self.close(now, unique, caller, (ino, fh));
+                self.close(now, unique, caller, OpenFile { ino, fh });
             }
-            Request::Fsync { ino, fh } => self.complete_file(now, unique, caller, (ino, fh)),
+            Request::Fsync { ino, fh } => self.complete_file(now, unique, caller, OpenFile { ino, fh }),
             Request::Release { ino, fh } => {
                 self.release_locks(now, ino, LockHolder::Handle(fh));
                 self.release(now, fh);
                 self.respond(unique, Ok(Response::Done));
             }
             Request::Open { ino, flags } => self.open(now, unique, caller, ino, flags),
-            request if is_change(&request) => self.change(now, unique, caller, request),
+            request if request.facts().changes => self.change(now, unique, caller, request),
             request => {
                 let result = self.look(caller, request);
                 self.respond(unique, result);
@@ -444,14 +340,14 @@ impl Mount {
     }
 
     /// Keeps the request until `answer`, or until the write timeout.
-    fn wait(&mut self, now: Instant, unique: u64, waiting: Waiting) {
-        self.timers.insert((waiting.deadline, Timer::Request(unique)));
-        let (locks, pages) = (!waiting.locks.is_empty(), waiting.pages);
-        self.waiting.insert(unique, waiting);
+    fn wait(&mut self, now: Instant, unique: u64, waiting: Pending) {
+        self.timers.set(Timer::Request(unique), waiting.deadline);
+        let (locks, pages) = (!waiting.locks().is_empty(), waiting.pages());
+        self.requests.insert(unique, waiting);
         if locks {
             self.make_way_for_locks(now, unique);
         }
-        if let Some((ino, begin, end)) = pages {
+        if let Some(FileRange { ino, begin, end }) = pages {
             self.make_way_for_pages(ino, begin, end);
         }
     }
@@ -463,17 +359,14 @@ impl Mount {
     /// The answer to a request that waited; it goes out once the tickets that must come first are done, and what it would
     /// overtake has arrived.
     fn answer(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
-        let invalidations = &self.invalidations;
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        waiting.tickets.retain(|ticket| invalidations.is_running(*ticket));
-        if !waiting.tickets.is_empty() {
-            waiting.verdict = Some(result);
-            return;
+        let kernel = &self.kernel;
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        if waiting.waits_for_tickets(|ticket| kernel.is_running(ticket)) {
+            return waiting.withhold(result);
         }
-        let (lookups, thread) = (&self.lookups, waiting.caller.pid);
-        if let Some(until) = waiting.unnamed.iter().filter_map(|ino| lookups.told_until(*ino, now, thread)).max() {
-            waiting.verdict = Some(result);
-            self.timers.insert((until, Timer::Answer(unique)));
+        if let Some(until) = kernel.told_until(&waiting.unnamed, now, waiting.caller.pid) {
+            waiting.withhold(result);
+            self.timers.set(Timer::Answer(unique), until);
             return;
         }
         self.finish(now, unique, result);
@@ -481,37 +374,34 @@ impl Mount {
 
     /// The answer, at once; and what was put off because of the request.
     fn finish(&mut self, now: Instant, unique: u64, result: Result<Response, Errno>) {
-        let Some(waiting) = self.waiting.remove(unique) else { return };
-        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
+        let Some(waiting) = self.requests.remove(unique) else { return };
+        self.timers.stop(Timer::Request(unique));
         self.counters.operations_failed += u64::from(result.is_err());
         for ino in &waiting.unnamed {
-            self.sizes.overtaken(now, *ino);
+            self.kernel.overtaken(now, *ino);
         }
         let written = waiting.written.filter(|_| result.is_ok());
         self.respond(unique, result);
-        if let Some((ino, begin, end)) = written {
+        if let Some(FileRange { ino, begin, end }) = written {
             self.drop_refilled(waiting.caller.pid, ino, (begin, end));
         }
-        self.create_ended(now, &waiting.kind);
+        self.reading.ended(unique);
+        self.create_ended(now, &waiting.awaited);
         self.make_up(now, waiting);
     }
 
     fn run_timers(&mut self, now: Instant) {
         self.end_interrupted_reads(now);
-        while let Some((due, timer)) = self.timers.first().copied() {
-            if due > now {
-                break;
-            }
-            self.timers.remove(&(due, timer));
+        while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Request(unique) => {
-                    let late = self.waiting.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
+                    let late = self.requests.get(unique).map_or(Errno::EIO, |waiting| waiting.late);
                     // Without a lease nobody knows whether another mount has its turn.
                     let late = if late == Errno::EBUSY && !self.is_fresh { Errno::EIO } else { late };
                     self.give_up(now, unique, late);
                 }
                 Timer::Answer(unique) => {
-                    if let Some(verdict) = self.waiting.get_mut(unique).and_then(|waiting| waiting.verdict.take()) {
+                    if let Some(verdict) = self.requests.take_verdict(unique) {
                         self.answer(now, unique, verdict);
                     }
                 }
@@ -524,8 +414,8 @@ impl Mount {
             }
         }
         self.client.tick(now);
-        self.fetches.tick(now, self.client.stores());
-        self.uploads.tick(now, self.client.stores());
+        self.reading.tick(now, self.client.stores());
+        self.files.tick(now, self.client.stores());
     }
 
     /// Carries on until nothing follows from anything.
@@ -537,7 +427,7 @@ impl Mount {
             if self.life == Life::Stale {
                 return;
             }
-            for (upload, result) in self.uploads.take_finished() {
+            for (upload, result) in self.files.take_finished_uploads() {
                 self.uploaded(now, upload, result);
             }
             self.unblock_writes(now);
@@ -548,77 +438,14 @@ impl Mount {
             let Some(event) = self.client.poll_event() else { break };
             self.client_event(now, event);
         }
-        for request in self.fetches.take_requests() {
-            let fetch::FetchRequest { ticket, store, address, hash } = request;
+        for request in self.reading.take_requests() {
+            let FetchRequest { ticket, store, address, hash } = request;
             self.outputs.push_back(Output::FetchBlock { ticket, store, address, hash });
         }
-        for request in self.uploads.take_requests() {
-            let upload::StoreRequest { ticket, store, address, hash, bytes, upload } = request;
+        for request in self.files.take_requests() {
+            let StoreRequest { ticket, store, address, hash, bytes, upload } = request;
             self.outputs.push_back(Output::StoreBlock { ticket, store, address, hash, bytes, upload });
         }
-    }
-}
-
-/// The inode that a request names by its number: the kernel has it for certain.
-fn subject(request: &Request) -> Option<Ino> {
-    match request {
-        Request::Lookup { parent, .. }
-        | Request::Make { parent, .. }
-        | Request::Create { parent, .. }
-        | Request::MakeUnnamed { parent, .. }
-        | Request::Unlink { parent, .. }
-        | Request::Rmdir { parent, .. } => Some(*parent),
-        Request::Rename { from, .. } | Request::CopyRange { from, .. } => Some(*from),
-        Request::Getattr { ino, .. }
-        | Request::Setattr { ino, .. }
-        | Request::Readlink { ino }
-        | Request::Link { ino, .. }
-        | Request::Open { ino, .. }
-        | Request::Read { ino, .. }
-        | Request::Write { ino, .. }
-        | Request::Flush { ino, .. }
-        | Request::GetLock { ino, .. }
-        | Request::SetLock { ino, .. }
-        | Request::Unlock { ino, .. }
-        | Request::Fsync { ino, .. }
-        | Request::Opendir { ino }
-        | Request::Readdir { ino, .. }
-        | Request::Fsyncdir { ino }
-        | Request::Getxattr { ino, .. }
-        | Request::Listxattr { ino, .. }
-        | Request::Setxattr { ino, .. }
-        | Request::Removexattr { ino, .. }
-        | Request::Allocate { ino, .. }
-        | Request::SeekData { ino, .. }
-        | Request::SeekHole { ino, .. } => Some(*ino),
-        // A handle may be older than anything that the kernel knows.
-        Request::ByHandle { .. }
-        | Request::Parent { .. }
-        | Request::Forget { .. }
-        | Request::Release { .. }
-        | Request::Releasedir { .. }
-        | Request::Statfs => None,
-    }
-}
-
-/// Requests that a read-only mount refuses.
-const fn is_change(request: &Request) -> bool {
-    match request {
-        Request::Setattr { .. }
-        | Request::Make { .. }
-        | Request::Create { .. }
-        | Request::MakeUnnamed { .. }
-        | Request::Unlink { .. }
-        | Request::Rmdir { .. }
-        | Request::Rename { .. }
-        | Request::Link { .. }
-        | Request::Write { .. }
-        | Request::Setxattr { .. }
-        | Request::Removexattr { .. }
-        | Request::Allocate { .. }
-        | Request::CopyRange { .. } => true,
-        Request::Open { flags, .. } => flags.write || flags.truncate,
-        _ => false,
     }
 }
 

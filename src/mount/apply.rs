@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    Life, Mount, Notification, Output, Purpose, Timer,
-    invalidation::{Gathering, Ranges},
+    Life, Mount, Notification, Output,
+    kernel::{Gathering, Notified, Ranges, Telling},
     replica::{Carried, ReplicaError},
-    waiting::Kind,
+    requests::{Awaited, Purpose},
+    timers::Timer,
 };
 use crate::{
     message::mount::ToLeader,
@@ -40,7 +41,7 @@ impl Mount {
             match self.replica.apply(index, &bytes) {
                 Ok(Some(carried)) => {
                     self.counters.entries_applied += 1;
-                    self.invalidations.require(index);
+                    self.kernel.require(index);
                     required.push(index);
                     self.carried(now, index, &carried, &mut gathering, (&mut changed, &mut locking));
                     for change in &carried.applied.effects.changes {
@@ -51,9 +52,9 @@ impl Mount {
                     }
                 }
                 // Sent again by a leader that does not know how far we are.
-                Ok(None) if self.invalidations.is_awaited(index) => {}
+                Ok(None) if self.kernel.is_awaited(index) => {}
                 Ok(None) => {
-                    self.invalidations.require(index);
+                    self.kernel.require(index);
                     required.push(index);
                 }
                 Err(error) => return self.unreadable(now, &error),
@@ -61,7 +62,7 @@ impl Mount {
         }
         self.issue_gathered(gathering);
         for index in required {
-            self.invalidations.release(index);
+            self.kernel.release(index);
         }
         self.read_again(now, |ino| changed.contains(&ino));
         self.locks_granted(now, &locking.granted);
@@ -96,22 +97,18 @@ impl Mount {
 
     /// The kernel has carried a ticket out.
     pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
-        for ino in self.invalidations.notified(ticket) {
-            self.lookups.notified(ino, now);
+        let Notified { answers, written_back, dropped } = self.kernel.notified(now, ticket);
+        for (unique, result) in answers {
+            self.outputs.push_back(Output::Answer { unique, result });
         }
-        self.told_size(ticket);
-        self.written_back(now, ticket);
-        if let Some(ino) = self.refills.notified(ticket) {
+        if let Some(unique) = written_back {
+            self.written_back(now, unique);
+        }
+        if let Some(ino) = dropped {
             self.resume_parked(now, ino);
         }
-        let freed: Vec<u64> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| waiting.verdict.is_some() && waiting.tickets.contains(&ticket))
-            .map(|(unique, _)| unique)
-            .collect();
-        for unique in freed {
-            if let Some(verdict) = self.waiting.get_mut(unique).and_then(|waiting| waiting.verdict.take()) {
+        for unique in self.requests.held_by(ticket) {
+            if let Some(verdict) = self.requests.take_verdict(unique) {
                 self.answer(now, unique, verdict);
             }
         }
@@ -122,31 +119,10 @@ impl Mount {
         // Before this mount is ready its kernel was told nothing that it could forget. And it must not be waited for: a
         // request of it may hold a lock that a notification needs, and is itself answered only when this is ready.
         if self.life == Life::Starting {
-            let ticket = self.invalidations.issue(notifications, entries);
-            self.invalidations.notified(ticket);
-            return ticket;
+            return self.kernel.issue_to_nobody(notifications, entries);
         }
         self.counters.notifications += notifications.len() as u64;
-        for notification in &notifications {
-            match notification {
-                Notification::Attributes { ino } => self.lookups.forgotten(*ino, self.now, false),
-                Notification::Pages { ino, offset, length } => {
-                    self.lookups.forgotten(*ino, self.now, (*offset, *length) == (0, 0));
-                }
-                Notification::Size { ino, size, .. } => self.lookups.told_size(*ino, *size, self.now),
-                // Answers that are on their way are of the epoch in which they were asked for.
-                Notification::AllNames => self.epochs.told.clear(),
-                Notification::Name { .. } => {}
-            }
-            // While this mount has a lease, nothing completes without it. So what the kernel was told last is what is
-            // complete.
-            if let Notification::Attributes { ino } | Notification::Pages { ino, .. } = notification
-                && (!self.is_fresh || self.lookups.is_behind(*ino))
-            {
-                self.sizes.forgotten(*ino);
-            }
-        }
-        let ticket = self.invalidations.issue(notifications.clone(), entries);
+        let ticket = self.kernel.issue(self.now, notifications.clone(), entries, self.is_fresh);
         self.outputs.push_back(Output::Notify { ticket, notifications });
         ticket
     }
@@ -173,9 +149,7 @@ impl Mount {
         gathering.entries.dedup();
         let ticket = self.issue(notifications, gathering.entries);
         for unique in gathering.renames {
-            if let Some(waiting) = self.waiting.get_mut(unique) {
-                waiting.tickets.insert(ticket);
-            }
+            self.requests.wait_for_tickets(unique, [ticket]);
         }
         Some(ticket)
     }
@@ -184,12 +158,12 @@ impl Mount {
     /// mount keeps locked are told too, but nobody waits for that: such a page is not up to date, and its request is
     /// answered from the state as it is now (R8-locked-pages).
     pub(super) fn issue_pages(&mut self, ino: Ino, ranges: Ranges, mut entries: Vec<LogIndex>) {
-        if !self.lookups.is_known(ino) {
+        if !self.kernel.is_known(ino) {
             return;
         }
         entries.sort_unstable();
         entries.dedup();
-        let (free, locked) = part(&spanned(ranges), &self.waiting.locked_pages(ino));
+        let (free, locked) = part(&spanned(ranges), &self.requests.locked_pages(ino));
         let pages = |range: &(u64, u64)| Notification::of_pages(ino, *range);
         let attributes = Notification::Attributes { ino };
         let mut told: Vec<Notification> = [attributes].into_iter().chain(free.iter().map(pages)).collect();
@@ -208,42 +182,34 @@ impl Mount {
 
     /// Tells the leader what is invalidated, and what of it is still in use here.
     pub(super) fn acknowledge(&mut self) {
-        let mut entries = self.invalidations.take_done();
-        // The entry up to which this mount catches up would stand for all before it.
-        entries.retain(|entry| Some(*entry) != self.catch_up);
-        let mut referenced = Vec::new();
-        for entry in &entries {
-            referenced.extend(self.orphaned.remove(entry).unwrap_or_default());
-        }
+        let done = self.kernel.take_done();
+        let (mut entries, mut referenced) = self.owed.acknowledge(done);
         referenced.retain(|ino| self.is_in_use(*ino));
-        if let Some(index) = self.catch_up
-            && self.client.is_attached()
+        let first_awaited = self.kernel.first_awaited();
+        if self.client.is_attached()
             && self.replica.is_loaded()
-            && self.replica.applied() >= index
-            && self.invalidations.first_awaited().is_none_or(|first| first > index)
+            && let Some(index) = self.owed.caught_up(self.replica.applied(), first_awaited)
         {
-            // It stands for all before it, and for the orphans of all before it.
-            self.catch_up = None;
             entries.push(index);
             referenced = self.orphans_in_use();
         }
-        self.client.set_in_debt(self.catch_up.is_some() || self.invalidations.first_awaited().is_some());
+        self.client.set_in_debt(self.owed.is_catching_up() || first_awaited.is_some());
         if !entries.is_empty() {
             entries.sort_unstable();
             entries.dedup();
-            self.reported.extend(&referenced);
+            self.owed.report(&referenced);
             self.client.tell(ToLeader::Acknowledge { entries, referenced });
         }
-        if !self.released.is_empty() {
-            let orphans = std::mem::take(&mut self.released);
+        let orphans = self.owed.take_released();
+        if !orphans.is_empty() {
             self.client.tell(ToLeader::Released { orphans });
         }
     }
 
     /// The inode may be gone for this mount's sake, if the leader keeps it for us.
     pub(super) fn release_orphan(&mut self, ino: Ino) {
-        if !self.is_in_use(ino) && self.reported.remove(&ino) {
-            self.released.push(ino);
+        if !self.is_in_use(ino) {
+            self.owed.release(ino);
         }
     }
 
@@ -261,10 +227,10 @@ impl Mount {
     ) {
         let Carried { header, command, applied } = carried;
         for (hash, bytes) in &applied.effects.content {
-            self.content.insert(*hash, bytes.clone());
+            self.reading.keep(*hash, bytes.clone());
         }
         let is_ours = self.client.session() == Some(header.session);
-        let purpose = self.purposes.get(&header.sequence).copied().filter(|_| is_ours);
+        let purpose = self.requests.purpose(header.sequence).filter(|_| is_ours);
         if is_ours && purpose.is_none() {
             self.client.seen_in_log(header.sequence);
             // A create that was given up may have brought a turn.
@@ -274,16 +240,16 @@ impl Mount {
         }
         for change in &applied.effects.changes {
             match change {
-                Change::Name { parent, name, .. } => self.missing.forget(*parent, name),
+                Change::Name { parent, name, .. } => self.kernel.forget_missing(*parent, name),
                 Change::Content { ino, .. } => {
                     changed.insert(*ino);
                     let size = self.volume().inode(*ino).map_or(0, |inode| inode.size);
-                    self.sizes.changed(*ino, size, purpose.is_none());
+                    self.kernel.size_changed(*ino, size, purpose.is_none());
                 }
-                Change::Orphaned { ino } => self.orphaned.entry(index).or_default().push(*ino),
+                Change::Orphaned { ino } => self.owed.orphaned(index, *ino),
                 Change::Freed { ino } => {
                     changed.insert(*ino);
-                    self.reported.remove(ino);
+                    self.owed.freed(*ino);
                     self.unnamed.remove(ino);
                     self.inode_freed(now, *ino);
                 }
@@ -304,7 +270,7 @@ impl Mount {
             None => self.gather(now, index, &applied.effects.changes, gathering),
             Some(Purpose::Request(unique)) => self.own_request_applied(now, unique, carried),
             Some(Purpose::Job(job)) => {
-                if let Some(unique) = self.request_of(job) {
+                if let Some(unique) = self.files.request_of(job) {
                     self.own_request_applied(now, unique, carried);
                 }
                 // Refused because another session has the file, or carried out in part: it is proposed again from its
@@ -314,7 +280,7 @@ impl Mount {
                 }
                 self.job_applied(now, job);
                 if let (Command::Operation(operation), Ok(reply)) = (command, &applied.outcome) {
-                    self.own_write_applied(now, index, self.request_of(job), operation, *reply);
+                    self.own_write_applied(now, index, self.files.request_of(job), operation, *reply);
                 }
             }
         }
@@ -326,7 +292,7 @@ impl Mount {
     /// between. (`fuse_update_ctime` and `fuse_dir_changed` in fs/fuse/dir.c leave the inode's version as it is.)
     fn own_request_applied(&mut self, now: Instant, unique: u64, Carried { command, applied, .. }: &Carried) {
         self.own_applied(unique, &applied.outcome);
-        let Some(thread) = self.waiting.get(unique).map(|waiting| waiting.caller.pid) else { return };
+        let Some(thread) = self.requests.get(unique).map(|waiting| waiting.caller.pid) else { return };
         if matches!(command, Command::Operation(Operation::Write { .. } | Operation::Flush(_))) {
             return;
         }
@@ -351,44 +317,42 @@ impl Mount {
         }
         // fuse_entry_unlinked gives these a new version.
         unnamed.retain(|ino| !named.contains(ino));
-        if let Some(waiting) = self.waiting.get_mut(unique) {
+        if let Some(waiting) = self.requests.get_mut(unique) {
             waiting.unnamed = unnamed;
         }
-        inodes.retain(|ino| self.lookups.is_on_its_way(*ino, now, thread));
+        inodes.retain(|ino| self.kernel.is_on_its_way(*ino, now, thread));
         if inodes.is_empty() {
             return;
         }
         let overtaking = inodes.into_iter().map(|ino| Notification::Attributes { ino }).collect();
         let ticket = self.issue(overtaking, Vec::new());
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.tickets.insert(ticket);
-        }
+        self.requests.wait_for_tickets(unique, [ticket]);
     }
 
     fn own_applied(&mut self, unique: u64, outcome: &Result<Reply, Errno>) {
-        let Some(waiting) = self.waiting.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
+        let Some(waiting) = self.requests.get_mut(unique).filter(|waiting| !waiting.is_applied) else { return };
         waiting.is_applied = outcome.is_ok();
         if *outcome == Ok(Reply::Queued) {
             return self.lock_queued(unique);
         }
         let Ok(Reply::Made { ino }) = outcome else { return };
         let ino = *ino;
-        match &waiting.kind {
-            Kind::Create { flags, .. } | Kind::MakeUnnamed { flags, .. } => {
+        match &waiting.awaited {
+            Awaited::Create { flags, .. } | Awaited::MakeUnnamed { flags, .. } => {
                 let flags = *flags;
                 // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
                 let fh = self.open_handle(ino, flags);
                 let attributes = self.attributes(ino);
-                if let Some(waiting) = self.waiting.get_mut(unique)
-                    && let Kind::Create { made, .. } | Kind::MakeUnnamed { made, .. } = &mut waiting.kind
+                if let Some(waiting) = self.requests.get_mut(unique)
+                    && let Awaited::Create { made, .. } | Awaited::MakeUnnamed { made, .. } = &mut waiting.awaited
                 {
                     *made = attributes.map(|attributes| (attributes, fh));
                 }
             }
-            Kind::Make { .. } => {
+            Awaited::Make { .. } => {
                 let attributes = self.attributes(ino);
-                if let Some(waiting) = self.waiting.get_mut(unique)
-                    && let Kind::Make { made, .. } = &mut waiting.kind
+                if let Some(waiting) = self.requests.get_mut(unique)
+                    && let Awaited::Make { made, .. } = &mut waiting.awaited
                 {
                     *made = attributes;
                 }
@@ -413,13 +377,13 @@ impl Mount {
         };
         let mut written = pieces.last().map_or(0, |last| last.offset);
         if let (Reply::Written { size, .. }, true) = (reply, append) {
-            let kind = request.and_then(|unique| self.waiting.get(unique)).map(|waiting| &waiting.kind);
-            if let Some(Kind::Append { offset, length, .. }) = kind
+            let kind = request.and_then(|unique| self.requests.get(unique)).map(|waiting| &waiting.awaited);
+            if let Some(Awaited::Append { offset, length, .. }) = kind
                 && size > offset.saturating_add(u64::from(*length))
             {
-                self.sizes.is_untold(ino);
+                self.kernel.size_untold(ino);
             }
-            self.inode_changed(now, ino, index);
+            self.kernel.inode_changed(now, ino, index);
             if self.may_answer(ino) {
                 self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
             } else if self.is_access_believed(ino, 0) {
@@ -440,7 +404,7 @@ impl Mount {
                     for child in [before, present].into_iter().flatten() {
                         self.gather_inode(now, *child, index, false, gathering);
                     }
-                    if self.lookups.is_known(*parent) {
+                    if self.kernel.is_known(*parent) {
                         gathering.directories.insert(*parent);
                         gathering.entries.push(index);
                         self.gather_name(now, index, *parent, name, gathering);
@@ -460,93 +424,42 @@ impl Mount {
         }
     }
 
-    fn inode_changed(&mut self, now: Instant, ino: Ino, index: LogIndex) {
-        let is_settled = !self.invalidations.is_inode_fenced(ino);
-        self.lookups.changed(ino, now, index, is_settled);
+    pub(super) fn is_file(&self, ino: Ino) -> bool {
+        self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File)
     }
 
     /// Whether this kernel may answer about the inode by itself, or will have forgotten what it may only in a moment.
     pub(super) fn may_answer(&self, ino: Ino) -> bool {
-        let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
-        self.lookups.is_known(ino)
-            && (!is_file || self.lookups.is_cached(ino) || self.invalidations.is_inode_fenced(ino))
+        self.kernel.may_answer(ino, self.is_file(ino))
     }
 
-    /// An inode changed elsewhere. Of a file the kernel is told to forget everything, though perhaps only a range or
-    /// the mode changed. What the kernel does not have, it need not be told again: if it were, it would drop an answer
-    /// that it is waiting for (`lookups.rs`). The kernel itself drops all pages when it learns of a new mtime
-    /// (FUSE_AUTO_INVAL_DATA).
+    /// An inode changed elsewhere: what the kernel has of it goes into what is gathered, or is told later.
     fn gather_inode(&mut self, now: Instant, ino: Ino, index: LogIndex, is_content: bool, gathering: &mut Gathering) {
-        let is_file = self.volume().inode(ino).is_some_and(|inode| inode.kind == FileKind::File);
-        let is_held_back = self.held_back.contains_key(&ino);
-        let on_its_way = self.lookups.told_until(ino, now, 0).filter(|_| is_file && self.lookups.is_cached(ino));
-        if on_its_way.is_some() {
-            self.lookups.will_take_over(ino);
-        }
-        self.inode_changed(now, ino, index);
-        if is_held_back || on_its_way.is_some() {
-            return self.hold_back(ino, index, on_its_way.unwrap_or(now));
-        }
-        if !self.may_answer(ino) {
-            return self.gather_size(ino, index, gathering);
-        }
-        // It has nothing but what it is being told to forget.
-        if is_file && !self.lookups.is_cached(ino) && self.invalidations.join(ino, index) {
-            return self.gather_size(ino, index, gathering);
-        }
-        if is_file && (is_content || self.lookups.has_pages(ino)) {
-            gathering.pages.entry(ino).or_default().push((0, u64::MAX));
-            gathering.page_entries.entry(ino).or_default().push(index);
-        }
-        if !is_content {
-            gathering.inodes.insert(ino);
-            gathering.entries.push(index);
+        match self.kernel.gather_inode(now, ino, index, (self.is_file(ino), is_content), gathering) {
+            Telling::Gathered => {}
+            Telling::Size => self.gather_size(ino, index, gathering),
+            Telling::At(until) => self.timers.set(Timer::HeldBack(ino), until),
         }
     }
 
-    /// The directory's mtime went back. A kernel puts entries that are on their way into its listing even after it was
-    /// told to forget the listing, and keeps it under the mtime that the directory had when it asked
-    /// (`fuse_readdir_cached`, fs/fuse/readdir.c). That mtime may come again now. So the kernel is told once more,
-    /// behind those entries.
     fn directory_rewound(&mut self, now: Instant, index: LogIndex, ino: Ino) {
-        if let Some(until) = self.lookups.listed_until(ino, now) {
-            self.hold_back(ino, index, until);
+        if let Some(until) = self.kernel.directory_rewound(now, index, ino) {
+            self.timers.set(Timer::HeldBack(ino), until);
         }
     }
 
-    /// The kernel is told of the change when it has taken over what it was told last, and in the order of the changes.
-    fn hold_back(&mut self, ino: Ino, index: LogIndex, until: Instant) {
-        self.invalidations.require(index);
-        let entries = self.held_back.entry(ino).or_default();
-        let last = entries.last().map(|(_, until)| *until);
-        if last.is_none() {
-            self.invalidations.fence_inode(ino);
-        }
-        let until = last.map_or(until, |last| last.max(until));
-        entries.push((index, until));
-        self.timers.insert((until, Timer::HeldBack(ino)));
-    }
-
+    /// The kernel has taken over what it was told of the file, and is told what was held back for that.
     pub(super) fn tell_held_back(&mut self, now: Instant, ino: Ino) {
-        let Some(entries) = self.held_back.get_mut(&ino) else { return };
-        let due = entries.iter().take_while(|(_, until)| *until <= now).count();
-        let due: Vec<LogIndex> = entries.drain(..due).map(|(index, _)| index).collect();
-        let is_last = entries.is_empty();
+        let Some(due) = self.kernel.take_held_back(now, ino) else { return };
         self.issue_pages(ino, vec![(0, u64::MAX)], due.clone());
-        if is_last {
-            self.held_back.remove(&ino);
-            self.invalidations.unfence_inode(ino);
-        }
-        for index in due {
-            self.invalidations.release(index);
-        }
+        self.kernel.told_held_back(ino, due);
     }
 
     /// A snapshot took the replica's place: the kernel forgets what differs.
     fn replaced(&mut self, now: Instant, index: LogIndex, before: &Volume) {
         let mut gathering = Gathering::default();
-        self.invalidations.require(index);
-        let known: Vec<Ino> = self.lookups.iter().collect();
+        self.kernel.require(index);
+        let known: Vec<Ino> = self.kernel.inodes().collect();
         let mut changed = BTreeSet::new();
         let mut names: Vec<(Ino, Name)> = Vec::new();
         for ino in known {
@@ -561,8 +474,8 @@ impl Mount {
             let is_rewound = old.zip(new).is_some_and(|(old, new)| new.is_rewound_from(old));
             let size = new.map_or(0, |inode| inode.size);
             changed.insert(ino);
-            self.inode_changed(now, ino, index);
-            self.sizes.changed(ino, size, true);
+            self.kernel.inode_changed(now, ino, index);
+            self.kernel.size_changed(ino, size, true);
             if is_directory {
                 gathering.directories.insert(ino);
                 if is_rewound {
@@ -582,17 +495,16 @@ impl Mount {
             self.gather_name(now, index, *parent, name, &mut gathering);
         }
         self.issue_gathered(gathering);
-        self.invalidations.release(index);
-        let gone: Vec<Ino> = self.files.keys().copied().filter(|ino| self.volume().inode(*ino).is_none()).collect();
+        self.kernel.release(index);
+        let gone: Vec<Ino> = self.files.inodes().filter(|ino| self.volume().inode(*ino).is_none()).collect();
         for ino in gone {
             self.inode_freed(now, ino);
         }
-        self.reported.retain(|ino| self.replica.volume().inode(*ino).is_some());
+        self.owed.retain(|ino| self.replica.volume().inode(ino).is_some());
         self.check_rights(now);
         self.read_again(now, |_| true);
         self.locks_replaced(now, before);
-        let queued = self.files.iter().filter(|(_, file)| !file.queue.is_empty()).map(|(ino, _)| *ino);
-        let waiting: BTreeSet<Ino> = queued.chain(self.parked.keys().copied()).collect();
+        let waiting: BTreeSet<Ino> = self.files.queued_inodes().chain(self.requests.files_waited_for()).collect();
         self.resume(now, &waiting);
     }
 

@@ -2,24 +2,15 @@
 //! forgotten by then (docs/protocol.md R7-forgetting). This mount does that by itself; its holder does where this mount
 //! cannot, by the deadline and the list that it is given.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use super::{Mount, Notification, Output, watched::Watched};
+use super::{Mount, Notification, Output};
 use crate::types::{FileKind, Ino, Instant};
-
-/// What the holder was told.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    watched: Watched,
-    deadline: Option<Instant>,
-    /// Tickets after which the kernel has forgotten everything.
-    forgetting: BTreeSet<u64>,
-}
 
 impl Mount {
     /// When this mount stops to answer for its kernel's caches; `None` when it never did.
     pub(crate) fn caches_until(&self) -> Option<Instant> {
-        let early = self.config.timing.forget_time(self.watch.watched.len());
+        let early = self.config.timing.forget_time(self.kernel.watched_count());
         self.client.lease_until().map(|until| before(until, early))
     }
 
@@ -35,54 +26,47 @@ impl Mount {
 
     /// Whether the holder can make the kernel forget what it is told of this inode.
     pub(super) fn is_watched(&self, ino: Ino) -> bool {
-        self.watch.watched.contains(ino) || !(self.handles.is_open(ino) || self.is_directory(ino))
+        self.kernel.is_watched(ino) || !(self.handles.is_open(ino) || self.is_directory(ino))
     }
 
     /// The kernel has forgotten when these tickets are done.
     pub(super) fn is_forgetting(&mut self, tickets: impl IntoIterator<Item = u64>) {
-        self.watch.forgetting.extend(tickets);
+        self.kernel.forgets_by(tickets);
     }
 
     /// What the holder's list holds and its deadline, for one that has just come.
     pub fn watch(&self) -> impl Iterator<Item = Output> + '_ {
-        let slots = self.watch.watched.iter().map(|(slot, inode)| Output::Watch { slot, inode });
-        slots.chain([Output::Deadline(self.watch.deadline)])
+        let slots = self.kernel.watch_list().map(|(slot, inode)| Output::Watch { slot, inode });
+        slots.chain([Output::Deadline(self.kernel.deadline())])
     }
 
     /// Tells the holder what changed.
     pub(super) fn tell_holder(&mut self) {
-        let mut changed = self.lookups.take_changed();
+        let mut changed = self.kernel.take_changed();
         changed.append(&mut self.handles.take_changed());
         for ino in changed {
             let (is_open, is_directory) = (self.handles.is_open(ino), self.is_directory(ino));
             match self.volume().inode(ino).filter(|_| is_open) {
                 Some(inode) => {
                     let size = inode.size;
-                    self.sizes.opened(ino, size);
+                    self.kernel.file_opened(ino, size);
                 }
-                None => self.sizes.closed(ino),
+                None => self.kernel.file_closed(ino),
             }
-            let is_wanted = is_open || self.lookups.is_known(ino) && is_directory;
-            if let Some((slot, inode)) = self.watch.watched.set(ino, is_wanted.then_some(is_open)) {
+            let is_wanted = is_open || self.kernel.is_known(ino) && is_directory;
+            if let Some((slot, inode)) = self.kernel.watch(ino, is_wanted.then_some(is_open)) {
                 self.outputs.push_back(Output::Watch { slot, inode });
-            } else if is_open && !self.watch.watched.contains(ino) {
+            } else if is_open && !self.kernel.is_watched(ino) {
                 // Attributes of before the open may be there still.
                 self.issue(vec![Notification::Attributes { ino }], Vec::new());
             }
         }
-        let invalidations = &self.invalidations;
-        self.watch.forgetting.retain(|ticket| invalidations.is_running(*ticket));
-        let deadline = if self.is_fresh {
+        let lease = self.is_fresh.then(|| {
             // The first half of the time is this mount's own.
-            let late = self.config.timing.forget_time(self.watch.watched.len()) / 2;
+            let late = self.config.timing.forget_time(self.kernel.watched_count()) / 2;
             self.caches_until().map(|until| until.after(late))
-        } else if self.watch.forgetting.is_empty() {
-            None
-        } else {
-            self.watch.deadline
-        };
-        if deadline != self.watch.deadline {
-            self.watch.deadline = deadline;
+        });
+        if let Some(deadline) = self.kernel.move_deadline(lease) {
             self.outputs.push_back(Output::Deadline(deadline));
         }
     }

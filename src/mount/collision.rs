@@ -5,36 +5,15 @@
 //! R8-locked-pages, R22-collisions, R23-renames).
 //!
 //! With INC_EPOCH, which takes no lock, the kernel is made to ask again about every name. Linux also takes away what is
-//! mounted below the names then. So an epoch is sent only for names that this kernel was told (`told.rs`), the less
+//! mounted below the names then. So an epoch is sent only for names that this kernel was told (`kernel/told_names.rs`), the less
 //! often the more names there are, and acknowledgements wait for the next one. The names of a rename are told once more
 //! when it has been answered.
 //!
 //! Without INC_EPOCH (before Linux 6.16) the entry is acknowledged first, and the name is invalidated when the request
 //! has been answered. Until then this kernel may answer from before (README.md "Not yet").
 
-use std::time::Duration;
-
-use super::{Mount, Notification, Timer, invalidation::Gathering, told::Told, waiting::Waiting};
+use super::{Mount, Notification, kernel::Gathering, requests::Pending, timers::Timer};
 use crate::types::{Ino, Instant, LogIndex, Name};
-
-/// Names that may be made to ask again within a second.
-const NAMES_PER_SECOND: u32 = 20_000;
-
-/// INC_EPOCH because of collisions.
-#[derive(Debug)]
-pub(crate) struct Epochs {
-    last: Option<Instant>,
-    /// Names that the kernel was told since, and may keep.
-    pub(super) told: Told,
-    /// Entries whose acknowledgement waits for the next one.
-    waiting: Vec<LogIndex>,
-}
-
-impl Epochs {
-    pub(crate) fn new() -> Self {
-        Self { last: None, told: Told::new(), waiting: Vec::new() }
-    }
-}
 
 impl Mount {
     /// A name changed elsewhere. Unless the kernel's lock of the directory is ours to wait for, it goes another way.
@@ -46,7 +25,7 @@ impl Mount {
         name: &Name,
         gathering: &mut Gathering,
     ) {
-        if !self.waiting.is_locked(parent) {
+        if !self.requests.is_locked(parent) {
             gathering.names.insert((parent, name.clone()));
             return;
         }
@@ -56,13 +35,13 @@ impl Mount {
         let by_epoch = gathering.all_names || self.may_send_epoch(now);
         gathering.all_names |= by_epoch;
         // Also behind an epoch: the kernel keeps a stale name, and with it a file that was unlinked, until it is used.
-        self.defer(parent, name);
+        self.kernel.defer(parent, name);
         if !by_epoch {
             self.wait_for_epoch(index);
         }
         let mut moved = Vec::new();
-        for unique in self.waiting.lockers(parent) {
-            let Some(waiting) = self.waiting.get_mut(unique) else { continue };
+        for unique in self.requests.lockers(parent) {
+            let Some(waiting) = self.requests.get_mut(unique) else { continue };
             if !waiting.names.iter().any(|(directory, own)| *directory == parent && own == name) {
                 continue;
             }
@@ -79,7 +58,7 @@ impl Mount {
                 // no two mounts wait for each other.
                 if waiting.is_rename && !waiting.is_applied {
                     waiting.held.push(index);
-                    self.invalidations.require(index);
+                    self.kernel.require(index);
                 }
             }
         }
@@ -89,17 +68,17 @@ impl Mount {
     /// A request arrived that holds directories' locks. From now on no acknowledgement waits for notifications that
     /// these locks stop.
     pub(super) fn make_way_for_locks(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get(unique) else { return };
-        let (locks, names, is_rename) = (waiting.locks.clone(), waiting.names.clone(), waiting.is_rename);
+        let Some(waiting) = self.requests.get(unique) else { return };
+        let (locks, names, is_rename) = (waiting.locks().to_vec(), waiting.names.clone(), waiting.is_rename);
         let is_stopped = |n: &Notification| matches!(n, Notification::Name { parent, .. } if locks.contains(parent));
         // Also tickets that no acknowledgement waits for any more: the kernel still believes in what they are to make
         // stale, and a rename moves that to where no ticket looks for it.
-        let touches_own = self.invalidations.any(|n| {
+        let touches_own = self.kernel.is_being_told(|n| {
             matches!(n, Notification::Name { parent, name } if names.iter().any(|own| (&own.0, &own.1) == (parent, name)))
         });
-        let excused = self.invalidations.excuse(is_stopped);
+        let excused = self.kernel.excuse(is_stopped);
         if excused.is_empty() {
-            if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
+            if let Some(waiting) = self.requests.get_mut(unique).filter(|_| touches_own) {
                 waiting.collided = true;
             }
             return;
@@ -134,7 +113,7 @@ impl Mount {
         let by_epoch = gathering.all_names || is_believed && self.may_send_epoch(now);
         gathering.all_names = by_epoch;
         let entries: Vec<LogIndex> = excused.iter().flat_map(|(entries, _)| entries.iter().copied()).collect();
-        if let Some(waiting) = self.waiting.get_mut(unique).filter(|_| touches_own) {
+        if let Some(waiting) = self.requests.get_mut(unique).filter(|_| touches_own) {
             if !by_epoch {
                 // The ticket that hangs invalidates its names once the request is answered. But where a rename has
                 // moved them to is known only to us.
@@ -142,7 +121,7 @@ impl Mount {
                 if is_rename {
                     for entry in &entries {
                         waiting.held.push(*entry);
-                        self.invalidations.require(*entry);
+                        self.kernel.require(*entry);
                     }
                 }
             } else if is_rename {
@@ -155,20 +134,20 @@ impl Mount {
             if is_believed && !by_epoch {
                 self.wait_for_epoch(entry);
             }
-            self.invalidations.release(entry);
+            self.kernel.release(entry);
         }
     }
 
     /// Whether the kernel was told the name, or a request that it has not answered may tell it. Else it asks for it.
     fn may_believe(&self, parent: Ino, name: &Name) -> bool {
         // Without epochs nobody would forget what is noted here.
-        let is_noted = !self.config.kernel.inc_epoch || self.epochs.told.may_have(parent, name);
+        let is_noted = !self.config.kernel.inc_epoch || self.kernel.may_have_told(parent, name);
         let names_it = |unique: &u64| {
-            let waiting = self.waiting.get(*unique);
+            let waiting = self.requests.get(*unique);
             waiting
                 .is_some_and(|waiting| waiting.names.iter().any(|(directory, own)| *directory == parent && own == name))
         };
-        is_noted || self.waiting.lockers(parent).iter().any(names_it)
+        is_noted || self.requests.lockers(parent).iter().any(names_it)
     }
 
     /// A request arrived that keeps pages locked while it waits: what stands behind these pages in a ticket is told
@@ -182,9 +161,9 @@ impl Mount {
             Notification::Size { ino: of, from, .. } => *of == ino && (begin..end).contains(from),
             _ => false,
         };
-        for (entries, notifications) in self.invalidations.excuse(is_stopped) {
+        for (entries, notifications) in self.kernel.excuse(is_stopped) {
             if notifications.iter().any(|notification| matches!(notification, Notification::Size { .. })) {
-                self.sizes.is_untold(ino);
+                self.kernel.size_untold(ino);
             }
             let ranges = notifications.iter().filter_map(|notification| match notification {
                 Notification::Pages { offset, length, .. } => {
@@ -194,39 +173,39 @@ impl Mount {
             });
             self.issue_pages(ino, ranges.collect(), entries.clone());
             for entry in entries {
-                self.invalidations.release(entry);
+                self.kernel.release(entry);
             }
         }
     }
 
     /// A request was answered, and its locks are free: what was put off because of them is told now.
-    pub(super) fn make_up(&mut self, _now: Instant, waiting: Waiting) {
+    pub(super) fn make_up(&mut self, _now: Instant, waiting: Pending) {
         let mut gathering = Gathering::default();
-        let mut unfence = Vec::new();
+        let mut allowed = Vec::new();
         if waiting.is_rename {
             // What the kernel was told of one it believes of the other now.
-            waiting.names.iter().for_each(|(directory, name)| self.epochs.told.insert(*directory, name));
+            waiting.names.iter().for_each(|(directory, name)| self.kernel.told_name(*directory, name));
         }
-        for directory in &waiting.locks {
+        for directory in waiting.locks() {
             // Another request has the lock; it will make up for this.
-            if self.waiting.is_locked(*directory) {
+            if self.requests.is_locked(*directory) {
                 continue;
             }
-            for name in self.deferred.remove(directory).unwrap_or_default() {
+            for name in self.kernel.take_deferred(*directory) {
                 gathering.names.insert((*directory, name.clone()));
-                unfence.push((*directory, name));
+                allowed.push((*directory, name));
             }
         }
         if waiting.collided {
             for (directory, name) in &waiting.names {
                 let child = self.volume().lookup(*directory, name);
                 gathering.inodes.extend(child.filter(|child| self.may_answer(*child)));
-                if !self.lookups.is_known(*directory) {
+                if !self.kernel.is_known(*directory) {
                     continue;
                 }
                 gathering.directories.insert(*directory);
-                if self.waiting.is_locked(*directory) {
-                    self.defer(*directory, name);
+                if self.requests.is_locked(*directory) {
+                    self.kernel.defer(*directory, name);
                 } else {
                     gathering.names.insert((*directory, name.clone()));
                 }
@@ -234,18 +213,11 @@ impl Mount {
         }
         gathering.entries.clone_from(&waiting.held);
         self.issue_gathered(gathering);
-        for (directory, name) in unfence {
-            self.invalidations.unfence_name(directory, &name);
+        for (directory, name) in allowed {
+            self.kernel.allow_name(directory, &name);
         }
         for entry in waiting.held {
-            self.invalidations.release(entry);
-        }
-    }
-
-    /// Invalidates the name when the directory's lock is free; until then nothing said about it is kept.
-    fn defer(&mut self, parent: Ino, name: &Name) {
-        if self.deferred.entry(parent).or_default().insert(name.clone()) {
-            self.invalidations.fence_name(parent, name);
+            self.kernel.release(entry);
         }
     }
 
@@ -253,17 +225,16 @@ impl Mount {
     /// kernel has moved it must not make it fresh again.
     fn defer_moved(&mut self, names: Vec<(Ino, Name)>) {
         for (directory, name) in names {
-            self.defer(directory, &name);
+            self.kernel.defer(directory, &name);
         }
     }
 
     /// INC_EPOCH is due that acknowledgements wait for.
     pub(super) fn send_late_epoch(&mut self, now: Instant) {
-        let entries = std::mem::take(&mut self.epochs.waiting);
-        self.epochs.last = Some(now);
+        let entries = self.kernel.take_epoch(now);
         self.issue_gathered(Gathering { all_names: true, entries: entries.clone(), ..Gathering::default() });
         for entry in entries {
-            self.invalidations.release(entry);
+            self.kernel.release(entry);
         }
     }
 
@@ -272,26 +243,13 @@ impl Mount {
         if !self.config.kernel.inc_epoch {
             return;
         }
-        self.invalidations.require(entry);
-        if self.epochs.waiting.is_empty() {
-            self.timers.insert((self.epoch_due().unwrap_or(self.now), Timer::Epoch));
+        if let Some(due) = self.kernel.wait_for_epoch(self.now, entry, self.config.timing.heartbeat) {
+            self.timers.set(Timer::Epoch, due);
         }
-        self.epochs.waiting.push(entry);
     }
 
+    /// Whether the kernel can be told of all names now; it will be.
     fn may_send_epoch(&mut self, now: Instant) -> bool {
-        let is_due = self.epoch_due().is_none_or(|due| due <= now);
-        let may = self.config.kernel.inc_epoch && self.epochs.waiting.is_empty() && is_due;
-        if may {
-            self.epochs.last = Some(now);
-        }
-        may
-    }
-
-    /// When the next one may be sent. Whoever waits for it is not put out of the roster.
-    fn epoch_due(&self) -> Option<Instant> {
-        let asked_again = Duration::from_secs(1).saturating_mul(u32::try_from(self.lookups.len()).unwrap_or(u32::MAX));
-        let pause = asked_again / NAMES_PER_SECOND;
-        self.epochs.last.map(|last| last.after(pause.min(self.config.timing.heartbeat * 2)))
+        self.config.kernel.inc_epoch && self.kernel.send_epoch(now, self.config.timing.heartbeat)
     }
 }

@@ -12,12 +12,13 @@
 //! Nothing waits longer than until the entry that ends the delegation is *applied* here. A mount that is cut off
 //! answers from what it has, or waits (R16-cut-off).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use super::{
-    Caller, Mount, Notification, Output, Request, Timer,
-    flush::{JobId, Overlay},
-    waiting::{Kind, Waiting},
+    Caller, Mount, Notification, Output, Request,
+    files::{JobId, NewJob, Right},
+    requests::{Awaited, FileRange, Pending},
+    timers::Timer,
 };
 use crate::{
     message::mount::ToLeader,
@@ -25,33 +26,8 @@ use crate::{
     types::{Errno, Ino, Instant, LogIndex},
 };
 
-/// Two recalls of a file within this make it contended.
-const CONTENTION: Duration = Duration::from_secs(1);
-/// For so long a contended file is written through.
-const WRITTEN_THROUGH: Duration = Duration::from_secs(3);
-/// Files whose recalls are remembered.
-const RECALLED_MAX: usize = 1024;
 /// What a READ keeps locked in the kernel.
 const PAGE_BYTES: u64 = 4096;
-
-/// This mount's right to buffer changes of one file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Right {
-    #[default]
-    None,
-    /// This job asks for it; writers wait for its completion.
-    Asked(JobId),
-    Held(LogIndex),
-    /// A flush that gives it back is on its way.
-    Returning,
-}
-
-/// When a file was recalled last, and until when it is written through.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Recalled {
-    at: Instant,
-    contended_until: Instant,
-}
 
 impl Mount {
     /// The delegation that the replica shows for this mount.
@@ -66,22 +42,15 @@ impl Mount {
         holder.is_some_and(|holder| self.client.session() != Some(holder))
     }
 
-    pub(super) fn right(&self, ino: Ino) -> Right {
-        self.files.get(&ino).map_or(Right::None, |file| file.right)
-    }
-
     /// Changes may be buffered now. Not without a lease: a mount that is cut off collects nothing that it may lose.
     pub(super) fn may_buffer(&self, ino: Ino) -> bool {
-        matches!(self.right(ino), Right::Held(_)) && self.is_fresh
+        matches!(self.files.right(ino), Right::Held(_)) && self.is_fresh
     }
 
     /// The create that brought the delegation is answered: from now on it is used.
     pub(super) fn take_right(&mut self, now: Instant, ino: Ino) {
         if let Some(grant) = self.own_delegation(ino) {
-            let file = self.files.entry(ino).or_default();
-            if file.right == Right::None {
-                file.right = Right::Held(grant);
-            }
+            self.files.take_right(ino, grant);
             if !self.handles.ends_are_told() {
                 self.flush_in_time(now, ino);
             }
@@ -90,25 +59,21 @@ impl Mount {
 
     /// The request waits until this mount may buffer changes of the file, or is sure that it may not.
     pub(super) fn ask_for_right(&mut self, now: Instant, ino: Ino, unique: u64) {
-        let file = self.files.entry(ino).or_default();
-        file.writers.push(unique);
-        if matches!(file.right, Right::None | Right::Returning) {
-            let job = self.enqueue(now, vec![ino], Operation::Delegate { ino }, Vec::new(), Overlay::default(), None);
-            if let Some(file) = self.files.get_mut(&ino) {
-                file.right = Right::Asked(job);
-            }
+        self.files.wait_for_right(ino, unique);
+        if matches!(self.files.right(ino), Right::None | Right::Returning) {
+            let job = self.enqueue(now, NewJob::of(ino, Operation::Delegate { ino }));
+            self.files.set_right(ino, Right::Asked(job));
         }
     }
 
     /// The grant is complete, or refused.
     pub(super) fn asked(&mut self, now: Instant, ino: Ino, job: JobId, refusal: Option<Errno>) {
         let grant = self.own_delegation(ino).filter(|_| refusal.is_none());
-        let Some(file) = self.files.get_mut(&ino) else { return };
         // Recalled in between, and perhaps asked for once more.
-        if file.right != Right::Asked(job) {
+        if self.files.right(ino) != Right::Asked(job) {
             return;
         }
-        file.right = grant.map_or(Right::None, Right::Held);
+        self.files.set_right(ino, grant.map_or(Right::None, Right::Held));
         match refusal {
             None => {
                 self.retry_writers(now, ino);
@@ -120,7 +85,7 @@ impl Mount {
                 }
             }
             Some(errno) => {
-                for unique in std::mem::take(&mut file.writers) {
+                for unique in self.files.take_writers(ino) {
                     self.give_up(now, unique, errno);
                 }
             }
@@ -129,25 +94,21 @@ impl Mount {
 
     /// Those who waited for the file look again whether they may go on.
     pub(super) fn retry_writers(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        for unique in std::mem::take(&mut file.writers) {
+        for unique in self.files.take_writers(ino) {
             self.go_on_writing(now, unique);
         }
     }
 
     /// The lease is back: buffering goes on.
     pub(super) fn retry_all_writers(&mut self, now: Instant) {
-        let waiting =
-            self.files.iter().filter(|(_, file)| !file.writers.is_empty() && !matches!(file.right, Right::Asked(_)));
-        let inodes: Vec<Ino> = waiting.map(|(ino, _)| *ino).collect();
-        for ino in inodes {
+        for ino in self.files.with_writers() {
             self.retry_writers(now, ino);
         }
     }
 
     /// This mount is about to end.
     pub(super) fn give_everything_back(&mut self, now: Instant) {
-        let held = self.files.iter().filter(|(_, file)| matches!(file.right, Right::Held(_))).map(|(ino, _)| *ino);
+        let held = self.files.rights().filter(|(_, right)| matches!(right, Right::Held(_))).map(|(ino, _)| ino);
         for ino in held.collect::<Vec<_>>() {
             self.send_on(now, ino, true);
         }
@@ -159,33 +120,13 @@ impl Mount {
         if self.own_delegation(ino) != Some(grant) {
             return;
         }
-        let file = self.files.entry(ino).or_default();
-        if file.right == Right::Returning {
+        if !self.files.take_right_to_return(ino, grant) {
             return;
         }
-        file.right = Right::Held(grant);
         self.counters.delegations_recalled += 1;
-        self.note_recall(now, ino);
+        self.files.note_recall(now, ino);
         self.send_on(now, ino, true);
         self.retry_writers(now, ino);
-    }
-
-    fn note_recall(&mut self, now: Instant, ino: Ino) {
-        let before = self.recalled.get(&ino).copied();
-        let is_contended = before.is_some_and(|before| now.since(before.at) < CONTENTION);
-        let contended_until = if is_contended { now.after(WRITTEN_THROUGH) } else { Instant(0) };
-        let contended_until = before.map_or(contended_until, |before| contended_until.max(before.contended_until));
-        if self.recalled.len() >= RECALLED_MAX {
-            self.recalled.retain(|_, recalled| now.since(recalled.at) < CONTENTION || now < recalled.contended_until);
-        }
-        if self.recalled.len() < RECALLED_MAX {
-            self.recalled.insert(ino, Recalled { at: now, contended_until });
-        }
-    }
-
-    /// Several mounts write the file in turn: buffering would only make each wait for the other.
-    pub(super) fn is_contended(&self, now: Instant, ino: Ino) -> bool {
-        self.recalled.get(&ino).is_some_and(|recalled| now < recalled.contended_until)
     }
 
     /// An entry that concerns delegations was applied.
@@ -194,13 +135,11 @@ impl Mount {
         if self.own_delegation(ino).is_some() {
             return;
         }
-        match self.right(ino) {
+        match self.files.right(ino) {
             Right::Held(_) if !is_given_back => self.lose(now, ino),
             Right::Returning if !is_given_back => self.lose(now, ino),
             Right::Returning => {
-                if let Some(file) = self.files.get_mut(&ino) {
-                    file.right = Right::None;
-                }
+                self.files.set_right(ino, Right::None);
                 self.tidy(ino);
             }
             _ => {}
@@ -209,21 +148,16 @@ impl Mount {
 
     /// A snapshot took the replica's place: rights that it does not show are lost.
     pub(super) fn check_rights(&mut self, now: Instant) {
-        let held: Vec<Ino> = self
-            .files
-            .iter()
-            .filter(|(ino, file)| match file.right {
-                Right::Held(grant) => self.own_delegation(**ino) != Some(grant),
-                Right::Returning => self.own_delegation(**ino).is_none(),
-                Right::None | Right::Asked(_) => false,
-            })
-            .map(|(ino, _)| *ino)
-            .collect();
-        for ino in held {
-            if self.right(ino) == Right::Returning {
-                if let Some(file) = self.files.get_mut(&ino) {
-                    file.right = Right::None;
-                }
+        let is_gone = |ino: Ino, right: Right| match right {
+            Right::Held(grant) => self.own_delegation(ino) != Some(grant),
+            Right::Returning => self.own_delegation(ino).is_none(),
+            Right::None | Right::Asked(_) => false,
+        };
+        let gone = self.files.rights().filter(|(ino, right)| is_gone(*ino, *right)).map(|(ino, _)| ino);
+        let gone: Vec<Ino> = gone.collect();
+        for ino in gone {
+            if self.files.right(ino) == Right::Returning {
+                self.files.set_right(ino, Right::None);
                 self.tidy(ino);
             } else {
                 self.lose(now, ino);
@@ -234,24 +168,19 @@ impl Mount {
     /// The delegation was taken away: nothing that rests on it will ever be applied (R12-fencing). It is told once, and
     /// the kernel must not show it any longer.
     fn lose(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        let bytes = file.dirty.bytes();
-        let is_dropped = !file.dirty.is_empty() || !file.changes.is_empty();
-        file.dirty.take();
-        file.changes = Default::default();
-        file.right = Right::None;
-        if let Some(due) = file.due.take() {
-            self.timers.remove(&(due, Timer::Age(ino)));
+        if !self.files.has(ino) {
+            return;
         }
-        self.dirty_bytes -= bytes;
+        let dropped = self.files.lose(ino);
+        self.timers.stop(Timer::Age(ino));
         self.counters.delegations_lost += 1;
-        if is_dropped {
+        if let Some(bytes) = dropped {
             self.handles.fail(ino, Errno::EIO);
             self.outputs.push_back(Output::Notice(format!(
                 "the delegation of inode {ino} was taken away while this mount was not heard of: {bytes} buffered bytes \
                  are dropped, its next write, fsync or close fails with EIO"
             )));
-            if self.lookups.is_known(ino) {
+            if self.kernel.is_known(ino) {
                 let pages = Notification::Pages { ino, offset: 0, length: 0 };
                 self.issue(vec![Notification::Attributes { ino }, pages], Vec::new());
             }
@@ -265,16 +194,7 @@ impl Mount {
 
     /// Whether the request must wait until another mount has given the file's delegation back.
     pub(super) fn must_recall(&self, request: &Request) -> Option<Ino> {
-        let ino = match request {
-            Request::Getattr { ino, .. }
-            | Request::Read { ino, .. }
-            | Request::Open { ino, .. }
-            | Request::Getxattr { ino, .. }
-            | Request::Listxattr { ino, .. }
-            | Request::SeekData { ino, .. }
-            | Request::SeekHole { ino, .. } => *ino,
-            _ => return None,
-        };
+        let ino = request.facts().subject.filter(|_| request.facts().looks_inside)?;
         (!self.serves_alone() && self.is_delegated_elsewhere(ino)).then_some(ino)
     }
 
@@ -286,31 +206,26 @@ impl Mount {
     /// Keeps the request until `resume_parked`.
     pub(super) fn set_aside(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, request: Request) {
         let pages = match &request {
-            Request::Read { offset, length, .. } => {
-                let end = offset.saturating_add(u64::from(*length)).next_multiple_of(PAGE_BYTES);
-                Some((ino, offset - offset % PAGE_BYTES, end))
-            }
+            Request::Read { offset, length, .. } => Some(FileRange::of_pages(ino, *offset, *length, PAGE_BYTES)),
             _ => None,
         };
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Parked { request });
-        waiting.pages = pages;
+        let waiting = Pending::new(caller, self.deadline(now), Awaited::Parked { request }).locking_pages(pages);
         self.wait(now, unique, waiting);
-        self.parked.entry(ino).or_default().push(unique);
+        self.requests.set_aside(ino, unique);
     }
 
     /// Has the leader ask the holder, now and again until the delegation is gone.
     pub(super) fn recall(&mut self, now: Instant, ino: Ino) {
-        if self.recalling.insert(ino) {
+        if self.requests.asks_for(ino) {
             self.counters.recalls_sent += 1;
             self.client.tell(ToLeader::Recall { ino });
-            self.timers.insert((now.after(2 * self.config.timing.heartbeat), Timer::Recall(ino)));
+            self.timers.set(Timer::Recall(ino), now.after(2 * self.config.timing.heartbeat));
         }
     }
 
     pub(super) fn recall_again(&mut self, now: Instant, ino: Ino) {
-        self.recalling.remove(&ino);
-        let is_wanted =
-            self.parked.contains_key(&ino) || self.files.get(&ino).is_some_and(|file| !file.queue.is_empty());
+        self.requests.may_ask_again(ino);
+        let is_wanted = self.requests.has_set_aside(ino) || self.files.is_queued(ino);
         if is_wanted && self.is_delegated_elsewhere(ino) {
             self.recall(now, ino);
             // Without a lease each asks anew for a read index: so it shows when this mount is cut off.
@@ -323,7 +238,7 @@ impl Mount {
     /// These files may be given back: who waited for that looks again.
     pub(super) fn resume(&mut self, now: Instant, inodes: &BTreeSet<Ino>) {
         for ino in inodes.iter().copied().filter(|ino| !self.is_delegated_elsewhere(*ino)).collect::<Vec<_>>() {
-            self.recalling.remove(&ino);
+            self.requests.may_ask_again(ino);
             self.propose_next(now, ino);
             self.resume_parked(now, ino);
         }
@@ -331,14 +246,14 @@ impl Mount {
 
     /// Without a lease nobody waits for others.
     pub(super) fn resume_all_parked(&mut self, now: Instant) {
-        let inodes: Vec<Ino> = self.parked.keys().copied().collect();
+        let inodes: Vec<Ino> = self.requests.files_waited_for().collect();
         for ino in inodes {
             self.resume_parked(now, ino);
         }
     }
 
     fn is_parked(&self, unique: u64) -> bool {
-        self.waiting.get(unique).is_some_and(|waiting| matches!(waiting.kind, Kind::Parked { .. }))
+        self.requests.get(unique).is_some_and(|waiting| matches!(waiting.awaited, Awaited::Parked { .. }))
     }
 
     /// A request that was set aside waits no longer.
@@ -346,22 +261,22 @@ impl Mount {
         if !self.is_parked(unique) {
             return None;
         }
-        let waiting = self.waiting.remove(unique)?;
-        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
-        match waiting.kind {
-            Kind::Parked { request } => Some((waiting.caller, request)),
+        let waiting = self.requests.remove(unique)?;
+        self.timers.stop(Timer::Request(unique));
+        match waiting.awaited {
+            Awaited::Parked { request } => Some((waiting.caller, request)),
             _ => None,
         }
     }
 
     pub(super) fn resume_parked(&mut self, now: Instant, ino: Ino) {
-        for unique in self.parked.remove(&ino).unwrap_or_default() {
+        for unique in self.requests.take_set_aside(ino) {
             if !self.is_parked(unique) {
                 continue;
             }
             // It ends soon, and stays where its end is known.
-            if self.waiting.get(unique).is_some_and(|waiting| waiting.late == Errno::EINTR) && !self.is_fresh {
-                self.parked.entry(ino).or_default().push(unique);
+            if self.requests.get(unique).is_some_and(|waiting| waiting.late == Errno::EINTR) && !self.is_fresh {
+                self.requests.set_aside(ino, unique);
                 continue;
             }
             // Without a lease it waits for a read index first, like any other read (R16-cut-off).

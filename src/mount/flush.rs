@@ -8,118 +8,21 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    Caller, Mount, Notification, Purpose, Response, Timer,
-    changes::Changes,
-    delegation::Right,
-    waiting::{Kind, Waiting},
+    Caller, Mount, Notification, Response,
+    files::{AppliedJob, Job, JobId, NewJob, Right},
+    requests::{Awaited, OpenFile, Pending, Purpose},
+    timers::Timer,
 };
 use crate::{
     limits,
     namespace::{self, Operation, Reply},
-    types::{AttributeChanges, BlockHash, Errno, Ino, Instant, LogIndex, Piece, Sequence, UploadId},
+    types::{BlockHash, Errno, Ino, Instant, Piece, UploadId},
 };
 
 /// Jobs of one file in its queue beyond which age alone starts no further one.
 const QUEUED_BY_AGE_MAX: usize = 4;
-
-/// A change of one or two files on its way into the log.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct JobId(pub(crate) u64);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Its blocks are going to the stores.
-    Uploading(UploadId),
-    /// It waits for earlier changes of its files.
-    Ready(Option<UploadId>),
-    Submitted(Sequence),
-    /// Part of the replica; its answer is still to come.
-    Applied,
-}
-
-/// What a job shows over the replica until it is applied.
-#[derive(Debug, Default)]
-pub(crate) struct Overlay {
-    pub(crate) runs: Vec<(u64, Bytes)>,
-    pub(crate) changes: Changes,
-}
-
-#[derive(Debug)]
-pub(crate) struct Job {
-    inodes: Vec<Ino>,
-    operation: Operation,
-    blocks: Vec<(BlockHash, Bytes)>,
-    /// The bytes it writes, in order: shown over the replica until it is applied.
-    pub(crate) runs: Vec<(u64, Bytes)>,
-    pub(crate) run_bytes: usize,
-    /// What else it changes, shown likewise.
-    pub(crate) changes: Changes,
-    /// What its blocks are pinned by in the stores.
-    upload: Option<UploadId>,
-    /// The request that is answered by its reply. `None`: a flush.
-    pub(super) request: Option<u64>,
-    /// Requests that wait until it is complete.
-    watchers: Vec<u64>,
-    stage: Stage,
-    deadline: Instant,
-}
-
-impl Job {
-    /// It gives locks back.
-    pub(crate) const fn releases_locks(&self) -> bool {
-        use Operation::{CancelLock, ReleaseLocks, Unlock};
-        matches!(self.operation, Unlock { .. } | ReleaseLocks { .. } | CancelLock { .. })
-    }
-
-    /// Its bytes inside `from..to`, in order, each with its place in the file.
-    pub(crate) fn runs_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Bytes)> + '_ {
-        let first = self.runs.partition_point(|(offset, bytes)| offset + bytes.len() as u64 <= from);
-        self.runs[first..].iter().take_while(move |(offset, _)| *offset < to).map(move |(offset, bytes)| {
-            let begin = from.max(*offset);
-            let end = to.min(offset + bytes.len() as u64);
-            // Both ends lie inside a run that is in memory.
-            (begin, bytes.slice((begin - offset) as usize..(end - offset) as usize))
-        })
-    }
-}
-
-/// What one operation of a flush carries.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    pub(crate) pieces: Vec<Piece>,
-    pub(crate) blocks: Vec<(BlockHash, Bytes)>,
-    pub(crate) runs: Vec<(u64, Bytes)>,
-}
-
-/// Cuts runs into operations, between runs only. A little content travels inline; larger runs, as soon as there is more
-/// than fits, as blocks.
-pub(crate) fn flights(runs: Vec<(u64, Bytes)>, inline_bytes_max: usize) -> Vec<Flight> {
-    let total: usize = runs.iter().map(|(_, bytes)| bytes.len()).sum();
-    let is_small = total <= inline_bytes_max;
-    let mut flights: Vec<Flight> = Vec::new();
-    let mut inline = 0;
-    for (offset, bytes) in runs {
-        let is_inline = is_small || bytes.len() <= inline_bytes_max / 4;
-        let is_full = flights.last().is_none_or(|flight| {
-            flight.pieces.len() >= limits::PIECES_MAX || (is_inline && inline + bytes.len() > inline_bytes_max)
-        });
-        if is_full {
-            inline = 0;
-            flights.push(Flight { pieces: Vec::new(), blocks: Vec::new(), runs: Vec::new() });
-        }
-        let Some(flight) = flights.last_mut() else { continue };
-        let hash = BlockHash::of(&bytes);
-        let content = is_inline.then(|| bytes.clone());
-        if is_inline {
-            inline += bytes.len();
-        } else {
-            flight.blocks.push((hash, bytes.clone()));
-        }
-        flight.pieces.push(Piece { offset, length: bytes.len() as u64, block: Some(hash), content });
-        flight.runs.push((offset, bytes));
-    }
-    flights
-}
+/// Extents in one window of the inline limit that are put together.
+const EXTENTS_MAX: usize = 64;
 
 impl Mount {
     /// Sends what is dirty of the file on its way.
@@ -129,253 +32,116 @@ impl Mount {
 
     /// The same; with `gives_back` the delegation, where it is held, goes with it.
     pub(super) fn send_on(&mut self, now: Instant, ino: Ino, gives_back: bool) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        let grant = if let Right::Held(grant) = file.right { Some(grant) } else { None };
-        let gives_back = gives_back && grant.is_some();
-        if !file.is_dirty() && !gives_back {
-            return;
+        let Some(sending) = self.files.take_dirty(ino, gives_back) else { return };
+        self.timers.stop(Timer::Age(ino));
+        let keeps_delegation = sending.keeps_delegation();
+        for job in sending.into_jobs(self.client.inline_bytes_max()) {
+            self.enqueue(now, job);
         }
-        if gives_back {
-            file.right = Right::Returning;
-        }
-        let bytes = file.dirty.bytes();
-        let runs = file.dirty.take();
-        let (changes, fence) = (std::mem::take(&mut file.changes), file.fence.take());
-        if let Some(due) = file.due.take() {
-            self.timers.remove(&(due, Timer::Age(ino)));
-        }
-        self.dirty_bytes -= bytes;
-        let mut flights = flights(runs, self.client.inline_bytes_max());
-        if flights.is_empty() {
-            flights.push(Flight { pieces: Vec::new(), blocks: Vec::new(), runs: Vec::new() });
-        }
-        let last = flights.len() - 1;
-        for (number, Flight { pieces, blocks, runs }) in flights.into_iter().enumerate() {
-            // Cut before anything is written, all else with the last of them.
-            let changes = Changes {
-                cut: changes.cut.filter(|_| number == 0),
-                size_min: if number == last { changes.size_min } else { 0 },
-                set: if number == last { changes.set } else { AttributeChanges::default() },
-                ..changes
-            };
-            let operation = match grant {
-                Some(grant) => Operation::Flush(Box::new(namespace::Flush {
-                    pieces,
-                    give_back: gives_back && number == last,
-                    ..as_flush(ino, (grant, fence), &changes)
-                })),
-                // Write-back of a mapping, which waits for no grant (R26-mappings).
-                None => Operation::Write {
-                    ino,
-                    pieces,
-                    append: false,
-                    mtime: changes.written_at,
-                    clear_suid: changes.set.clear_suid,
-                    uploads: Vec::new(),
-                    fence,
-                },
-            };
-            self.enqueue(now, vec![ino], operation, blocks, Overlay { runs, changes }, None);
-        }
-        if grant.is_some() && !gives_back && !self.handles.ends_are_told() {
+        if keeps_delegation && !self.handles.ends_are_told() {
             self.flush_in_time(now, ino);
         }
     }
 
-    /// FLUSH: close(2) of one descriptor. The last one that may write gives the delegation back with what is dirty. If
-    /// nothing is dirty, nobody waits for that.
-    pub(super) fn close(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
-        let gives_back = self.handles.writers(ino) <= 1;
-        if gives_back && self.files.get(&ino).is_some_and(super::file::File::is_dirty) {
-            self.send_on(now, ino, true);
-        }
-        self.complete_file(now, unique, caller, (ino, fh));
-        if gives_back {
-            self.send_on(now, ino, true);
-        }
-    }
-
     pub(super) fn flush_everything(&mut self, now: Instant) {
-        let dirty: Vec<Ino> = self.files.iter().filter(|(_, file)| file.is_dirty()).map(|(ino, _)| *ino).collect();
-        for ino in dirty {
+        for ino in self.files.dirty_inodes() {
             self.flush(now, ino);
         }
     }
 
-    /// A change that takes its place behind all that these files already have; `request` is answered by its reply.
-    pub(super) fn enqueue(
-        &mut self,
-        now: Instant,
-        inodes: Vec<Ino>,
-        operation: Operation,
-        blocks: Vec<(BlockHash, Bytes)>,
-        overlay: Overlay,
-        request: Option<u64>,
-    ) -> JobId {
-        self.last_job += 1;
-        let id = JobId(self.last_job);
-        let stage = if blocks.is_empty() {
-            Stage::Ready(None)
-        } else {
-            let upload = self.uploads.begin(now, blocks.iter().cloned(), self.client.stores());
-            self.uploading.insert(upload, id);
-            Stage::Uploading(upload)
-        };
-        let deadline = self.deadline(now);
-        if request.is_none() {
-            self.timers.insert((deadline, Timer::Job(id)));
-        }
-        let Overlay { runs, changes } = overlay;
-        let run_bytes = runs.iter().map(|(_, bytes)| bytes.len()).sum();
-        self.flushing_bytes += run_bytes;
-        for ino in &inodes {
-            let file = self.files.entry(*ino).or_default();
-            file.queue.push_back(id);
-            file.unanswered.insert(id);
-        }
-        let first = inodes[0];
-        let job = Job {
-            inodes,
-            operation,
-            blocks,
-            runs,
-            run_bytes,
-            changes,
-            upload: None,
-            request,
-            watchers: Vec::new(),
-            stage,
-            deadline,
-        };
-        self.jobs.insert(id, job);
-        if let Some(unique) = request
-            && let Some(waiting) = self.waiting.get_mut(unique)
-        {
-            waiting.job = Some(id);
+    /// A change that takes its place behind all that its files already have.
+    pub(super) fn enqueue(&mut self, now: Instant, job: NewJob) -> JobId {
+        let (first, request, deadline) = (job.inodes[0], job.request, self.deadline(now));
+        let id = self.files.enqueue(now, job, deadline, self.client.stores());
+        match request {
+            None => self.timers.set(Timer::Job(id), deadline),
+            Some(unique) => {
+                if let Some(waiting) = self.requests.get_mut(unique) {
+                    waiting.job = Some(id);
+                }
+            }
         }
         self.propose_next(now, first);
         id
     }
 
     /// FLUSH and FSYNC: answered when all changes of the file up to now are complete.
-    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, (ino, fh): (Ino, u64)) {
+    pub(super) fn complete_file(&mut self, now: Instant, unique: u64, caller: Caller, file: OpenFile) {
+        let OpenFile { ino, fh } = file;
         self.flush(now, ino);
-        if !self.files.contains_key(&ino) {
+        if !self.files.has(ino) {
             let lost = self.handles.take_error(ino, fh);
             return self.respond(unique, lost.map_or(Ok(Response::Done), Err));
         }
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
-        self.watch_file(now, unique, (ino, fh), Response::Done);
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), Awaited::Plain));
+        self.watch_file(now, unique, file, Response::Done);
     }
 
     /// The waiting request is answered when all changes of the file up to now are complete.
-    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, (ino, fh): (Ino, u64), response: Response) {
-        let jobs = self.files.get(&ino).map(|file| file.unanswered.clone()).unwrap_or_default();
+    pub(super) fn watch_file(&mut self, now: Instant, unique: u64, file: OpenFile, response: Response) {
+        let jobs = self.files.watch(file.ino, unique);
         if jobs.is_empty() {
-            let lost = self.handles.take_error(ino, fh);
+            let lost = self.handles.take_error(file.ino, file.fh);
             return self.answer(now, unique, lost.map_or(Ok(response), Err));
         }
-        for job in &jobs {
-            if let Some(job) = self.jobs.get_mut(job) {
-                job.watchers.push(unique);
-            }
-        }
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.kind = Kind::Flush { jobs, through: Some((ino, fh)), response };
+        if let Some(waiting) = self.requests.get_mut(unique) {
+            waiting.awaited = Awaited::Flush { jobs, through: Some(file), response };
         }
     }
 
     /// The waiting request is answered when this job is complete.
     pub(super) fn watch_job(&mut self, unique: u64, id: JobId) {
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.watchers.push(unique);
-        }
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.kind = Kind::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
+        self.files.watch_job(id, unique);
+        if let Some(waiting) = self.requests.get_mut(unique) {
+            waiting.awaited = Awaited::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
         }
     }
 
     /// Proposes what stands first in the queues of all its files and has its blocks stored. What another session may be
     /// changing is recalled first.
     pub(super) fn propose_next(&mut self, now: Instant, ino: Ino) {
-        let Some(id) = self.files.get(&ino).and_then(|file| file.queue.front()).copied() else { return };
-        let Some(job) = self.jobs.get(&id) else { return };
-        let Stage::Ready(upload) = job.stage else { return };
-        let is_first = |ino: &Ino| self.files.get(ino).is_some_and(|file| file.queue.front() == Some(&id));
-        if !job.inodes.iter().all(is_first) {
-            return;
-        }
+        let Some((id, job)) = self.files.next_job(ino) else { return };
         // A flush says itself what it rests on, and locks are nobody's content.
-        let is_free = matches!(job.operation, Operation::Flush(_)) || job.operation.is_locking();
-        let elsewhere = job.inodes.iter().copied().find(|ino| !is_free && self.is_delegated_elsewhere(*ino));
+        let is_free = matches!(job.operation(), Operation::Flush(_)) || job.operation().is_locking();
+        let elsewhere = job.inodes().iter().copied().find(|ino| !is_free && self.is_delegated_elsewhere(*ino));
         match elsewhere {
             // What is only tidying up is not worth a recall.
-            Some(_) if is_coalescing(&job.operation) => return self.job_answered(now, id, Err(Errno::EAGAIN)),
+            Some(_) if is_coalescing(job.operation()) => return self.job_answered(now, id, Err(Errno::EAGAIN)),
             Some(ino) => return self.recall(now, ino),
             None => {}
         }
-        let mut operation = job.operation.clone();
-        if let Some(uploads) = operation.uploads_mut() {
-            uploads.extend(upload);
-        }
+        let (operation, request) = (job.proposal(), job.request());
         self.counters.operations_proposed += 1;
-        let request = job.request;
         let sequence = self.client.submit(operation);
-        self.purposes.insert(sequence, Purpose::Job(id));
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.stage = Stage::Submitted(sequence);
-            job.upload = upload;
-        }
-        if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
-            waiting.sequence = Some(sequence);
-        }
+        self.requests.submitted(sequence, Purpose::Job(id), request);
+        self.files.submitted(id, sequence);
     }
 
     /// The stores have the job's blocks, or cannot take them.
     pub(super) fn uploaded(&mut self, now: Instant, upload: UploadId, result: Result<(), Errno>) {
-        let Some(id) = self.uploading.remove(&upload) else { return };
-        match result {
-            Ok(()) => {
-                let Some(job) = self.jobs.get_mut(&id) else { return };
-                job.stage = Stage::Ready(Some(upload));
-                for ino in job.inodes.clone() {
-                    self.propose_next(now, ino);
-                }
-            }
-            Err(errno) => self.job_answered(now, id, Err(errno)),
+        let Some(id) = self.files.uploaded(upload, result) else { return };
+        if let Err(errno) = result {
+            return self.job_answered(now, id, Err(errno));
+        }
+        let inodes = self.files.job(id).map(|job| job.inodes().to_vec()).unwrap_or_default();
+        for ino in inodes {
+            self.propose_next(now, ino);
         }
     }
 
     /// The job's entry is part of the replica: its bytes need not be shown over it any more, and the next may go.
     pub(super) fn job_applied(&mut self, now: Instant, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.stage == Stage::Applied {
-            return;
-        }
-        if let Stage::Uploading(upload) = job.stage {
-            self.uploading.remove(&upload);
-            self.uploads.abandon(upload);
-        }
-        job.stage = Stage::Applied;
-        self.flushing_bytes -= std::mem::take(&mut job.run_bytes);
-        job.runs = Vec::new();
-        job.changes = Changes::default();
-        let (inodes, releases_locks) = (job.inodes.clone(), job.releases_locks());
-        for (hash, bytes) in std::mem::take(&mut job.blocks) {
+        let Some(AppliedJob { inodes, releases_locks, blocks }) = self.files.applied(id) else { return };
+        for (hash, bytes) in blocks {
             // What was written is soon read, but one large file is not to drive out everything else.
-            if bytes.len() <= self.content.capacity() / 8 {
-                self.content.insert(hash, bytes);
-            }
-        }
-        for ino in &inodes {
-            if let Some(file) = self.files.get_mut(ino) {
-                file.queue.retain(|queued| *queued != id);
+            if bytes.len() <= self.reading.capacity() / 8 {
+                self.reading.keep(hash, bytes);
             }
         }
         self.restart_deadlines(now, &inodes);
         for ino in inodes {
             self.propose_next(now, ino);
-            if matches!(self.right(ino), Right::Held(_)) {
+            if matches!(self.files.right(ino), Right::Held(_)) {
                 self.retry_writers(now, ino);
             }
             if releases_locks {
@@ -387,15 +153,14 @@ impl Mount {
     /// Another session had the file when its entry was applied, or it was carried out in part: it goes again from its place
     /// in the queue, once the file is back.
     pub(super) fn propose_again(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.files.job(id) else { return };
         // To a lock it says that another has it.
-        if is_coalescing(&job.operation) || job.operation.is_locking() && outcome.is_err() {
+        if is_coalescing(job.operation()) || job.operation().is_locking() && outcome.is_err() {
             return self.job_answered(now, id, Err(Errno::EAGAIN));
         }
-        // Such an entry lifts no pins.
-        job.stage = Stage::Ready(job.upload);
-        let (inodes, request) = (job.inodes.clone(), job.request);
-        if let Some(waiting) = request.and_then(|unique| self.waiting.get_mut(unique)) {
+        let (inodes, request) = (job.inodes().to_vec(), job.request());
+        self.files.make_ready_again(id);
+        if let Some(waiting) = request.and_then(|unique| self.requests.get_mut(unique)) {
             waiting.sequence = None;
         }
         if outcome.is_ok() {
@@ -411,26 +176,23 @@ impl Mount {
     /// wait for room; not for a caller that a signal hit.
     fn restart_deadlines(&mut self, now: Instant, inodes: &[Ino]) {
         let deadline = self.deadline(now);
-        let files = inodes.iter().filter_map(|ino| self.files.get(ino));
-        let ids: BTreeSet<JobId> = files.flat_map(|file| file.unanswered.iter().copied()).collect();
+        let ids: BTreeSet<JobId> = inodes.iter().flat_map(|ino| self.files.unanswered(*ino)).collect();
         let mut requests = BTreeSet::new();
         for id in ids {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            self.timers.remove(&(job.deadline, Timer::Job(id)));
-            job.deadline = deadline;
-            if job.request.is_none() {
-                self.timers.insert((deadline, Timer::Job(id)));
+            let Some(renewed) = self.files.renew(id, deadline) else { continue };
+            if renewed.request.is_none() {
+                self.timers.set(Timer::Job(id), deadline);
             }
-            requests.extend(job.request);
-            requests.extend(&job.watchers);
+            requests.extend(renewed.request);
+            requests.extend(renewed.watchers);
         }
         // What is applied makes room.
-        requests.extend(&self.blocked);
+        requests.extend(self.files.blocked());
         for unique in requests {
-            let Some(waiting) = self.waiting.get_mut(unique) else { continue };
+            let Some(waiting) = self.requests.get_mut(unique) else { continue };
             // Whose lock is queued has no deadline.
-            if waiting.late != Errno::EINTR && self.timers.remove(&(waiting.deadline, Timer::Request(unique))) {
-                self.timers.insert((deadline, Timer::Request(unique)));
+            if waiting.late != Errno::EINTR && self.timers.stop(Timer::Request(unique)) {
+                self.timers.set(Timer::Request(unique), deadline);
                 waiting.deadline = deadline;
             }
         }
@@ -438,30 +200,22 @@ impl Mount {
 
     /// The job is over: complete, refused, or without hope.
     pub(super) fn job_answered(&mut self, now: Instant, id: JobId, outcome: Result<Reply, Errno>) {
-        let uploading = match self.jobs.get(&id).map(|job| job.stage) {
-            Some(Stage::Uploading(upload) | Stage::Ready(Some(upload))) => Some(upload),
-            _ => None,
-        };
+        let unsent_upload = self.files.job(id).and_then(Job::unsent_upload);
         self.job_applied(now, id);
-        let Some(job) = self.jobs.remove(&id) else { return };
+        let Some(job) = self.files.end(id) else { return };
         // Of a job that was carried out its own entry has lifted the pins.
         if outcome.is_err()
-            && let Some(upload) = uploading.or(job.upload)
+            && let Some(upload) = unsent_upload.or(job.upload)
         {
             self.client.abandon_upload(upload);
         }
-        self.timers.remove(&(job.deadline, Timer::Job(id)));
-        for ino in &job.inodes {
-            if let Some(file) = self.files.get_mut(ino) {
-                file.unanswered.remove(&id);
-            }
-        }
+        self.timers.stop(Timer::Job(id));
         // ESTALE: what the flush rests on was taken away (R12-fencing). To the caller its bytes are lost.
-        let is_fenced = matches!(job.operation, Operation::Flush(_)) && outcome == Err(Errno::ESTALE);
-        let outcome = if is_fenced { Err(Errno::EIO) } else { outcome };
+        let is_refused = matches!(job.operation, Operation::Flush(_)) && outcome == Err(Errno::ESTALE);
+        let outcome = if is_refused { Err(Errno::EIO) } else { outcome };
         let is_told = job.request.is_none() && !is_auxiliary(&job.operation) && !job.operation.is_locking();
         if let Some(errno) = outcome.err().filter(|_| is_told) {
-            self.flush_failed(&job, errno);
+            self.flush_failed(&job.inodes, errno);
         }
         for unique in &job.watchers {
             self.watched_job_ended(now, *unique, id);
@@ -483,14 +237,12 @@ impl Mount {
     /// A flush that gives back is over. Where it was refused for what it carried, the delegation goes back without that.
     fn given_back(&mut self, now: Instant, flush: &namespace::Flush, is_refused: bool) {
         let ino = flush.ino;
-        if self.right(ino) != Right::Returning {
+        if self.files.right(ino) != Right::Returning {
             return;
         }
         let is_still_ours = is_refused && self.own_delegation(ino) == Some(flush.grant);
         let right = if is_still_ours { Right::Held(flush.grant) } else { Right::None };
-        if let Some(file) = self.files.get_mut(&ino) {
-            file.right = right;
-        }
+        self.files.set_right(ino, right);
         if !is_bare(flush) {
             self.send_on(now, ino, true);
         }
@@ -498,33 +250,19 @@ impl Mount {
 
     /// Flushes that rest on a delegation which was taken away, and did not leave yet.
     pub(super) fn abandon_flushes(&mut self, now: Instant, ino: Ino) {
-        let queue = self.files.get(&ino).map(|file| file.queue.clone()).unwrap_or_default();
-        for id in queue {
-            let is_here = self.jobs.get(&id).is_some_and(|job| {
-                matches!(job.operation, Operation::Flush(_))
-                    && matches!(job.stage, Stage::Uploading(_) | Stage::Ready(_))
-            });
-            if is_here {
+        for id in self.files.queue(ino) {
+            let is_flush = |job: &Job| matches!(job.operation(), Operation::Flush(_));
+            if self.files.job(id).is_some_and(|job| is_flush(job) && job.is_unsent()) {
                 self.job_answered(now, id, Err(Errno::EIO));
             }
         }
     }
 
-    /// Changes of the file are on their way whose place among further ones is not theirs to choose.
-    pub(super) fn has_ordered_jobs(&self, ino: Ino) -> bool {
-        let queue = self.files.get(&ino).into_iter().flat_map(|file| file.queue.iter());
-        queue.filter_map(|id| self.jobs.get(id)).any(|job| {
-            let is_placeless =
-                matches!(job.operation, Operation::Flush(_) | Operation::Coalesce { .. } | Operation::Delegate { .. });
-            !is_placeless && !job.operation.is_locking()
-        })
-    }
-
     /// Bytes are lost: everyone who has the file open is told, and the kernel must not show them any longer.
-    fn flush_failed(&mut self, job: &Job, errno: Errno) {
-        for ino in &job.inodes {
+    fn flush_failed(&mut self, inodes: &[Ino], errno: Errno) {
+        for ino in inodes {
             self.handles.fail(*ino, errno);
-            if self.lookups.is_known(*ino) {
+            if self.kernel.is_known(*ino) {
                 let pages = Notification::Pages { ino: *ino, offset: 0, length: 0 };
                 self.issue(vec![Notification::Attributes { ino: *ino }, pages], Vec::new());
             }
@@ -532,11 +270,11 @@ impl Mount {
     }
 
     fn watched_job_ended(&mut self, now: Instant, unique: u64, id: JobId) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        let Kind::Flush { jobs, through, response } = &mut waiting.kind else { return };
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        let Awaited::Flush { jobs, through, response } = &mut waiting.awaited else { return };
         jobs.remove(&id);
         if jobs.is_empty() {
-            let lost = through.and_then(|(ino, fh)| self.handles.take_error(ino, fh));
+            let lost = through.and_then(|file| self.handles.take_error(file.ino, file.fh));
             let result = lost.map_or_else(|| Ok(response.clone()), Err);
             self.answer(now, unique, result);
         }
@@ -546,18 +284,18 @@ impl Mount {
     /// asks is told (README.md "Availability"). Of a closed file nobody can be told more than close() was. Where closes
     /// are not told, nobody was told anything yet, and it is tried for as long as this mount lives.
     pub(super) fn job_is_late(&mut self, now: Instant, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.files.job(id) else { return };
         // A lock is given back however long it takes, or ends with the session.
-        if job.operation.is_locking() {
+        if job.operation().is_locking() {
             return;
         }
-        let is_closed = !job.inodes.iter().any(|ino| self.handles.is_open(*ino));
-        if is_auxiliary(&job.operation) || is_closed && self.handles.ends_are_told() {
+        let is_closed = !job.inodes().iter().any(|ino| self.handles.is_open(*ino));
+        if is_auxiliary(job.operation()) || is_closed && self.handles.ends_are_told() {
             return self.abandon_job(now, id, Errno::EIO);
         }
         // Who waited for it was told by its own timeout.
-        if job.watchers.is_empty() {
-            for ino in &job.inodes {
+        if !job.is_watched() {
+            for ino in job.inodes() {
                 self.handles.fail(*ino, Errno::EIO);
             }
         }
@@ -565,71 +303,45 @@ impl Mount {
 
     /// Gives the job up. Where it was proposed it may still take effect, once.
     pub(super) fn abandon_job(&mut self, now: Instant, id: JobId, errno: Errno) {
-        if let Some(Stage::Submitted(sequence)) = self.jobs.get(&id).map(|job| job.stage) {
+        if let Some(sequence) = self.files.job(id).and_then(Job::call) {
             self.client.give_up(sequence);
-            self.purposes.remove(&sequence);
+            self.requests.take_purpose(sequence);
         }
         self.job_answered(now, id, Err(errno));
     }
 
-    /// The request that the job's reply answers.
-    pub(super) fn request_of(&self, id: JobId) -> Option<u64> {
-        self.jobs.get(&id).and_then(|job| job.request)
-    }
-
     /// Jobs of the file that nobody can be told of any more: it is closed and their time is over.
     pub(super) fn abandon_late_jobs(&mut self, now: Instant, ino: Ino) {
-        let ids = self.files.get(&ino).map(|file| file.unanswered.clone()).unwrap_or_default();
-        let is_late = |job: &Job| job.request.is_none() && job.deadline <= now && !job.operation.is_locking();
-        for id in ids {
-            if self.jobs.get(&id).is_some_and(&is_late) {
+        for id in self.files.unanswered(ino) {
+            if self.files.is_late(id, now) {
                 self.abandon_job(now, id, Errno::EIO);
-            }
-        }
-    }
-
-    /// Pins end with their session: what was stored under it is stored again under the next.
-    pub(super) fn upload_again(&mut self, now: Instant) {
-        for upload in self.uploads.running() {
-            self.uploads.abandon(upload);
-        }
-        self.uploading.clear();
-        for (id, job) in &mut self.jobs {
-            if matches!(job.stage, Stage::Uploading(_) | Stage::Ready(Some(_))) {
-                let upload = self.uploads.begin(now, job.blocks.iter().cloned(), self.client.stores());
-                self.uploading.insert(upload, *id);
-                job.stage = Stage::Uploading(upload);
             }
         }
     }
 
     /// The oldest dirty byte of the file has waited long enough.
     pub(super) fn come_of_age(&mut self, now: Instant, ino: Ino) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        file.due = None;
-        if file.queue.len() < QUEUED_BY_AGE_MAX {
+        if !self.files.has(ino) {
+            return;
+        }
+        if self.files.queue(ino).len() < QUEUED_BY_AGE_MAX {
             // Where no close is told, this is all that gives a delegation back.
             return self.send_on(now, ino, !self.handles.ends_are_told());
         }
         // Nothing gets through at present: more and smaller jobs would not help.
         let due = now.after(self.config.timing.flush_age);
-        file.due = Some(due);
-        self.timers.insert((due, Timer::Age(ino)));
+        self.timers.set(Timer::Age(ino), due);
     }
 
     /// The inode is gone for good: nothing of it can be written any more, and nobody can ask.
     pub(super) fn inode_freed(&mut self, now: Instant, ino: Ino) {
-        self.refills.forget(ino);
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        self.dirty_bytes -= file.dirty.bytes();
-        file.dirty.take();
-        file.changes = Changes::default();
-        file.right = Right::None;
-        if let Some(due) = file.due.take() {
-            self.timers.remove(&(due, Timer::Age(ino)));
+        self.kernel.forget_readers(ino);
+        if !self.files.freed(ino) {
+            return;
         }
-        for id in file.queue.clone() {
-            if matches!(self.jobs.get(&id).map(|job| job.stage), Some(Stage::Uploading(_) | Stage::Ready(_))) {
+        self.timers.stop(Timer::Age(ino));
+        for id in self.files.queue(ino) {
+            if self.files.job(id).is_some_and(Job::is_unsent) {
                 self.job_answered(now, id, Err(Errno::ESTALE));
             }
         }
@@ -639,27 +351,24 @@ impl Mount {
 
     /// Forgets what need not be known of the file.
     pub(super) fn tidy(&mut self, ino: Ino) {
-        if self.files.get(&ino).is_some_and(super::file::File::is_idle) && !self.handles.is_open(ino) {
-            self.files.remove(&ino);
+        if !self.handles.is_open(ino) {
+            self.files.tidy(ino);
         }
     }
 
     /// Many small extents in one stretch of the file become one block, guarded by the content's version: what another
     /// mount writes meanwhile is never undone.
     pub(super) fn coalesce(&mut self, now: Instant, ino: Ino, written: u64) {
-        let Some(file) = self.files.get_mut(&ino) else { return };
-        file.small_writes += 1;
-        if file.small_writes < SMALL_WRITES || !file.queue.is_empty() {
+        if !self.files.is_scattered(ino) {
             return;
         }
-        file.small_writes = 0;
         let window = (self.client.inline_bytes_max() as u64).min(limits::INLINE_BYTES_MAX as u64);
         let Some((offset, bytes)) = self.scattered(ino, written, window) else { return };
         let Some(data_version) = self.volume().inode(ino).map(|inode| inode.data_version) else { return };
         let block = Some(BlockHash::of(&bytes));
         let piece = Piece { offset, length: bytes.len() as u64, block, content: Some(bytes) };
         let operation = Operation::Coalesce { ino, data_version, piece };
-        self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+        self.enqueue(now, NewJob::of(ino, operation));
     }
 
     /// The bytes around `written`, within one window and without a hole, where they lie in many extents and are all here.
@@ -684,7 +393,7 @@ impl Mount {
                 bytes.clear();
                 begin = None;
             }
-            let block = self.content.get(&block)?;
+            let block = self.reading.block(&block)?;
             let first = usize::try_from(extent.block_offset + (offset - extent.offset)).ok()?;
             let length = usize::try_from(end - offset).ok()?;
             bytes.extend_from_slice(block.get(first..first.checked_add(length)?)?);
@@ -692,24 +401,6 @@ impl Mount {
             at = end;
         }
         begin.map(|begin| (begin, Bytes::from(bytes)))
-    }
-}
-
-/// Small writes of a file between two looks at its extents.
-const SMALL_WRITES: u32 = 16;
-/// Extents in one window of the inline limit that are put together.
-const EXTENTS_MAX: usize = 64;
-
-/// The changes as an entry has them, without bytes.
-fn as_flush(ino: Ino, (grant, fence): (LogIndex, Option<LogIndex>), changes: &Changes) -> namespace::Flush {
-    namespace::Flush {
-        cut: changes.cut,
-        size_min: changes.size_min,
-        written_at: changes.written_at,
-        changed_at: changes.changed_at,
-        changes: changes.set,
-        fence,
-        ..namespace::Flush::of(ino, grant)
     }
 }
 
@@ -729,52 +420,4 @@ fn is_auxiliary(operation: &Operation) -> bool {
 
 const fn is_coalescing(operation: &Operation) -> bool {
     matches!(operation, Operation::Coalesce { .. })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INLINE: usize = 64 * 1024;
-
-    fn run(offset: u64, length: usize) -> (u64, Bytes) {
-        (offset, Bytes::from(vec![offset as u8; length]))
-    }
-
-    #[test]
-    fn a_little_content_is_one_operation_without_blocks() {
-        let flights = flights(vec![run(0, 40_000), run(100_000, 20_000)], INLINE);
-        assert_eq!(flights.len(), 1);
-        assert!(flights[0].blocks.is_empty());
-        assert!(flights[0].pieces.iter().all(|piece| piece.content.is_some()));
-    }
-
-    #[test]
-    fn large_runs_become_blocks_of_one_operation_and_small_ones_stay_inline() {
-        let flights = flights(vec![run(0, 1 << 20), run(2 << 20, 100), run(3 << 20, 1 << 20)], INLINE);
-        assert_eq!(flights.len(), 1);
-        assert_eq!(flights[0].blocks.len(), 2);
-        let inline: Vec<bool> = flights[0].pieces.iter().map(|piece| piece.content.is_some()).collect();
-        assert_eq!(inline, [false, true, false]);
-    }
-
-    #[test]
-    fn no_operation_exceeds_its_pieces_or_its_inline_content() {
-        let runs: Vec<_> = (0..1000).map(|number| run(number * 10_000, 4096)).collect();
-        let flights = flights(runs.clone(), INLINE);
-        let mut all = Vec::new();
-        for flight in flights {
-            assert!(flight.pieces.len() <= limits::PIECES_MAX);
-            let inline: usize = flight.pieces.iter().filter_map(|piece| piece.content.as_ref().map(Bytes::len)).sum();
-            assert!(inline <= INLINE);
-            all.extend(flight.runs);
-        }
-        assert_eq!(all, runs, "nothing is lost and the order stays");
-    }
-
-    #[test]
-    fn a_cluster_that_takes_nothing_inline_gets_blocks() {
-        let flights = flights(vec![run(0, 10)], 0);
-        assert_eq!(flights[0].blocks.len(), 1);
-    }
 }

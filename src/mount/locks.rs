@@ -5,12 +5,11 @@
 //! in the log before the lock is given back. A lock is answered when this kernel has forgotten what entries before the
 //! grant made stale: reads under it see what was written under it elsewhere.
 
-use std::collections::BTreeSet;
-
 use super::{
-    Caller, Mount, Output, Purpose, Response, Timer,
-    flush::{Job, Overlay},
-    waiting::{Kind, Waiting},
+    Caller, Mount, Output, Response,
+    files::NewJob,
+    requests::{Awaited, Pending, Purpose, WantedLock},
+    timers::Timer,
 };
 use crate::{
     namespace::{Companion, Operation, Volume, locks::WaitingLock},
@@ -31,25 +30,19 @@ impl Mount {
     /// Whether locks of the file are being given back. Who asks what is locked is answered after that: close(2) does
     /// not wait for it, and on a local file system no lock is left of a descriptor that was closed.
     pub(super) fn is_releasing_locks(&self, ino: Ino) -> bool {
-        let queue = self.files.get(&ino).into_iter().flat_map(|file| &file.queue);
-        queue.filter_map(|id| self.jobs.get(id)).any(Job::releases_locks)
+        self.files.is_releasing_locks(ino)
     }
 
-    pub(super) fn set_lock(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        caller: Caller,
-        (ino, claim, waits): (Ino, LockClaim, bool),
-    ) {
+    pub(super) fn set_lock(&mut self, now: Instant, unique: u64, caller: Caller, wanted: WantedLock) {
+        let WantedLock { ino, claim, .. } = wanted;
         if self.turns.is_lost(ino, claim.fh) {
             return self.respond(unique, Err(Errno::EIO));
         }
         // What was written before is not under the lock.
         self.flush(now, ino);
-        let kind = Kind::Lock { ino, claim, waits, is_queued: false };
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), kind));
-        self.propose_lock(now, unique, (ino, claim, waits));
+        let kind = Awaited::Lock { wanted, is_queued: false };
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), kind));
+        self.propose_lock(now, unique, wanted);
     }
 
     pub(super) fn unlock(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, claim: &LockClaim) {
@@ -58,10 +51,10 @@ impl Mount {
             return self.respond(unique, Ok(Response::Done));
         }
         self.flush(now, ino);
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), Kind::Plain));
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), Awaited::Plain));
         // It is carried out also when the caller waits no longer.
         let unlock = Operation::Unlock { ino, family, owner, range };
-        let job = self.enqueue(now, vec![ino], unlock, Vec::new(), Overlay::default(), None);
+        let job = self.enqueue(now, NewJob::of(ino, unlock));
         self.watch_job(unique, job);
     }
 
@@ -71,7 +64,7 @@ impl Mount {
         if session.is_some_and(|session| self.volume().locks().has_of(ino, session, holder)) {
             self.flush(now, ino);
             let release = Operation::ReleaseLocks { ino, holder };
-            self.enqueue(now, vec![ino], release, Vec::new(), Overlay::default(), None);
+            self.enqueue(now, NewJob::of(ino, release));
         }
     }
 
@@ -90,12 +83,11 @@ impl Mount {
 
     /// The call has a place in the queue: it waits as long as it takes.
     pub(super) fn lock_queued(&mut self, unique: u64) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        if let Kind::Lock { is_queued, .. } = &mut waiting.kind {
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        if let Awaited::Lock { is_queued, .. } = &mut waiting.awaited {
             *is_queued = true;
-            let deadline = waiting.deadline;
             if waiting.late != Errno::EINTR {
-                self.timers.remove(&(deadline, Timer::Request(unique)));
+                self.timers.stop(Timer::Request(unique));
             }
         }
     }
@@ -104,8 +96,8 @@ impl Mount {
     pub(super) fn locks_granted(&mut self, now: Instant, calls: &[Sequence]) {
         for call in calls {
             let is_it =
-                |waiting: &Waiting| waiting.sequence == Some(*call) && matches!(waiting.kind, Kind::Lock { .. });
-            let found = self.waiting.iter().find(|(_, waiting)| is_it(waiting)).map(|(unique, _)| unique);
+                |waiting: &Pending| waiting.sequence == Some(*call) && matches!(waiting.awaited, Awaited::Lock { .. });
+            let found = self.requests.iter().find(|(_, waiting)| is_it(waiting)).map(|(unique, _)| unique);
             if let Some(unique) = found {
                 self.answer_lock(now, unique);
             }
@@ -113,19 +105,17 @@ impl Mount {
     }
 
     pub(super) fn answer_lock(&mut self, now: Instant, unique: u64) {
-        let tickets: BTreeSet<u64> = self.invalidations.tickets().collect();
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.tickets.extend(tickets);
-        }
+        self.requests.wait_for_tickets(unique, self.kernel.tickets());
         self.answer(now, unique, Ok(Response::Done));
     }
 
     /// Nobody waits for the lock any more, but the call may take effect: what it gets is given back, unless the owner
     /// had some of it before.
-    pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, (ino, claim): (Ino, LockClaim)) {
+    pub(super) fn take_lock_back(&mut self, now: Instant, call: Sequence, lock: WantedLock) {
+        let WantedLock { ino, claim, .. } = lock;
         let undo = !self.has_some_of(ino, &claim);
         let cancel = Operation::CancelLock { ino, call, claim, undo };
-        self.enqueue(now, vec![ino], cancel, Vec::new(), Overlay::default(), None);
+        self.enqueue(now, NewJob::of(ino, cancel));
     }
 
     /// Locks that were set through these open files are no more: nothing is written through them until they are closed.
@@ -157,17 +147,18 @@ impl Mount {
     /// The answer to a call that got its lock in this entry. If a snapshot brought that entry and a later one that took
     /// all locks away, neither was seen.
     pub(super) fn look_whether_lost(&mut self, call: Sequence, index: LogIndex) {
-        let unique = match self.purposes.get(&call) {
-            Some(Purpose::Request(unique)) => Some(*unique),
-            Some(Purpose::Job(job)) => self.request_of(*job),
+        let unique = match self.requests.purpose(call) {
+            Some(Purpose::Request(unique)) => Some(unique),
+            Some(Purpose::Job(job)) => self.files.request_of(job),
             None => None,
         };
         let session = self.client.session().and_then(|session| self.volume().session(session));
         let is_lost = session.is_some_and(|session| index < session.holds_since);
-        if let Some(Kind::Lock { claim, .. }) = unique.and_then(|unique| self.waiting.get(unique)).map(|it| &it.kind)
+        if let Some(Awaited::Lock { wanted, .. }) =
+            unique.and_then(|unique| self.requests.get(unique)).map(|it| &it.awaited)
             && is_lost
         {
-            self.counters.locks_lost += u64::from(self.handles.lose_lock(claim.fh));
+            self.counters.locks_lost += u64::from(self.handles.lose_lock(wanted.claim.fh));
         }
     }
 
@@ -195,8 +186,8 @@ impl Mount {
     /// The answer says that the call has a place in a queue, and the replica is as new as that. If a snapshot brought
     /// the entry, neither it was seen nor a later one that granted the lock.
     pub(super) fn lock_is_queued(&mut self, now: Instant, unique: u64) {
-        let waiting = self.waiting.get_mut(unique);
-        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.kind, Kind::Lock { is_queued: true, .. }));
+        let waiting = self.requests.get_mut(unique);
+        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.awaited, Awaited::Lock { is_queued: true, .. }));
         self.lock_queued(unique);
         if !was_seen {
             self.look_for_turns(now);
@@ -210,7 +201,7 @@ impl Mount {
         let granted: Vec<Sequence> = self
             .queued()
             .into_iter()
-            .filter(|(_, _, (ino, claim, _))| self.volume().locks().grants(*ino, session, claim))
+            .filter(|(_, _, wanted)| self.volume().locks().grants(wanted.ino, session, &wanted.claim))
             .map(|(_, call, _)| call)
             .collect();
         self.locks_granted(now, &granted);
@@ -220,33 +211,34 @@ impl Mount {
     /// Requests that had a place in a queue and have none any more get another.
     fn wait_again(&mut self, now: Instant) {
         let session = self.client.session();
-        for (unique, call, (ino, claim, waits)) in self.queued() {
+        for (unique, call, wanted) in self.queued() {
             let is_it = |place: &WaitingLock| Some(place.session) == session && place.call == call;
-            let has_place = self.volume().locks().queue(ino).any(is_it);
+            let has_place = self.volume().locks().queue(wanted.ino).any(is_it);
             if !has_place {
-                if let Some(waiting) = self.waiting.get_mut(unique) {
-                    waiting.kind = Kind::Lock { ino, claim, waits, is_queued: false };
+                if let Some(waiting) = self.requests.get_mut(unique) {
+                    waiting.awaited = Awaited::Lock { wanted, is_queued: false };
                     // What the leader still says of the call that lost its place is not about the next one.
-                    if let Some(before) = waiting.job.and_then(|job| self.jobs.get_mut(&job)) {
-                        before.request = None;
+                    if let Some(before) = waiting.job {
+                        self.files.detach_request(before);
                     }
                     (waiting.sequence, waiting.job, waiting.is_applied) = (None, None, false);
                 }
-                self.propose_lock(now, unique, (ino, claim, waits));
+                self.propose_lock(now, unique, wanted);
             }
         }
     }
 
-    fn propose_lock(&mut self, now: Instant, unique: u64, (ino, claim, waits): (Ino, LockClaim, bool)) {
+    fn propose_lock(&mut self, now: Instant, unique: u64, wanted: WantedLock) {
+        let WantedLock { ino, claim, waits } = wanted;
         let lock = Operation::Lock { ino, claim, waits };
-        self.enqueue(now, vec![ino], lock, Vec::new(), Overlay::default(), Some(unique));
+        self.enqueue(now, NewJob::of(ino, lock).answering(unique));
     }
 
     /// Requests that have a place in a queue and are not answered yet.
-    pub(super) fn queued(&self) -> Vec<(u64, Sequence, (Ino, LockClaim, bool))> {
-        let queued = self.waiting.iter().filter_map(|(unique, waiting)| match waiting.kind {
-            Kind::Lock { ino, claim, waits, is_queued: true } if waiting.verdict.is_none() => {
-                waiting.sequence.map(|call| (unique, call, (ino, claim, waits)))
+    pub(super) fn queued(&self) -> Vec<(u64, Sequence, WantedLock)> {
+        let queued = self.requests.iter().filter_map(|(unique, waiting)| match waiting.awaited {
+            Awaited::Lock { wanted, is_queued: true } if !waiting.is_decided() => {
+                waiting.sequence.map(|call| (unique, call, wanted))
             }
             _ => None,
         });

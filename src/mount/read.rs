@@ -1,15 +1,15 @@
 //! READ: answered at once from what is here, else when the missing blocks have come. It waits for nothing but blocks,
 //! never for the completion of a change (docs/protocol.md R9-application), because invalidations wait for the pages
-//! that it keeps locked. (`reads.rs` is about reads of every kind without a lease.)
+//! that it keeps locked. (`leaseless.rs` is about every request that looks, without a lease.)
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 
 use super::{
     Caller, Mount, Response,
-    view::Segment,
-    waiting::{Kind, Waiting},
+    files::Segment,
+    requests::{Awaited, FileRange, Pending, ReadRange},
 };
 use crate::{
     limits,
@@ -29,7 +29,8 @@ const PAGE_BYTES: u64 = 4096;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Mount {
-    pub(super) fn read(&mut self, now: Instant, unique: u64, caller: Caller, (ino, offset, length): (Ino, u64, u32)) {
+    pub(super) fn read(&mut self, now: Instant, unique: u64, caller: Caller, range: ReadRange) {
+        let ReadRange { ino, offset, length } = range;
         match self.volume().inode(ino).map(|inode| inode.kind) {
             Some(FileKind::File) => {}
             Some(FileKind::Directory) => return self.respond(unique, Err(Errno::EISDIR)),
@@ -37,70 +38,53 @@ impl Mount {
             None => return self.respond(unique, Err(Errno::ESTALE)),
         }
         self.read_ahead(now, ino, offset, length);
-        let blocks = BTreeMap::new();
-        match self.assemble(ino, offset, length, &blocks) {
+        match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
                 self.counters.content_hits += 1;
-                self.lookups.gave_pages(ino, caller.pid);
+                self.kernel.gave_pages(ino, caller.pid);
                 self.respond(unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.respond(unique, Err(Errno::EIO)),
             Err(Absent::Blocks(missing)) => {
                 self.counters.content_misses += 1;
                 let deadline = self.deadline(now);
-                let mut waiting = Waiting::new(caller, deadline, Kind::Read { ino, offset, length, blocks });
-                let end = offset.saturating_add(u64::from(length)).next_multiple_of(PAGE_BYTES);
-                waiting.pages = Some((ino, offset - offset % PAGE_BYTES, end));
+                let pages = FileRange::of_pages(ino, offset, length, PAGE_BYTES);
+                let waiting = Pending::new(caller, deadline, Awaited::Read(range)).locking_pages(Some(pages));
                 self.wait(now, unique, waiting);
-                self.fetch(now, missing, deadline);
+                self.reading.wait(now, unique, missing, |_| false, deadline, self.client.stores());
             }
         }
     }
 
-    /// A block is here: those who waited for it go on.
-    pub(super) fn block_arrived(&mut self, now: Instant, hash: BlockHash, bytes: Bytes) {
-        let readers: Vec<u64> = self.waiting.reads().map(|(unique, _)| unique).collect();
+    /// Blocks are here for which these READs waited.
+    pub(super) fn go_on_with_reads(&mut self, now: Instant, readers: BTreeSet<u64>) {
         for unique in readers {
-            if let Some(waiting) = self.waiting.get_mut(unique)
-                && let Kind::Read { blocks, .. } = &mut waiting.kind
-            {
-                // Kept by every reader until it is answered; one that has no use for it looks at it once and goes on.
-                blocks.insert(hash, bytes.clone());
-            }
+            self.retry_read(now, unique);
         }
-        self.content.insert(hash, bytes);
-        self.read_again(now, |_| true);
     }
 
-    /// The content of these files changed, or blocks came: waiting READs look again.
+    /// The content of these files changed: waiting READs look again.
     pub(super) fn read_again(&mut self, now: Instant, is_concerned: impl Fn(Ino) -> bool) {
         let readers: Vec<u64> =
-            self.waiting.reads().filter(|(_, ino)| is_concerned(*ino)).map(|(unique, _)| unique).collect();
+            self.requests.reads().filter(|(_, ino)| is_concerned(*ino)).map(|(unique, _)| unique).collect();
         for unique in readers {
             self.retry_read(now, unique);
         }
     }
 
     fn retry_read(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let Some(waiting) = self.requests.get(unique) else { return };
         let (deadline, caller) = (waiting.deadline, waiting.caller);
-        let Kind::Read { ino, offset, length, blocks } = &mut waiting.kind else { return };
-        let (ino, offset, length) = (*ino, *offset, *length);
-        let blocks = std::mem::take(blocks);
-        match self.assemble(ino, offset, length, &blocks) {
+        let Awaited::Read(ReadRange { ino, offset, length }) = waiting.awaited else { return };
+        match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
-                self.lookups.gave_pages(ino, caller.pid);
+                self.kernel.gave_pages(ino, caller.pid);
                 self.answer(now, unique, Ok(Response::Data(parts)));
             }
             Err(Absent::Damaged) => self.answer(now, unique, Err(Errno::EIO)),
             Err(Absent::Blocks(missing)) => {
                 let needed = self.blocks_of(ino, offset, length);
-                if let Some(waiting) = self.waiting.get_mut(unique)
-                    && let Kind::Read { blocks: kept, .. } = &mut waiting.kind
-                {
-                    *kept = blocks.into_iter().filter(|(hash, _)| needed.contains(hash)).collect();
-                }
-                self.fetch(now, missing, deadline);
+                self.reading.wait(now, unique, missing, |hash| needed.contains(hash), deadline, self.client.stores());
             }
         }
     }
@@ -116,20 +100,8 @@ impl Mount {
             .collect()
     }
 
-    fn fetch(&mut self, now: Instant, missing: Vec<BlockHash>, until: Instant) {
-        for hash in missing {
-            self.fetches.want(now, hash, until, self.client.stores());
-        }
-    }
-
     /// The bytes of the range up to the end of the file, or the blocks that are not here.
-    fn assemble(
-        &mut self,
-        ino: Ino,
-        offset: u64,
-        length: u32,
-        kept: &BTreeMap<BlockHash, Bytes>,
-    ) -> Result<Vec<Bytes>, Absent> {
+    fn assemble(&mut self, reader: u64, ino: Ino, offset: u64, length: u32) -> Result<Vec<Bytes>, Absent> {
         let end = offset.saturating_add(u64::from(length)).min(self.size(ino));
         if offset >= end {
             return Ok(Vec::new());
@@ -143,7 +115,7 @@ impl Mount {
             match segment {
                 Segment::Bytes { bytes, .. } => parts.push(bytes),
                 Segment::Block { length, block, block_offset, .. } => {
-                    let Some(bytes) = kept.get(&block).cloned().or_else(|| self.content.get(&block)) else {
+                    let Some(bytes) = self.reading.block_for(reader, &block) else {
                         missing.push(block);
                         continue;
                     };
@@ -161,13 +133,6 @@ impl Mount {
         Ok(if parts.len() > PARTS_MAX { vec![joined(&parts)] } else { parts })
     }
 
-    /// The file was read to its end.
-    fn tidy_read(&mut self, ino: Ino) {
-        if self.files.get(&ino).is_some_and(super::file::File::is_idle) {
-            self.files.remove(&ino);
-        }
-    }
-
     /// Fetches what a sequential reader will ask for next.
     fn read_ahead(&mut self, now: Instant, ino: Ino, offset: u64, length: u32) {
         let end = offset.saturating_add(u64::from(length));
@@ -177,13 +142,11 @@ impl Mount {
         }
         if !self.handles.ends_are_told() && end >= self.size(ino) {
             // Nor does anybody when no close is told; nothing follows the end.
-            return self.tidy_read(ino);
+            return self.files.tidy(ino);
         }
-        let file = self.files.entry(ino).or_default();
-        let is_sequential = file.read_end == offset;
-        file.read_end = end;
-        let room = self.content.capacity() >= 2 * limits::BLOCK_BYTES_MAX + AHEAD_BYTES as usize;
-        if !is_sequential || !room || self.fetches.len() >= FETCHES_AHEAD_MAX {
+        let is_sequential = self.files.is_sequential(ino, offset, end);
+        let room = self.reading.capacity() >= 2 * limits::BLOCK_BYTES_MAX + AHEAD_BYTES as usize;
+        if !is_sequential || !room || self.reading.fetches_running() >= FETCHES_AHEAD_MAX {
             return;
         }
         let until = now.after(self.config.timing.lease);
@@ -191,10 +154,10 @@ impl Mount {
             .volume()
             .extents(ino, end, AHEAD_BYTES)
             .filter_map(|extent| extent.block)
-            .filter(|block| !self.content.contains(block))
+            .filter(|block| !self.reading.has(block))
             .take(FETCHES_AHEAD_MAX)
             .collect();
-        self.fetch(now, ahead, until);
+        self.reading.fetch_ahead(now, ahead, until, self.client.stores());
     }
 }
 

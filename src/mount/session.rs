@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Life, Mount, Notification, Output, Purpose, WhenDisconnected};
+use super::{Life, Mount, Notification, Output, WhenDisconnected, requests::Purpose};
 use crate::{
     client::Event,
     namespace::Reply,
@@ -16,12 +16,12 @@ impl Mount {
             Event::Connect { connection, address } => self.outputs.push_back(Output::Connect { connection, address }),
             Event::Send { connection, message } => self.outputs.push_back(Output::Send { connection, message }),
             Event::Attached(welcome) => {
-                self.catch_up = Some(welcome.caught_up_at);
+                self.owed.catch_up(welcome.caught_up_at);
                 self.locking_as = self.client.session();
                 self.ask_again(now);
                 self.client.set_in_debt(true);
                 // Stores may be known now that were not before.
-                self.uploads.tick(now, self.client.stores());
+                self.files.tick(now, self.client.stores());
             }
             Event::Snapshot { index, first, last, rows } => self.snapshot(now, index, (first, last), rows),
             Event::Entries(entries) => self.entries(now, entries),
@@ -30,7 +30,7 @@ impl Mount {
                 self.answered(now, sequence, index, outcome);
             }
             Event::Answered { sequence, index, outcome } => {
-                self.answers.entry(index).or_default().push((sequence, outcome));
+                self.requests.keep_answer(index, (sequence, outcome));
             }
             Event::Expired { unresolved } => self.expired(now, &unresolved),
             Event::Fatal(sentence) => self.end_for_good(now, &sentence),
@@ -43,12 +43,8 @@ impl Mount {
 
     /// Answers whose entries are part of the replica now.
     pub(super) fn give_answers(&mut self, now: Instant) {
-        while let Some(first) = self.answers.first_entry() {
-            let index = *first.key();
-            if index > self.replica.applied() {
-                break;
-            }
-            for (sequence, outcome) in first.remove() {
+        while let Some((index, outcomes)) = self.requests.take_answers(self.replica.applied()) {
+            for (sequence, outcome) in outcomes {
                 self.answered(now, sequence, index, outcome);
             }
         }
@@ -65,10 +61,10 @@ impl Mount {
                 "the lease has ended: the kernel keeps nothing, and the leader is asked before a read is answered"
                     .to_owned(),
             ));
-            self.sizes.all_forgotten(now);
+            self.kernel.all_forgotten(now);
             self.forget_everything();
             self.resume_all_parked(now);
-        } else if !self.is_fresh && is_held && self.catch_up.is_none() && self.replica.is_loaded() {
+        } else if !self.is_fresh && is_held && !self.owed.is_catching_up() && self.replica.is_loaded() {
             // What this connection's leader had before is applied and forgotten; what comes, it waits for us.
             self.is_fresh = true;
             self.become_ready(now);
@@ -92,9 +88,9 @@ impl Mount {
     /// Takes leave once everything written is in the log, or the time for that is over.
     pub(super) fn end_if_done(&mut self, now: Instant) {
         let Life::Stopping { deadline } = self.life else { return };
-        if self.jobs.is_empty() && self.dirty_bytes == 0 && self.waiting.is_empty() || deadline <= now {
+        if self.files.is_clean() && self.requests.is_empty() || deadline <= now {
             self.life = Life::Stopped;
-            let lost = self.dirty_bytes + self.flushing_bytes;
+            let lost = self.files.unapplied_bytes();
             if lost > 0 {
                 self.outputs.push_back(Output::Notice(format!(
                     "{lost} written bytes could not be brought to the cluster before the end"
@@ -116,7 +112,7 @@ impl Mount {
         }
         self.life = Life::Running;
         self.outputs.push_back(Output::Ready);
-        for (unique, caller, request) in std::mem::take(&mut self.early) {
+        for (unique, caller, request) in self.requests.take_early() {
             self.request(now, unique, caller, request);
         }
     }
@@ -125,7 +121,7 @@ impl Mount {
         if outcome == Ok(Reply::Locked) {
             self.look_whether_lost(sequence, index);
         }
-        match self.purposes.remove(&sequence) {
+        match self.requests.take_purpose(sequence) {
             Some(Purpose::Request(unique)) => self.complete(now, unique, outcome),
             Some(Purpose::Job(job)) if Reply::comes_again(&outcome) => self.propose_again(now, job, outcome),
             Some(Purpose::Job(job)) => self.job_answered(now, job, outcome),
@@ -135,10 +131,10 @@ impl Mount {
 
     fn expired(&mut self, now: Instant, unresolved: &[Sequence]) {
         for sequence in unresolved {
-            match self.purposes.remove(sequence) {
+            match self.requests.take_purpose(*sequence) {
                 Some(Purpose::Request(unique)) => {
                     // Applied or not, the kernel hears EIO and believes that nothing happened.
-                    if let Some(waiting) = self.waiting.get_mut(unique) {
+                    if let Some(waiting) = self.requests.get_mut(unique) {
                         waiting.sequence = None;
                         self.give_up(now, unique, Errno::EIO);
                     }
@@ -147,9 +143,9 @@ impl Mount {
                 None => {}
             }
         }
-        self.answers.clear();
+        self.requests.forget_answers();
         self.session_lost(now);
-        self.upload_again(now);
+        self.files.upload_again(now, self.client.stores());
     }
 
     /// The kernel asks again about everything (docs/protocol.md R7-forgetting, R28-probation): every name, and the
@@ -162,7 +158,7 @@ impl Mount {
                 self.issue_pages(ino, vec![(0, u64::MAX)], Vec::new());
             }
         }
-        let cached = self.lookups.iter().filter(|ino| self.may_answer(*ino));
+        let cached = self.kernel.inodes().filter(|ino| self.may_answer(*ino));
         let attributes = cached.map(|ino| Notification::Attributes { ino });
         if self.config.kernel.inc_epoch {
             let all = [Notification::AllNames].into_iter().chain(attributes).collect();
@@ -175,7 +171,7 @@ impl Mount {
         // Names end with the lease; what is told here reaches those that a late reply brought.
         let (mut free, mut locked): (Vec<Notification>, BTreeMap<Ino, Vec<Notification>>) = Default::default();
         for (parent, name) in self.cached_names() {
-            let is_locked = self.waiting.is_locked(parent);
+            let is_locked = self.requests.is_locked(parent);
             let notification = Notification::Name { parent, name };
             if is_locked { locked.entry(parent).or_default().push(notification) } else { free.push(notification) }
         }
@@ -188,15 +184,15 @@ impl Mount {
     /// Names that the kernel may have, those that do not exist included.
     pub(super) fn cached_names(&mut self) -> Vec<(Ino, Name)> {
         let missing = self
-            .missing
-            .take()
+            .kernel
+            .take_missing()
             .into_iter()
             .flat_map(|(parent, names)| names.into_iter().map(move |name| (parent, name)).collect::<Vec<_>>());
         let missing: Vec<(Ino, Name)> = missing.collect();
-        let existing = self.lookups.iter().flat_map(|directory| {
+        let existing = self.kernel.inodes().flat_map(|directory| {
             let entries = self.volume().entries_after(directory, 0);
             entries
-                .filter(|(_, _, ino, _)| self.lookups.is_known(*ino))
+                .filter(|(_, _, ino, _)| self.kernel.is_known(*ino))
                 .map(move |(_, name, ..)| (directory, name.clone()))
                 .collect::<Vec<_>>()
         });

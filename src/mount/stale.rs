@@ -20,19 +20,16 @@ impl Mount {
     fn become_stale(&mut self, reason: &str) {
         self.life = Life::Stale;
         self.is_fresh = false;
-        let lost = match self.dirty_bytes + self.flushing_bytes {
+        let lost = match self.files.unapplied_bytes() {
             0 => String::new(),
             bytes => format!("; {bytes} bytes that were written and not synced are lost"),
         };
         self.outputs.push_back(Output::Stale(format!(
             "{reason}: every call on this mount fails with ESTALE from now on, until it is unmounted{lost}"
         )));
-        (self.dirty_bytes, self.flushing_bytes) = (0, 0);
+        self.files.give_up_all();
         self.timers.clear();
-        self.jobs.clear();
-        let waiting = std::mem::take(&mut self.waiting);
-        let verdicts = waiting.iter().map(|(unique, waiting)| (unique, waiting.verdict.clone()));
-        for (unique, verdict) in verdicts {
+        for (unique, verdict) in self.requests.take_all() {
             self.respond(unique, verdict.unwrap_or(Err(Errno::ESTALE)));
         }
         self.refuse_all_reads(Errno::ESTALE);
@@ -42,7 +39,7 @@ impl Mount {
         } else {
             self.cached_names().into_iter().map(|(parent, name)| Notification::Name { parent, name }).collect()
         };
-        let inodes: Vec<Ino> = self.lookups.iter().collect();
+        let inodes: Vec<Ino> = self.kernel.inodes().collect();
         let pages = inodes.into_iter().map(|ino| Notification::of_pages(ino, (0, u64::MAX)));
         let told = names.into_iter().chain(pages).collect();
         self.issue(told, Vec::new());
@@ -62,7 +59,7 @@ impl Mount {
                 self.respond(unique, Ok(Response::Done));
             }
             Input::Request { unique, .. } => self.respond(unique, Err(Errno::ESTALE)),
-            Input::Notified { ticket } => drop(self.invalidations.notified(ticket)),
+            Input::Notified { ticket } => drop(self.kernel.notified(self.now, ticket)),
             Input::Stop => {
                 self.life = Life::Stopped;
                 self.outputs.push_back(Output::Stopped);

@@ -4,17 +4,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{
-    Caller, DirectoryEntry, Mount, OpenFlags, OpenedAs, Request, Response,
-    changes::Changes,
-    flush::Overlay,
-    waiting::{Kind, Waiting},
-    write::Way,
-};
-use crate::{
-    namespace::{Operation, Reply},
-    types::{AttributeChanges, Attributes, Errno, FileKind, Ino, Instant, Name, XattrName},
-};
+use super::{Caller, DirectoryEntry, Mount, OpenedAs, Request, Response};
+use crate::types::{Attributes, Errno, FileKind, Ino, Name, XattrName};
 
 /// How the names of POSIX access control lists begin (acl(5)).
 const ACL_PREFIX: &[u8] = b"system.posix_acl_";
@@ -69,84 +60,18 @@ impl Mount {
         }
     }
 
-    /// OPEN. Nothing but a truncation, and a file that one mount at a time may have open, needs the leader.
-    pub(super) fn open(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, flags: OpenFlags) {
-        if let Err(errno) = self.may_open(ino) {
-            return self.respond(unique, Err(errno));
-        }
-        if self.needs_turn(ino) {
-            return self.wait_for_turn(now, unique, caller, ino, flags);
-        }
-        let fh = self.open_handle(ino, flags);
-        if !flags.truncate {
-            let opened = Ok(Response::Opened(self.opened_as(ino, fh, flags)));
-            return match self.tell_opener(ino, caller.pid) {
-                Some(ticket) => self.respond_behind(ticket, unique, opened),
-                None => self.respond(unique, opened),
-            };
-        }
-        let kind = Kind::OpenTruncate { ino, flags, fh, created: None };
-        let waiting = Waiting::new(caller, self.deadline(now), kind);
-        self.wait(now, unique, waiting);
-        self.go_on_writing(now, unique);
-    }
-
-    /// The truncation that an open asked for. It goes under the delegation, which an open that `writes` asks for now
-    /// and not with its first write, or it becomes an entry of its own.
-    pub(super) fn truncate_for_open(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        ino: Ino,
-        changes: AttributeChanges,
-        writes: bool,
-    ) {
-        match self.way(now, ino, writes) {
-            Way::Buffer if self.is_fresh => {
-                self.change_here(now, ino, &changes);
-                return self.complete(now, unique, Ok(Reply::Done));
-            }
-            Way::Ask => return self.ask_for_right(now, ino, unique),
-            Way::Wait => return self.files.entry(ino).or_default().writers.push(unique),
-            Way::Buffer | Way::Through => {}
-        }
-        self.flush(now, ino);
-        self.enqueue(
-            now,
-            vec![ino],
-            Operation::SetAttributes { ino, changes },
-            Vec::new(),
-            Overlay::default(),
-            Some(unique),
-        );
-    }
-
     /// A reply gives the kernel the inode.
     pub(super) fn hand_out(&mut self, attributes: &Attributes) {
         let is_behind = self.is_delegated_elsewhere(attributes.ino);
-        self.lookups.replied(attributes, is_behind);
+        self.kernel.hand_out(attributes, is_behind);
         if attributes.kind == FileKind::File {
             self.handles.file_known(attributes.ino);
         }
     }
 
-    pub(super) fn opened_as(&self, ino: Ino, fh: u64, flags: OpenFlags) -> OpenedAs {
-        OpenedAs {
-            fh,
-            // Pages are in step with the replica but for those whose invalidation is under way (docs/protocol.md
-            // R3-apply-first).
-            keep_cache: !flags.append && !self.invalidations.is_inode_fenced(ino) && !self.is_delegated_elsewhere(ino),
-            direct_io: flags.append,
-            no_flush: !flags.write && !self.has_fcntl_locks(ino) || !self.handles.ends_are_told(),
-            cache_dir: false,
-        }
-    }
-
     pub(super) fn forget(&mut self, inodes: &[(Ino, u64)]) {
         for (ino, count) in inodes {
-            if self.lookups.forget(*ino, *count) {
-                self.missing.forget_directory(*ino);
-                self.refills.forget(*ino);
+            if self.kernel.forget(*ino, *count) {
                 if self.handles.file_forgotten(*ino) {
                     self.tidy(*ino);
                 }
@@ -159,18 +84,7 @@ impl Mount {
     /// a working directory, a bind mount or an O_PATH descriptor: the kernel tells of none of these. A file that is
     /// being created is open before the kernel knows it.
     pub(super) fn is_in_use(&self, ino: Ino) -> bool {
-        self.volume().inode(ino).is_some() && (self.lookups.is_known(ino) || self.handles.is_open(ino))
-    }
-
-    pub(super) fn may_open(&self, ino: Ino) -> Result<(), Errno> {
-        let inode = self.volume().inode(ino).ok_or(Errno::ESTALE)?;
-        match inode.kind {
-            // Its last name is gone and the leader was told that nobody here has it: it may be freed at any time.
-            FileKind::File if inode.nlink == 0 && !self.is_in_use(ino) => Err(Errno::ESTALE),
-            FileKind::File => Ok(()),
-            FileKind::Directory => Err(Errno::EISDIR),
-            _ => Err(Errno::EINVAL),
-        }
+        self.volume().inode(ino).is_some() && (self.kernel.is_known(ino) || self.handles.is_open(ino))
     }
 
     fn lookup(&mut self, caller: Caller, parent: Ino, name: &Name) -> Result<Response, Errno> {
@@ -181,8 +95,8 @@ impl Mount {
         let entry_ttl = self.entry_ttl(parent, name);
         let found = self.volume().lookup(parent, name);
         let Some(attributes) = found.and_then(|ino| self.attributes(ino)) else {
-            let is_remembered =
-                entry_ttl > Duration::ZERO && (self.config.kernel.inc_epoch || self.missing.remember(parent, name));
+            let is_remembered = entry_ttl > Duration::ZERO
+                && (self.config.kernel.inc_epoch || self.kernel.remember_missing(parent, name));
             return Ok(Response::Missing { ttl: if is_remembered { entry_ttl } else { Duration::ZERO } });
         };
         let attributes_ttl = self.attributes_ttl(caller, attributes.ino);
@@ -203,7 +117,7 @@ impl Mount {
     fn opendir(&self, ino: Ino) -> Result<Response, Errno> {
         match self.volume().inode(ino).map(|inode| inode.kind) {
             Some(FileKind::Directory) => {
-                let is_current = !self.invalidations.is_inode_fenced(ino);
+                let is_current = !self.kernel.is_inode_uncacheable(ino);
                 Ok(Response::Opened(OpenedAs {
                     keep_cache: is_current,
                     cache_dir: is_current && self.is_fresh,
@@ -234,14 +148,14 @@ impl Mount {
             room = left;
             listed.push(DirectoryEntry { ino, cookie, kind, name });
         }
-        self.lookups.gave_entries(ino, self.now);
+        self.kernel.gave_entries(ino, self.now);
         Ok(Response::Directory(listed))
     }
 
     fn getxattr(&mut self, ino: Ino, name: &XattrName, length: u32) -> Result<Response, Errno> {
         if name.as_bytes().starts_with(ACL_PREFIX) {
             // The kernel keeps lists, and that there is none, until it is told to forget attributes.
-            self.lookups.gave_lists(ino);
+            self.kernel.gave_lists(ino);
         }
         if self.volume().inode(ino).is_none() {
             return Err(Errno::ENOENT);
@@ -252,7 +166,7 @@ impl Mount {
 
     /// No capabilities where what was written is yet to be applied.
     fn shows_xattr(&self, ino: Ino, name: &XattrName) -> bool {
-        !(name.is_capability() && self.changes_ahead(ino).any(Changes::ends_capabilities))
+        !(name.is_capability() && self.files.ends_capabilities(ino))
     }
 
     fn listxattr(&self, ino: Ino, length: u32) -> Result<Response, Errno> {

@@ -17,9 +17,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Caller, Mount, OpenFlags, Opens, Output, Request, Response, Timer,
-    flush::{JobId, Overlay},
-    waiting::{Kind, Waiting},
+    Caller, Mount, OpenFlags, Opens, Output, Request, Response,
+    files::{JobId, NewJob},
+    requests::{Awaited, Pending},
+    timers::Timer,
 };
 use crate::{
     namespace::{Companion, Operation, locks::WaitingLock},
@@ -114,11 +115,11 @@ impl Mount {
 
     /// An OPEN that needs its turn.
     pub(super) fn wait_for_turn(&mut self, now: Instant, unique: u64, caller: Caller, ino: Ino, flags: OpenFlags) {
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Opening { ino, flags });
+        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Opening { ino, flags });
         waiting.late = Errno::EBUSY;
         self.wait(now, unique, waiting);
         let goes_first = now.after(self.config.timing.turn_patience());
-        self.timers.insert((goes_first, Timer::Turn(ino)));
+        self.timers.set(Timer::Turn(ino), goes_first);
         self.turns.files.entry(ino).or_default().waiting.push((unique, goes_first));
         self.next_turn(now, ino);
     }
@@ -201,7 +202,7 @@ impl Mount {
         if step == Step::Return {
             self.send_on(now, ino, true);
         }
-        let job = self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+        let job = self.enqueue(now, NewJob::of(ino, operation));
         if let Some(turn) = self.turns.files.get_mut(&ino) {
             turn.step = Some((job, step));
         }
@@ -222,14 +223,13 @@ impl Mount {
     }
 
     fn open_in_turn(&mut self, now: Instant, unique: u64) {
-        // What entries before the turn made stale is forgotten before the file is open.
-        let tickets: Vec<u64> = self.invalidations.tickets().collect();
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        let Kind::Opening { ino, flags } = waiting.kind else { return };
-        waiting.tickets.extend(tickets);
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        let Awaited::Opening { ino, flags } = waiting.awaited else { return };
         if waiting.late == Errno::EBUSY {
             waiting.late = Errno::EIO;
         }
+        // What entries before the turn made stale is forgotten before the file is open.
+        self.requests.wait_for_tickets(unique, self.kernel.tickets());
         // It was deleted meanwhile, and its name may be another file's: the kernel looks it up again.
         if self.volume().inode(ino).is_none_or(|inode| inode.nlink == 0) {
             return self.answer(now, unique, Err(Errno::ESTALE));
@@ -238,17 +238,15 @@ impl Mount {
         let is_first = self.turns.files.get(&ino).is_none_or(|turn| turn.open.is_empty());
         let fh = self.open_handle(ino, flags);
         if flags.truncate {
-            if let Some(waiting) = self.waiting.get_mut(unique) {
-                waiting.kind = Kind::OpenTruncate { ino, flags, fh, created: None };
+            if let Some(waiting) = self.requests.get_mut(unique) {
+                waiting.awaited = Awaited::OpenTruncate { ino, flags, fh, created: None };
             }
             return self.go_on_writing(now, unique);
         }
         let mut opened = self.opened_as(ino, fh, flags);
         opened.keep_cache &= !is_first;
         let told = self.tell_opener(ino, 0);
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.tickets.extend(told);
-        }
+        self.requests.wait_for_tickets(unique, told);
         self.answer(now, unique, Ok(Response::Opened(opened)));
     }
 
@@ -263,15 +261,15 @@ impl Mount {
     }
 
     fn is_being_created(&self, ino: Ino) -> bool {
-        self.waiting.iter().any(|(_, waiting)| match &waiting.kind {
-            Kind::Create { parent, name, made: None, .. } => self.volume().lookup(*parent, name) == Some(ino),
+        self.requests.iter().any(|(_, waiting)| match &waiting.awaited {
+            Awaited::Create { parent, name, made: None, .. } => self.volume().lookup(*parent, name) == Some(ino),
             _ => false,
         })
     }
 
     /// A request has ended. If it was to make such a file, its turn is nobody's perhaps.
-    pub(super) fn create_ended(&mut self, now: Instant, kind: &Kind) {
-        if let Kind::Create { parent, name, made: None, .. } = kind
+    pub(super) fn create_ended(&mut self, now: Instant, kind: &Awaited) {
+        if let Awaited::Create { parent, name, made: None, .. } = kind
             && Companion::of(name) == Some(Companion::SharedMemory)
             && let Some(ino) = self.volume().lookup(*parent, name)
         {

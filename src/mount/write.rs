@@ -3,13 +3,11 @@
 //! mounts write in turn. Beyond the bound on dirty bytes a WRITE waits; one that writes a mapping back never does
 //! (docs/protocol.md R26-mappings).
 
-use bytes::Bytes;
-
 use super::{
-    Caller, Mount, Response, Timer, WriteFlags,
-    delegation::Right,
-    flush::Overlay,
-    waiting::{Kind, Waiting},
+    Caller, Mount, Response, WriteFlags,
+    files::{ChangeTimes, NewJob, Right},
+    requests::{Awaited, FileRange, NewBytes, OpenFile, Pending},
+    timers::Timer,
 };
 use crate::{
     limits,
@@ -36,63 +34,53 @@ pub(crate) enum Way {
 }
 
 impl Mount {
-    pub(super) fn write(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        caller: Caller,
-        (ino, fh): (Ino, u64),
-        (offset, data): (u64, Bytes),
-        flags: WriteFlags,
-    ) {
-        if let Err(errno) = self.may_write(ino, offset, &data, flags) {
+    pub(super) fn write(&mut self, now: Instant, unique: u64, caller: Caller, new: NewBytes) {
+        let NewBytes { file: OpenFile { ino, fh }, offset, flags, .. } = new;
+        if let Err(errno) = self.may_write(&new) {
             return self.respond(unique, Err(errno));
         }
-        let length = data.len() as u32;
+        let length = new.data.len() as u32;
         if length == 0 {
             return self.respond(unique, Ok(Response::Written { length }));
         }
         if !self.handles.is_direct(fh) {
             // The kernel keeps the bytes in its pages.
             // Who writes a mapping back is not who was told of the file.
-            self.lookups.gave_pages(ino, if flags.write_back { 0 } else { caller.pid });
+            self.kernel.gave_pages(ino, if flags.write_back { 0 } else { caller.pid });
         }
         if self.handles.has_lost_lock(fh) {
             return self.respond(unique, Err(Errno::EIO));
         }
         if flags.write_back {
-            self.take_write(now, ino, offset, &data, flags);
+            self.take_write(now, ino, offset, &new.data, flags);
             return self.respond(unique, Ok(Response::Written { length }));
         }
         if let Some(errno) = self.handles.refuse_write(ino, fh) {
             return self.respond(unique, Err(errno));
         }
         let is_direct = self.handles.is_direct(fh);
-        let mut waiting = Waiting::new(caller, self.deadline(now), Kind::Write { ino, fh, offset, data, flags });
-        waiting.written = Some((ino, offset, offset.saturating_add(length.into())));
-        if !is_direct {
-            let (begin, end) = locked_by(offset, length);
-            waiting.pages = Some((ino, begin, end));
-        }
-        self.wait(now, unique, waiting);
+        let mut waiting = Pending::new(caller, self.deadline(now), Awaited::Write(new));
+        waiting.written = Some(FileRange { ino, begin: offset, end: offset.saturating_add(length.into()) });
+        // Through the page cache: pages whose size only the kernel knows (large ones hold as much as a small write).
+        let pages = (!is_direct).then(|| FileRange::of_pages(ino, offset, length, LARGE_PAGE_BYTES));
+        self.wait(now, unique, waiting.locking_pages(pages));
         self.go_on_writing(now, unique);
     }
 
     /// A request that changes a file takes its next step.
     pub(super) fn go_on_writing(&mut self, now: Instant, unique: u64) {
-        let Some(waiting) = self.waiting.get(unique) else { return };
-        match &waiting.kind {
-            Kind::Write { ino, fh, offset, data, flags } => {
-                let (caller, file, range) = (waiting.caller, (*ino, *fh), (*offset, data.clone()));
-                let clear_suid = self.clearing(caller, *ino, flags.clear_suid);
-                let flags = WriteFlags { clear_suid, ..*flags };
+        let Some(waiting) = self.requests.get(unique) else { return };
+        match &waiting.awaited {
+            Awaited::Write(new) => {
+                let (caller, mut new) = (waiting.caller, new.clone());
+                new.flags.clear_suid = self.clearing(caller, new.file.ino, new.flags.clear_suid);
                 // It may have waited for a delegation, and its lock been lost meanwhile.
-                if self.handles.has_lost_lock(file.1) {
+                if self.handles.has_lost_lock(new.file.fh) {
                     return self.answer(now, unique, Err(Errno::EIO));
                 }
-                self.attempt_write(now, unique, file, range, flags);
+                self.attempt_write(now, unique, new);
             }
-            Kind::OpenTruncate { ino, flags, .. } => {
+            Awaited::OpenTruncate { ino, flags, .. } => {
                 let (ino, writes) = (*ino, flags.write);
                 let clear_suid = self.clearing(waiting.caller, ino, flags.clear_suid);
                 let changes = AttributeChanges { size: Some(0), clear_suid, ..AttributeChanges::default() };
@@ -104,51 +92,31 @@ impl Mount {
 
     /// `asks`: buffering is worth an entry that asks for it.
     pub(super) fn way(&self, now: Instant, ino: Ino, asks: bool) -> Way {
-        match self.right(ino) {
-            Right::Held(_) if self.has_ordered_jobs(ino) => Way::Wait,
+        match self.files.right(ino) {
+            Right::Held(_) if self.files.has_ordered_jobs(ino) => Way::Wait,
             Right::Held(_) => Way::Buffer,
             Right::Asked(_) => Way::Wait,
-            Right::None | Right::Returning if asks && !self.is_contended(now, ino) => Way::Ask,
+            Right::None | Right::Returning if asks && !self.files.is_contended(now, ino) => Way::Ask,
             Right::None | Right::Returning => Way::Through,
         }
     }
 
     /// WRITEs that waited for room go on, in their order, as far as there is some.
     pub(super) fn unblock_writes(&mut self, now: Instant) {
-        while let Some(unique) = self.blocked.front().copied() {
-            match self.waiting.get(unique).map(|waiting| &waiting.kind) {
-                Some(Kind::Write { data, .. }) if !self.has_room(data.len()) => return,
+        while let Some(unique) = self.files.first_blocked() {
+            match self.requests.get(unique).map(|waiting| &waiting.awaited) {
+                Some(Awaited::Write(new)) if !self.files.has_room(new.data.len()) => return,
                 _ => {}
             }
             // It keeps its place in front while it goes on, and has it no more when it went.
             self.go_on_writing(now, unique);
-            self.blocked.retain(|blocked| *blocked != unique);
+            self.files.unblock(unique);
         }
     }
 
-    /// The last release of a writer gives the delegation back; the last of all is nobody's to wait for.
-    pub(super) fn release(&mut self, now: Instant, fh: u64) {
-        let Some(ino) = self.handles.release(fh) else { return };
-        if self.handles.writers(ino) == 0 {
-            if self.handles.ends_are_told() {
-                self.refills.forget(ino);
-            }
-            self.send_on(now, ino, true);
-        }
-        self.handle_released(now, ino, fh);
-        if !self.handles.is_open(ino) {
-            self.abandon_late_jobs(now, ino);
-            self.tidy(ino);
-            self.release_orphan(ino);
-        }
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.dirty_bytes + self.flushing_bytes + bytes <= limits::DIRTY_BYTES_MAX
-    }
-
-    fn may_write(&self, ino: Ino, offset: u64, data: &Bytes, flags: WriteFlags) -> Result<(), Errno> {
-        match self.volume().inode(ino).map(|inode| inode.kind) {
+    fn may_write(&self, new: &NewBytes) -> Result<(), Errno> {
+        let NewBytes { file: OpenFile { ino, .. }, offset, data, flags } = new;
+        match self.volume().inode(*ino).map(|inode| inode.kind) {
             Some(FileKind::File) => {}
             Some(_) => return Err(Errno::EINVAL),
             None => return Err(Errno::ESTALE),
@@ -161,41 +129,36 @@ impl Mount {
         if end > limits::FILE_BYTES_MAX && !flags.append { Err(Errno::EFBIG) } else { Ok(()) }
     }
 
-    fn attempt_write(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        (ino, fh): (Ino, u64),
-        (offset, data): (u64, Bytes),
-        flags: WriteFlags,
-    ) {
+    fn attempt_write(&mut self, now: Instant, unique: u64, new: NewBytes) {
+        let NewBytes { file, offset, flags, .. } = new;
+        let OpenFile { ino, fh } = file;
         if self.volume().inode(ino).is_none() {
             return self.answer(now, unique, Err(Errno::ESTALE));
         }
         match self.way(now, ino, !flags.append && !flags.sync) {
             Way::Ask => return self.ask_for_right(now, ino, unique),
-            Way::Wait => return self.files.entry(ino).or_default().writers.push(unique),
-            Way::Through => return self.write_through(now, unique, (ino, fh), (offset, data), flags),
+            Way::Wait => return self.files.wait_for_right(ino, unique),
+            Way::Through => return self.write_through(now, unique, new),
             Way::Buffer => {}
         }
-        let is_next = self.blocked.front().is_none_or(|first| *first == unique);
-        if !is_next || !self.has_room(data.len()) {
-            self.blocked.push_back(unique);
+        let is_next = self.files.first_blocked().is_none_or(|first| first == unique);
+        if !is_next || !self.files.has_room(new.data.len()) {
+            self.files.block(unique);
             return self.flush_everything(now);
         }
-        let length = data.len() as u32;
+        let length = new.data.len() as u32;
         let place = if flags.append { self.size(ino) } else { offset };
-        if place.saturating_add(data.len() as u64) > limits::FILE_BYTES_MAX {
+        if place.saturating_add(new.data.len() as u64) > limits::FILE_BYTES_MAX {
             return self.answer(now, unique, Err(Errno::EFBIG));
         }
-        self.take_write(now, ino, place, &data, flags);
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.written = Some((ino, place, place + u64::from(length)));
+        self.take_write(now, ino, place, &new.data, flags);
+        if let Some(waiting) = self.requests.get_mut(unique) {
+            waiting.written = Some(FileRange { ino, begin: place, end: place + u64::from(length) });
         }
         // A mount that may be cut off collects nothing that it may lose.
         if flags.sync || !self.is_fresh {
             self.flush(now, ino);
-            self.watch_file(now, unique, (ino, fh), Response::Written { length });
+            self.watch_file(now, unique, file, Response::Written { length });
         } else {
             self.answer(now, unique, Ok(Response::Written { length }));
         }
@@ -208,13 +171,7 @@ impl Mount {
     fn take_write(&mut self, now: Instant, ino: Ino, offset: u64, data: &[u8], flags: WriteFlags) {
         let times = self.times_of_change(now, ino);
         let fence = self.fence(ino);
-        let file = self.files.entry(ino).or_default();
-        let before = file.dirty.bytes();
-        file.dirty.write(offset, data);
-        file.fence = file.fence.or(fence);
-        file.changes.wrote(times, flags.clear_suid);
-        let bytes = file.dirty.bytes();
-        self.dirty_bytes = self.dirty_bytes - before + bytes;
+        let bytes = self.files.write(ino, offset, data, times, flags.clear_suid, fence);
         if bytes >= STREAM_BYTES {
             self.flush(now, ino);
         } else {
@@ -225,32 +182,25 @@ impl Mount {
     /// What is dirty goes on its way when it has come of age.
     pub(super) fn flush_in_time(&mut self, now: Instant, ino: Ino) {
         let due = now.after(self.config.timing.flush_age);
-        if let Some(file) = self.files.get_mut(&ino).filter(|file| file.due.is_none()) {
-            file.due = Some(due);
-            self.timers.insert((due, Timer::Age(ino)));
+        if self.files.has(ino) && !self.timers.is_set(Timer::Age(ino)) {
+            self.timers.set(Timer::Age(ino), due);
         }
     }
 
     /// Cluster time of a change made here, for mtime and ctime each: behind what the file shows, and behind what the
     /// replica has, so that apply keeps it (README.md "Times").
-    pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> (Timestamp, Timestamp) {
+    pub(super) fn times_of_change(&self, now: Instant, ino: Ino) -> ChangeTimes {
         let clock = Timestamp::from(self.client.cluster_time(now).unwrap_or(self.volume().last_stamp()));
         let known = [self.attributes(ino), self.volume().attributes(ino)];
         let (mtime, ctime) = known.iter().flatten().fold((clock, clock), |(mtime, ctime), shown| {
             (mtime_behind(shown.mtime, shown.ctime, mtime), ctime.max(shown.ctime.next()))
         });
-        (mtime, ctime.max(mtime))
+        ChangeTimes { mtime, ctime: ctime.max(mtime) }
     }
 
     /// One operation, answered when it is complete. Where an append lands, apply says (R13-appends).
-    fn write_through(
-        &mut self,
-        now: Instant,
-        unique: u64,
-        (ino, fh): (Ino, u64),
-        (offset, data): (u64, Bytes),
-        flags: WriteFlags,
-    ) {
+    fn write_through(&mut self, now: Instant, unique: u64, new: NewBytes) {
+        let NewBytes { file: OpenFile { ino, fh }, offset, data, flags } = new;
         self.flush(now, ino);
         let length = data.len() as u32;
         let hash = BlockHash::of(&data);
@@ -272,20 +222,16 @@ impl Mount {
             uploads: Vec::new(),
             fence: self.fence(ino),
         };
-        if let Some(waiting) = self.waiting.get_mut(unique) {
+        if let Some(waiting) = self.requests.get_mut(unique) {
             // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
             let is_direct = self.handles.is_direct(fh);
-            waiting.kind =
-                if flags.append { Kind::Append { ino, offset, length, is_direct } } else { Kind::Through { length } };
+            waiting.awaited = if flags.append {
+                Awaited::Append { ino, offset, length, is_direct }
+            } else {
+                Awaited::Through { length }
+            };
         }
         self.counters.writes_through += 1;
-        self.enqueue(now, vec![ino], operation, blocks, Overlay::default(), Some(unique));
+        self.enqueue(now, NewJob { blocks, ..NewJob::of(ino, operation).answering(unique) });
     }
-}
-
-/// What a WRITE through the page cache may keep locked until it is answered: its pages, whose size only the kernel
-/// knows (large ones hold as much as a small write).
-const fn locked_by(offset: u64, length: u32) -> (u64, u64) {
-    let end = offset.saturating_add(length as u64);
-    (offset - offset % LARGE_PAGE_BYTES, end.saturating_add(LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES * LARGE_PAGE_BYTES)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        lookups::{TAKEN_OVER, TAKEN_OVER_UNSEEN},
+        kernel::{TAKEN_OVER, TAKEN_OVER_UNSEEN},
         *,
     },
     scene::{CALLER, Scene, Step},
@@ -128,9 +128,9 @@ fn a_name_of_a_file_that_is_being_written_elsewhere_tells_no_size() {
     let (file, fh) = scene.create(0, "f");
     scene.write(0, file, fh, 0, b"unseen");
     scene.lookup(1, Ino::ROOT, "f");
-    assert!(scene.sides[1].mount.lookups.is_behind(file), "the bytes are complete, and not in the answer");
+    assert!(scene.sides[1].mount.kernel.is_behind(file), "the bytes are complete, and not in the answer");
     assert_eq!(scene.getattr(1, file).0.size, 6);
-    assert!(!scene.sides[1].mount.lookups.is_behind(file));
+    assert!(!scene.sides[1].mount.kernel.is_behind(file));
 }
 
 /// Neither the block of the file's end is here, nor is its last page free.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{lookups::TAKEN_OVER, *},
+    super::{kernel::TAKEN_OVER, *},
     scene::{CALLER, Scene, Step, config, name},
 };
 use crate::{

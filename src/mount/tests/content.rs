@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    super::{lookups::TAKEN_OVER, *},
+    super::{kernel::TAKEN_OVER, *},
     scene::{CALLER, Scene, config, name},
 };
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{lookups::TAKEN_OVER, *},
+    super::{kernel::TAKEN_OVER, *},
     scene::{CALLER, Scene, Step, config},
 };
 use crate::limits::Timing;
@@ -111,10 +111,10 @@ fn a_mount_that_is_cut_off_waits_for_no_pages() {
     scene.sides[0].is_stalled = true;
     scene.write(0, file, fh, 0, b"after!");
     let asked = scene.send(0, Request::Getattr { ino: file, for_read: false });
-    assert!(!scene.sides[0].mount.parked.is_empty());
+    assert!(scene.sides[0].mount.requests.files_waited_for().next().is_some());
     scene.cut_off(0);
     scene.pass(Timing::DEFAULT.lease * 3);
-    assert!(scene.sides[0].mount.parked.is_empty());
+    assert!(scene.sides[0].mount.requests.files_waited_for().next().is_none());
     // What is left to wait for is the file's last byte, as for every answer that comes behind a lease.
     scene.sides[0].is_stalled = false;
     scene.settle();

@@ -8,14 +8,14 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    super::{lookups::TAKEN_OVER, *},
+    super::{kernel::TAKEN_OVER, *},
     leader::Leader,
 };
 use crate::{
     limits::Timing,
     message::mount::ToLeader,
     namespace::NewNode,
-    types::{BlockHash, ClearSuid, ConnectionId, MountId},
+    types::{BlockHash, ClearSuid, ConnectionId, LogIndex, MountId, Name},
 };
 
 pub(super) const WRITER: OpenFlags = OpenFlags {

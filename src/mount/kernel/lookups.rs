@@ -1,7 +1,7 @@
 //! What the kernel holds of each inode: how often it was looked up and not forgotten, whether it keeps attributes or
 //! pages, and which size and mode it believes in. ARCHITECTURE.md "What a kernel may keep" has the cases.
 //!
-//! This is memory alone. `apply.rs` decides what the kernel is told to forget, `sizes.rs` what size it is told.
+//! This is memory alone. `apply.rs` decides what the kernel is told to forget, `sizes.rs` beside it what size it is told.
 
 use std::{collections::BTreeMap, time::Duration};
 

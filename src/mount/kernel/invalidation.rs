@@ -1,15 +1,17 @@
 //! What the kernel is being told to forget, what must not be cached meanwhile, and which entries may be acknowledged.
 //!
 //! Order (docs/protocol.md R3-apply-first): an entry is applied, its ticket is issued, the kernel carries it out, the
-//! entry is acknowledged. From issue to completion the names and inodes of a ticket are *fenced*: replies about them
-//! carry TTL 0. A ticket may hang on a kernel's lock or page of a request that itself waits for the cluster. Such a
-//! ticket is *excused*: its entries wait for another ticket instead, or for none. The fences stay until the kernel is
-//! done.
+//! entry is acknowledged. From issue to completion the names and inodes of a ticket are *uncacheable*: replies about
+//! them carry TTL 0. A ticket may hang on a kernel's lock or page of a request that itself waits for the cluster. Such
+//! a ticket is *excused*: its entries wait for another ticket instead, or for none. Its names and inodes stay uncacheable
+//! until the kernel is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Notification;
-use crate::types::{Ino, LogIndex, Name};
+use crate::{
+    mount::Notification,
+    types::{Ino, LogIndex, Name},
+};
 
 /// Ranges of a file, begin and end each; `u64::MAX` is the end of one without end.
 pub(crate) type Ranges = Vec<(u64, u64)>;
@@ -51,14 +53,14 @@ impl Invalidations {
         }
     }
 
-    /// A ticket for these notifications; `entries` wait for it. Its names and inodes are fenced until it is done.
+    /// A ticket for these notifications; `entries` wait for it. Its names and inodes are uncacheable until it is done.
     pub(crate) fn issue(&mut self, notifications: Vec<Notification>, entries: Vec<LogIndex>) -> u64 {
         self.last_ticket += 1;
         for notification in &notifications {
             match notification {
-                Notification::Name { parent, name } => self.fence_name(*parent, name),
+                Notification::Name { parent, name } => self.forbid_name(*parent, name),
                 Notification::Attributes { ino } | Notification::Pages { ino, .. } | Notification::Size { ino, .. } => {
-                    self.fence_inode(*ino);
+                    self.forbid_inode(*ino);
                 }
                 Notification::AllNames => {}
             }
@@ -95,7 +97,7 @@ impl Invalidations {
         let mut inodes = Vec::new();
         for notification in &ticket.notifications {
             match notification {
-                Notification::Name { parent, name } => self.unfence_name(*parent, name),
+                Notification::Name { parent, name } => self.allow_name(*parent, name),
                 Notification::Attributes { ino } | Notification::Pages { ino, .. } | Notification::Size { ino, .. } => {
                     lower(&mut self.inodes, ino);
                     inodes.push(*ino);
@@ -137,27 +139,27 @@ impl Invalidations {
     }
 
     /// Replies about the name are not to be cached.
-    pub(crate) fn fence_name(&mut self, parent: Ino, name: &Name) {
+    pub(crate) fn forbid_name(&mut self, parent: Ino, name: &Name) {
         *self.names.entry((parent, name.clone())).or_insert(0) += 1;
     }
 
-    pub(crate) fn unfence_name(&mut self, parent: Ino, name: &Name) {
+    pub(crate) fn allow_name(&mut self, parent: Ino, name: &Name) {
         lower(&mut self.names, &(parent, name.clone()));
     }
 
-    pub(crate) fn is_name_fenced(&self, parent: Ino, name: &Name) -> bool {
+    pub(crate) fn is_name_uncacheable(&self, parent: Ino, name: &Name) -> bool {
         !self.names.is_empty() && self.names.contains_key(&(parent, name.clone()))
     }
 
-    pub(crate) fn fence_inode(&mut self, ino: Ino) {
+    pub(crate) fn forbid_inode(&mut self, ino: Ino) {
         *self.inodes.entry(ino).or_insert(0) += 1;
     }
 
-    pub(crate) fn unfence_inode(&mut self, ino: Ino) {
+    pub(crate) fn allow_inode(&mut self, ino: Ino) {
         lower(&mut self.inodes, &ino);
     }
 
-    pub(crate) fn is_inode_fenced(&self, ino: Ino) -> bool {
+    pub(crate) fn is_inode_uncacheable(&self, ino: Ino) -> bool {
         self.inodes.contains_key(&ino)
     }
 
@@ -210,6 +212,12 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
+    /// All pages of the file, because of this entry.
+    pub(crate) fn all_pages(&mut self, ino: Ino, index: LogIndex) {
+        self.pages.entry(ino).or_default().push((0, u64::MAX));
+        self.page_entries.entry(ino).or_default().push(index);
+    }
+
     /// Names, directories and attributes, in order.
     pub(crate) fn notifications(&self) -> Vec<Notification> {
         let all = self.all_names.then_some(Notification::AllNames);
@@ -251,18 +259,18 @@ mod tests {
     }
 
     #[test]
-    fn fences_stand_until_the_last_ticket_that_names_the_thing_is_done() {
+    fn what_is_uncacheable_stays_so_until_the_last_ticket_that_names_the_thing_is_done() {
         let mut invalidations = Invalidations::default();
         let first = invalidations.issue(vec![name_of(1, "a")], vec![]);
         let second = invalidations.issue(vec![name_of(1, "a"), Notification::Attributes { ino: Ino(7) }], vec![]);
         invalidations.notified(first);
-        assert!(invalidations.is_name_fenced(Ino(1), &name("a")) && invalidations.is_inode_fenced(Ino(7)));
+        assert!(invalidations.is_name_uncacheable(Ino(1), &name("a")) && invalidations.is_inode_uncacheable(Ino(7)));
         invalidations.notified(second);
-        assert!(!invalidations.is_name_fenced(Ino(1), &name("a")) && !invalidations.is_inode_fenced(Ino(7)));
+        assert!(!invalidations.is_name_uncacheable(Ino(1), &name("a")) && !invalidations.is_inode_uncacheable(Ino(7)));
     }
 
     #[test]
-    fn an_excused_ticket_keeps_its_fences_and_gives_back_its_entries() {
+    fn an_excused_ticket_keeps_what_is_uncacheable_and_gives_back_its_entries() {
         let mut invalidations = Invalidations::default();
         let ticket = invalidations.issue(vec![name_of(1, "a")], vec![LogIndex(4)]);
         let in_directory = |n: &Notification| matches!(n, Notification::Name { parent, .. } if *parent == Ino(1));
@@ -271,9 +279,9 @@ mod tests {
         assert!(invalidations.excuse(in_directory).is_empty(), "nothing waits for it any more");
         invalidations.release(LogIndex(4));
         assert_eq!(invalidations.take_done(), [LogIndex(4)]);
-        assert!(invalidations.is_name_fenced(Ino(1), &name("a")));
+        assert!(invalidations.is_name_uncacheable(Ino(1), &name("a")));
         invalidations.notified(ticket);
-        assert!(!invalidations.is_name_fenced(Ino(1), &name("a")));
+        assert!(!invalidations.is_name_uncacheable(Ino(1), &name("a")));
         assert!(invalidations.take_done().is_empty());
     }
 

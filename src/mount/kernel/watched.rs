@@ -14,12 +14,12 @@ pub(crate) struct Watched {
 }
 
 /// A place in the list that is another's now, or nobody's.
-pub(crate) type Change = (u32, Option<(Ino, bool)>);
+pub(crate) type SlotChange = (u32, Option<(Ino, bool)>);
 
 impl Watched {
     /// Has the inode in the list: as an open file, as a directory, or (`None`) not at all. What is to be changed there for
     /// it; nothing where there is no room.
-    pub(crate) fn set(&mut self, ino: Ino, is_open_file: Option<bool>) -> Option<Change> {
+    pub(crate) fn set(&mut self, ino: Ino, is_open_file: Option<bool>) -> Option<SlotChange> {
         match (self.slots.get(&ino).copied(), is_open_file) {
             (Some((slot, is_file)), Some(now)) if is_file != now => {
                 self.slots.insert(ino, (slot, now));
@@ -53,7 +53,7 @@ impl Watched {
     }
 
     /// The whole list.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Change> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SlotChange> + '_ {
         self.slots.iter().map(|(ino, (slot, is_file))| (*slot, Some((*ino, *is_file))))
     }
 }

@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::StoreError;
 use crate::{
     message::mount::StoreAddress,
+    mount::StoreError,
     types::{BlockHash, Instant, NodeId},
 };
 

@@ -1,12 +1,13 @@
 //! Requests that change the tree or a file and go to the leader: they are submitted as operations and answered when
-//! these are complete, from the state that includes them. (`changes.rs` is about what is buffered instead.)
+//! these are complete, from the state that includes them. (`files.rs` has what is buffered instead.)
 
 use std::time::Duration;
 
 use super::{
-    Caller, Mount, OpenFlags, Purpose, Request, Response, Timer,
-    flush::Overlay,
-    waiting::{Kind, Waiting},
+    Caller, Mount, OpenFlags, Request, Response,
+    files::NewJob,
+    requests::{Awaited, FileRange, Pending, Purpose},
+    timers::Timer,
 };
 use crate::{
     limits::{self, Timing},
@@ -20,12 +21,13 @@ const CREATE_ATTEMPTS: u32 = 3;
 impl Mount {
     pub(super) fn change(&mut self, now: Instant, unique: u64, caller: Caller, request: Request) {
         let deadline = self.deadline(now);
+        let locks: Vec<Ino> = request.facts().locks.into_iter().flatten().collect();
         let (uid, gid) = self.config.squash.unwrap_or((caller.uid, caller.gid));
-        let plain = || Waiting::new(caller, deadline, Kind::Plain);
+        let plain = || Pending::new(caller, deadline, Awaited::Plain);
         match request {
             Request::Make { parent, name, node, mode, umask } => {
-                let kind = Kind::Make { parent, name: name.clone(), made: None };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                let kind = Awaited::Make { parent, name: name.clone(), made: None };
+                let waiting = Pending::new(caller, deadline, kind).locking(locks, vec![(parent, name.clone())]);
                 self.call(
                     now,
                     unique,
@@ -35,8 +37,8 @@ impl Mount {
             }
             Request::Create { parent, name, mode, umask, flags } => {
                 let kind =
-                    Kind::Create { parent, name: name.clone(), mode: (mode, umask), flags, made: None, attempts: 1 };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                    Awaited::Create { parent, name: name.clone(), mode: (mode, umask), flags, made: None, attempts: 1 };
+                let waiting = Pending::new(caller, deadline, kind).locking(locks, vec![(parent, name.clone())]);
                 let (node, delegate) = (NewNode::File, flags.write);
                 self.call(
                     now,
@@ -46,13 +48,13 @@ impl Mount {
                 );
             }
             Request::MakeUnnamed { parent, mode, umask, flags } => {
-                let kind = Kind::MakeUnnamed { flags, made: None };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], Vec::new());
+                let kind = Awaited::MakeUnnamed { flags, made: None };
+                let waiting = Pending::new(caller, deadline, kind).locking(locks, Vec::new());
                 self.call(now, unique, waiting, Operation::MakeUnnamed { parent, mode, uid, gid, umask });
             }
             Request::Link { ino, parent, name } => {
-                let kind = Kind::Make { parent, name: name.clone(), made: None };
-                let waiting = Waiting::new(caller, deadline, kind).locking(vec![parent], vec![(parent, name.clone())]);
+                let kind = Awaited::Make { parent, name: name.clone(), made: None };
+                let waiting = Pending::new(caller, deadline, kind).locking(locks, vec![(parent, name.clone())]);
                 let operation = if self.unnamed.contains(&ino) {
                     Operation::LinkUnnamed { ino, parent, name }
                 } else {
@@ -61,18 +63,18 @@ impl Mount {
                 self.call(now, unique, waiting, operation);
             }
             Request::Unlink { parent, name } => {
-                let waiting = plain().locking(vec![parent], vec![(parent, name.clone())]);
+                let waiting = plain().locking(locks, vec![(parent, name.clone())]);
                 self.call(now, unique, waiting, Operation::Unlink { parent, name });
             }
             Request::Rmdir { parent, name } => {
-                let locks = [parent].into_iter().chain(self.directory_named(parent, &name)).collect();
+                let locks = locks.into_iter().chain(self.directory_named(parent, &name)).collect();
                 let waiting = plain().locking(locks, vec![(parent, name.clone())]);
                 self.call(now, unique, waiting, Operation::Rmdir { parent, name });
             }
             Request::Rename { from, from_name, to, to_name, mode } => {
                 let victims =
                     self.directory_named(from, &from_name).into_iter().chain(self.directory_named(to, &to_name));
-                let mut locks: Vec<Ino> = [from, to].into_iter().chain(victims).collect();
+                let mut locks: Vec<Ino> = locks.into_iter().chain(victims).collect();
                 locks.sort_unstable();
                 locks.dedup();
                 let mut waiting = plain().locking(locks, vec![(from, from_name.clone()), (to, to_name.clone())]);
@@ -100,17 +102,17 @@ impl Mount {
                 self.flush(now, ino);
                 self.clear_suid_for(now, caller, ino);
                 let operation = Operation::Allocate { ino, mode, offset, length, at_most: u64::MAX };
-                self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+                self.enqueue(now, NewJob::of(ino, operation).answering(unique));
             }
             Request::CopyRange { from, from_offset, to, to_offset, length } => {
-                self.wait(now, unique, Waiting::new(caller, deadline, Kind::CopyRange));
+                self.wait(now, unique, Pending::new(caller, deadline, Awaited::CopyRange));
                 self.flush(now, from);
                 self.flush(now, to);
                 self.clear_suid_for(now, caller, to);
                 let length = length.min(limits::COPY_RANGE_BYTES_MAX);
                 let operation = Operation::CopyRange { from, from_offset, to, to_offset, length };
                 let inodes = if from == to { vec![from] } else { vec![from, to] };
-                self.enqueue(now, inodes, operation, Vec::new(), Overlay::default(), Some(unique));
+                self.enqueue(now, NewJob::of_all(inodes, operation).answering(unique));
             }
             // All others are dispatched before they come here.
             _ => self.respond(unique, Err(Errno::ENOSYS)),
@@ -119,10 +121,10 @@ impl Mount {
 
     /// The operation is over; its request is answered from the state that includes it.
     pub(super) fn complete(&mut self, now: Instant, unique: u64, outcome: Result<Reply, Errno>) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
         let caller = waiting.caller;
-        match (&mut waiting.kind, outcome) {
-            (Kind::Create { parent, name, mode, flags, made, attempts }, outcome) => {
+        match (&mut waiting.awaited, outcome) {
+            (Awaited::Create { parent, name, mode, flags, made, attempts }, outcome) => {
                 let (parent, name, mode, flags) = (*parent, name.clone(), *mode, *flags);
                 let (made, attempts) = (made.take(), *attempts);
                 match outcome {
@@ -133,11 +135,11 @@ impl Mount {
                     Err(errno) => self.answer(now, unique, Err(errno)),
                 }
             }
-            (Kind::MakeUnnamed { flags, made }, Ok(_)) => {
+            (Awaited::MakeUnnamed { flags, made }, Ok(_)) => {
                 let (flags, made) = (*flags, made.take());
                 self.made_unnamed(now, unique, made, flags);
             }
-            (Kind::OpenTruncate { ino, flags, fh, created }, outcome) => {
+            (Awaited::OpenTruncate { ino, flags, fh, created }, outcome) => {
                 let (ino, flags, fh, created) = (*ino, *flags, *fh, created.clone());
                 let result = match outcome {
                     Err(errno) => Err(errno),
@@ -152,25 +154,25 @@ impl Mount {
                 self.answer(now, unique, result);
             }
             (_, Err(errno)) => self.answer(now, unique, Err(errno)),
-            (Kind::Make { parent, name, made }, Ok(reply)) => {
+            (Awaited::Make { parent, name, made }, Ok(reply)) => {
                 let (parent, name, made) = (*parent, name.clone(), made.take());
                 let result = self.made(parent, &name, made, reply);
                 self.answer(now, unique, result);
             }
-            (Kind::Setattr { ino }, Ok(_)) => {
+            (Awaited::Setattr { ino }, Ok(_)) => {
                 let ino = *ino;
                 // The kernel stores these without comparing versions (docs/protocol.md R1-versions).
                 let shown = self.attributes(ino).ok_or(Errno::ENOENT);
                 if let Ok(attributes) = &shown {
-                    self.lookups.told_of(attributes, now, caller.pid, false);
+                    self.kernel.told_surely(attributes, now, caller.pid);
                 }
                 let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
                 self.answer(now, unique, result);
             }
-            (Kind::Append { ino, offset, length, is_direct }, Ok(reply)) => {
+            (Awaited::Append { ino, offset, length, is_direct }, Ok(reply)) => {
                 let (ino, offset, length, is_direct) = (*ino, *offset, *length, *is_direct);
                 if let Reply::Written { size, .. } = reply {
-                    waiting.written = Some((ino, size.saturating_sub(length.into()), size));
+                    waiting.written = Some(FileRange { ino, begin: size.saturating_sub(length.into()), end: size });
                 }
                 self.answer(now, unique, Ok(Response::Written { length }));
                 if !is_direct {
@@ -179,13 +181,13 @@ impl Mount {
                 }
             }
             // Its turn comes by an entry of another.
-            (Kind::Lock { .. }, Ok(Reply::Queued)) => self.lock_is_queued(now, unique),
-            (Kind::Lock { .. }, Ok(_)) => self.answer_lock(now, unique),
-            (Kind::Through { length }, Ok(_)) => {
+            (Awaited::Lock { .. }, Ok(Reply::Queued)) => self.lock_is_queued(now, unique),
+            (Awaited::Lock { .. }, Ok(_)) => self.answer_lock(now, unique),
+            (Awaited::Through { length }, Ok(_)) => {
                 let length = *length;
                 self.answer(now, unique, Ok(Response::Written { length }));
             }
-            (Kind::CopyRange, Ok(Reply::Copied { length })) => {
+            (Awaited::CopyRange, Ok(Reply::Copied { length })) => {
                 let length = u32::try_from(length).unwrap_or(u32::MAX);
                 self.answer(now, unique, Ok(Response::Written { length }));
             }
@@ -195,31 +197,31 @@ impl Mount {
 
     /// Nobody waits for the request any more, or its time is over.
     pub(super) fn give_up(&mut self, now: Instant, unique: u64, errno: Errno) {
-        let Some(waiting) = self.waiting.get_mut(unique) else { return };
-        if let Some(verdict) = waiting.verdict.take() {
+        if let Some(verdict) = self.requests.take_verdict(unique) {
             // It is complete; only notifications hang, and their entries are not acknowledged.
             return self.finish(now, unique, verdict);
         }
-        let handle = match &waiting.kind {
-            Kind::Create { made: Some((_, fh)), .. }
-            | Kind::MakeUnnamed { made: Some((_, fh)), .. }
-            | Kind::OpenTruncate { fh, .. } => Some(*fh),
+        let Some(waiting) = self.requests.get_mut(unique) else { return };
+        let handle = match &waiting.awaited {
+            Awaited::Create { made: Some((_, fh)), .. }
+            | Awaited::MakeUnnamed { made: Some((_, fh)), .. }
+            | Awaited::OpenTruncate { fh, .. } => Some(*fh),
             _ => None,
         };
         // The kernel will believe that nothing happened.
         waiting.collided |= waiting.is_applied;
         let (sequence, job) = (waiting.sequence, waiting.job);
-        let lock = match &waiting.kind {
-            Kind::Lock { ino, claim, .. } => sequence.map(|call| (call, (*ino, *claim))),
+        let lock = match &waiting.awaited {
+            Awaited::Lock { wanted, .. } => sequence.map(|call| (call, *wanted)),
             _ => None,
         };
-        let opening = if let Kind::Opening { ino, .. } = waiting.kind { Some(ino) } else { None };
+        let opening = if let Awaited::Opening { ino, .. } = waiting.awaited { Some(ino) } else { None };
         self.finish(now, unique, Err(errno));
         if let Some(job) = job {
             self.abandon_job(now, job, errno);
         } else if let Some(sequence) = sequence {
             self.client.give_up(sequence);
-            self.purposes.remove(&sequence);
+            self.requests.take_purpose(sequence);
         }
         if let Some((call, lock)) = lock {
             self.take_lock_back(now, call, lock);
@@ -240,9 +242,8 @@ impl Mount {
         if self.interrupt_read(unique) {
             return;
         }
-        let Some(waiting) = self.waiting.get_mut(unique) else {
-            if let Some(at) = self.early.iter().position(|(early, ..)| *early == unique) {
-                self.early.remove(at);
+        let Some(waiting) = self.requests.get_mut(unique) else {
+            if self.requests.remove_early(unique) {
                 self.respond(unique, Err(Errno::EINTR));
             }
             return;
@@ -251,19 +252,18 @@ impl Mount {
             return;
         }
         // Its turn may be long in coming. What is on its way to the leader is nearly there.
-        if matches!(waiting.kind, Kind::Lock { is_queued: true, .. }) {
+        if matches!(waiting.awaited, Awaited::Lock { is_queued: true, .. }) {
             return self.give_up(now, unique, Errno::EINTR);
         }
         let Timing { write_timeout, lease, .. } = self.config.timing;
         let left = write_timeout.saturating_sub(lease);
         let patience = waiting.deadline.since(now).saturating_sub(left);
-        self.timers.remove(&(waiting.deadline, Timer::Request(unique)));
         waiting.late = Errno::EINTR;
         waiting.deadline = waiting.deadline.min(now.after(patience));
-        self.timers.insert((waiting.deadline, Timer::Request(unique)));
+        self.timers.set(Timer::Request(unique), waiting.deadline);
     }
 
-    fn call(&mut self, now: Instant, unique: u64, waiting: Waiting, operation: Operation) {
+    fn call(&mut self, now: Instant, unique: u64, waiting: Pending, operation: Operation) {
         self.wait(now, unique, waiting);
         self.submit(unique, operation);
     }
@@ -271,10 +271,7 @@ impl Mount {
     fn submit(&mut self, unique: u64, operation: Operation) {
         self.counters.operations_proposed += 1;
         let sequence = self.client.submit(operation);
-        self.purposes.insert(sequence, Purpose::Request(unique));
-        if let Some(waiting) = self.waiting.get_mut(unique) {
-            waiting.sequence = Some(sequence);
-        }
+        self.requests.submitted(sequence, Purpose::Request(unique), Some(unique));
     }
 
     pub(super) fn setattr(
@@ -303,7 +300,7 @@ impl Mount {
             let result = shown.map(|attributes| Response::Attributes { attributes, ttl: Duration::ZERO });
             return self.respond(unique, result);
         }
-        let waiting = Waiting::new(caller, self.deadline(now), Kind::Setattr { ino });
+        let waiting = Pending::new(caller, self.deadline(now), Awaited::Setattr { ino });
         self.change_inode(now, unique, waiting, ino, Operation::SetAttributes { ino, changes });
     }
 
@@ -314,7 +311,7 @@ impl Mount {
         if self.attributes(ino).is_some_and(|shown| clear_suid.clear(shown.mode) != shown.mode) {
             let changes = AttributeChanges { clear_suid, ..AttributeChanges::default() };
             let operation = Operation::SetAttributes { ino, changes };
-            self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), None);
+            self.enqueue(now, NewJob::of(ino, operation));
         }
     }
 
@@ -326,14 +323,14 @@ impl Mount {
     }
 
     /// A change of an inode by itself: a file's has its place among the file's other changes.
-    fn change_inode(&mut self, now: Instant, unique: u64, waiting: Waiting, ino: Ino, operation: Operation) {
+    fn change_inode(&mut self, now: Instant, unique: u64, waiting: Pending, ino: Ino, operation: Operation) {
         let waiting = waiting.locking(self.own_lock(ino), Vec::new());
         if self.volume().inode(ino).is_none_or(|inode| inode.kind != FileKind::File) {
             return self.call(now, unique, waiting, operation);
         }
         self.wait(now, unique, waiting);
         self.flush(now, ino);
-        self.enqueue(now, vec![ino], operation, Vec::new(), Overlay::default(), Some(unique));
+        self.enqueue(now, NewJob::of(ino, operation).answering(unique));
     }
 
     /// Whether the change may be buffered under the delegation. What apply might refuse is left to apply, and so is a
@@ -348,7 +345,7 @@ impl Mount {
             && changes.size.is_none_or(|size| size <= limits::FILE_BYTES_MAX);
         let list = XattrName::new(b"system.posix_acl_access");
         let has_list = changes.mode.is_some() && list.is_ok_and(|name| self.volume().xattr(ino, &name).is_some());
-        is_valid && !has_list && self.may_buffer(ino) && !self.has_ordered_jobs(ino)
+        is_valid && !has_list && self.may_buffer(ino) && !self.files.has_ordered_jobs(ino)
     }
 
     /// Changes attributes or size of a file under its delegation: no entry of its own.
@@ -356,14 +353,7 @@ impl Mount {
         let Some(shown) = self.attributes(ino) else { return };
         let times = self.times_of_change(now, ino);
         let clock = self.client.cluster_time(now).unwrap_or(self.volume().last_stamp());
-        let file = self.files.entry(ino).or_default();
-        let before = file.dirty.bytes();
-        if let Some(size) = changes.size {
-            file.dirty.truncate(size);
-            file.changes.resized(shown.size, size, times);
-        }
-        file.changes.set(changes, clock.into(), times.1);
-        self.dirty_bytes = self.dirty_bytes - before + file.dirty.bytes();
+        self.files.set_attributes(ino, shown.size, changes, clock.into(), times);
         self.flush_in_time(now, ino);
     }
 
@@ -447,9 +437,9 @@ impl Mount {
             if attempts >= CREATE_ATTEMPTS {
                 return self.answer(now, unique, Err(Errno::ESTALE));
             }
-            if let Some(waiting) = self.waiting.get_mut(unique) {
+            if let Some(waiting) = self.requests.get_mut(unique) {
                 waiting.is_applied = false;
-                if let Kind::Create { attempts, .. } = &mut waiting.kind {
+                if let Awaited::Create { attempts, .. } = &mut waiting.awaited {
                     *attempts += 1;
                 }
             }
@@ -467,10 +457,10 @@ impl Mount {
         }
         let fh = self.open_handle(ino, flags);
         if flags.truncate {
-            if let Some(waiting) = self.waiting.get_mut(unique) {
+            if let Some(waiting) = self.requests.get_mut(unique) {
                 waiting.sequence = None;
                 waiting.is_applied = false;
-                waiting.kind = Kind::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
+                waiting.awaited = Awaited::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
             }
             return self.go_on_writing(now, unique);
         }

@@ -11,12 +11,12 @@ const BITS_PER_NAME: u64 = 4;
 const BITS: u64 = 8 * limits::TOLD_NAMES_BYTES as u64;
 
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct ToldNames {
     words: Vec<u64>,
     is_empty: bool,
 }
 
-impl Told {
+impl ToldNames {
     pub(crate) fn new() -> Self {
         Self { words: vec![0; limits::TOLD_NAMES_BYTES / 8], is_empty: true }
     }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_was_told_is_known_until_all_is_forgotten() {
-        let mut told = Told::new();
+        let mut told = ToldNames::new();
         (0..1000).for_each(|number| told.insert(Ino(7), &name(number)));
         assert!((0..1000).all(|number| told.may_have(Ino(7), &name(number))));
         told.clear();
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn few_names_are_taken_for_told_that_were_not() {
-        let mut told = Told::new();
+        let mut told = ToldNames::new();
         (0..20_000).for_each(|number| told.insert(Ino(number % 50), &name(number)));
         let mistaken = (0..20_000).filter(|number| told.may_have(Ino(51 + number % 50), &name(*number))).count();
         assert!(mistaken < 200, "{mistaken}");

@@ -1,11 +1,17 @@
 //! What was done to a file under its delegation besides writing bytes: cut, lengthened, attributes. Like dirty bytes it
-//! lies over the replica until it is in the log, and it travels with them (`namespace::Flush`). (`change.rs` is about
-//! requests that go to the leader at once.)
+//! lies over the replica until it is in the log, and it travels with them (`namespace::Flush`).
 
 use crate::types::{AttributeChanges, Attributes, ClearSuid, TimeChange, Timestamp};
 
+/// mtime and ctime of a change, by cluster time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChangeTimes {
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct Buffered {
     /// Nothing of what is below shows from here on.
     pub(crate) cut: Option<u64>,
     /// The file is at least so long: bytes.
@@ -18,13 +24,13 @@ pub(crate) struct Changes {
     pub(crate) set: AttributeChanges,
 }
 
-impl Changes {
+impl Buffered {
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// Bytes were written: the new mtime and ctime. `clear_suid` as the kernel asks.
-    pub(crate) fn wrote(&mut self, (mtime, ctime): (Timestamp, Timestamp), clear_suid: ClearSuid) {
+    pub(crate) fn wrote(&mut self, ChangeTimes { mtime, ctime }: ChangeTimes, clear_suid: ClearSuid) {
         self.written_at = Some(mtime);
         self.changed_at = Some(ctime);
         // A time set before does not outlast a write.
@@ -33,7 +39,7 @@ impl Changes {
     }
 
     /// The file, which was shown with `shown` bytes, has `size` now.
-    pub(crate) fn resized(&mut self, shown: u64, size: u64, times: (Timestamp, Timestamp)) {
+    pub(crate) fn resized(&mut self, shown: u64, size: u64, times: ChangeTimes) {
         if size < shown {
             self.cut = Some(self.cut.map_or(size, |cut| cut.min(size)));
         }
@@ -62,7 +68,7 @@ impl Changes {
         self.changed_at = Some(at);
     }
 
-    /// Attributes with these changes over them; `end` is that of the last byte written with them.
+    /// Attributes with this over them; `end` is that of the last byte written with them.
     pub(crate) fn show(&self, attributes: &mut Attributes, end: u64) {
         if let Some(cut) = self.cut {
             attributes.size = attributes.size.min(cut);
@@ -105,15 +111,15 @@ mod tests {
     use super::*;
     use crate::types::{FileKind, Ino};
 
-    const fn both(seconds: i64) -> (Timestamp, Timestamp) {
-        (at(seconds), at(seconds))
+    const fn both(seconds: i64) -> ChangeTimes {
+        ChangeTimes { mtime: at(seconds), ctime: at(seconds) }
     }
 
     const fn at(seconds: i64) -> Timestamp {
         Timestamp { seconds, nanoseconds: 0 }
     }
 
-    fn shown(changes: &Changes, end: u64) -> Attributes {
+    fn shown(buffered: &Buffered, end: u64) -> Attributes {
         let mut attributes = Attributes {
             ino: Ino(2),
             kind: FileKind::File,
@@ -128,45 +134,45 @@ mod tests {
             mtime: at(10),
             ctime: at(10),
         };
-        changes.show(&mut attributes, end);
+        buffered.show(&mut attributes, end);
         attributes
     }
 
     #[test]
     fn sizes_go_down_and_up_again_in_their_order() {
-        let mut changes = Changes::default();
-        changes.resized(100, 30, both(20));
-        assert_eq!(shown(&changes, 0).size, 30);
-        changes.resized(30, 60, both(21));
-        assert_eq!((changes.cut, shown(&changes, 0).size, shown(&changes, 90).size), (Some(30), 60, 90));
-        changes.resized(60, 50, both(22));
-        assert_eq!((changes.cut, shown(&changes, 0).size), (Some(30), 50));
-        changes.resized(50, 200, both(22));
-        changes.resized(200, 150, both(22));
-        assert_eq!(shown(&changes, 0).size, 150, "longer than it is in the replica");
-        assert_eq!((shown(&changes, 0).mtime, shown(&changes, 0).ctime), (at(22), at(22)));
+        let mut buffered = Buffered::default();
+        buffered.resized(100, 30, both(20));
+        assert_eq!(shown(&buffered, 0).size, 30);
+        buffered.resized(30, 60, both(21));
+        assert_eq!((buffered.cut, shown(&buffered, 0).size, shown(&buffered, 90).size), (Some(30), 60, 90));
+        buffered.resized(60, 50, both(22));
+        assert_eq!((buffered.cut, shown(&buffered, 0).size), (Some(30), 50));
+        buffered.resized(50, 200, both(22));
+        buffered.resized(200, 150, both(22));
+        assert_eq!(shown(&buffered, 0).size, 150, "longer than it is in the replica");
+        assert_eq!((shown(&buffered, 0).mtime, shown(&buffered, 0).ctime), (at(22), at(22)));
     }
 
     #[test]
     fn a_time_that_was_set_stays_until_the_next_write() {
-        let mut changes = Changes::default();
-        changes.wrote(both(20), ClearSuid::No);
+        let mut buffered = Buffered::default();
+        buffered.wrote(both(20), ClearSuid::No);
         let utimes = AttributeChanges { mtime: Some(TimeChange::To(at(5))), ..AttributeChanges::default() };
-        changes.set(&utimes, at(21), at(21));
-        assert_eq!((shown(&changes, 0).mtime, shown(&changes, 0).ctime), (at(5), at(21)));
-        changes.wrote(both(22), ClearSuid::No);
-        assert_eq!(shown(&changes, 0).mtime, at(22));
+        buffered.set(&utimes, at(21), at(21));
+        assert_eq!((shown(&buffered, 0).mtime, shown(&buffered, 0).ctime), (at(5), at(21)));
+        buffered.wrote(both(22), ClearSuid::No);
+        assert_eq!(shown(&buffered, 0).mtime, at(22));
     }
 
     #[test]
     fn a_write_clears_setuid_and_a_chmod_behind_it_sets_it_again() {
-        let mut changes = Changes::default();
-        changes.wrote(both(20), ClearSuid::ByMember);
-        assert_eq!(shown(&changes, 0).mode, 0o755);
+        let mut buffered = Buffered::default();
+        buffered.wrote(both(20), ClearSuid::ByMember);
+        assert_eq!(shown(&buffered, 0).mode, 0o755);
         let chmod = AttributeChanges { mode: Some(0o4711), ..AttributeChanges::default() };
-        changes.set(&chmod, at(21), at(21));
-        assert_eq!(shown(&changes, 0).mode, 0o4711);
-        changes.wrote(both(22), ClearSuid::ByMember);
-        assert_eq!(shown(&changes, 0).mode, 0o711);
+        buffered.set(&chmod, at(21), at(21));
+        assert_eq!(shown(&buffered, 0).mode, 0o4711);
+        buffered.wrote(both(22), ClearSuid::ByMember);
+        assert_eq!(shown(&buffered, 0).mode, 0o711);
     }
 }

@@ -9,7 +9,7 @@
 use super::{
     Caller, Mount, Notification, Request,
     apply::part,
-    waiting::{Kind, Waiting},
+    requests::{Awaited, Pending},
 };
 use crate::types::{AttributeChanges, Ino, Instant, TimeChange};
 
@@ -18,7 +18,7 @@ impl Mount {
     pub(super) fn may_be_undone(&self, ino: Ino, changes: &AttributeChanges) -> bool {
         let sets_time = matches!(changes.mtime, Some(TimeChange::To(_))) && changes.size.is_none();
         // Without a lease nothing waits for a notification (docs/protocol.md R10-read-index).
-        sets_time && self.is_fresh && self.handles.may_be_mapped(ino) && self.lookups.has_pages(ino)
+        sets_time && self.is_fresh && self.handles.may_be_mapped(ino) && self.kernel.has_pages(ino)
     }
 
     /// The change waits until what is dirty has been written back. Pages that a request keeps locked are not up to date,
@@ -31,20 +31,19 @@ impl Mount {
         ino: Ino,
         changes: AttributeChanges,
     ) {
-        let (free, _) = part(&[(0, u64::MAX)], &self.waiting.locked_pages(ino));
+        let (free, _) = part(&[(0, u64::MAX)], &self.requests.locked_pages(ino));
         let pages = free.into_iter().map(|range| Notification::of_pages(ino, range)).collect();
         let ticket = self.issue(pages, Vec::new());
-        if !self.invalidations.is_running(ticket) {
+        if !self.kernel.is_running(ticket) {
             return self.setattr(now, unique, caller, ino, changes);
         }
-        self.writing_back.insert(ticket, unique);
-        let kind = Kind::Parked { request: Request::Setattr { ino, changes } };
-        self.wait(now, unique, Waiting::new(caller, self.deadline(now), kind));
+        self.kernel.write_back(ticket, unique);
+        let kind = Awaited::Parked { request: Request::Setattr { ino, changes } };
+        self.wait(now, unique, Pending::new(caller, self.deadline(now), kind));
     }
 
-    /// The kernel has carried the ticket out.
-    pub(super) fn written_back(&mut self, now: Instant, ticket: u64) {
-        let Some(unique) = self.writing_back.remove(&ticket) else { return };
+    /// The kernel has written back what was dirty.
+    pub(super) fn written_back(&mut self, now: Instant, unique: u64) {
         // Unless its time was over.
         if let Some((caller, Request::Setattr { ino, changes })) = self.unpark(unique) {
             self.setattr(now, unique, caller, ino, changes);

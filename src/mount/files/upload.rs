@@ -7,9 +7,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::StoreError;
 use crate::{
     message::mount::StoreAddress,
+    mount::StoreError,
     types::{BlockHash, Errno, Instant, NodeId, UploadId},
 };
 
