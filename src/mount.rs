@@ -386,7 +386,7 @@ impl Mount {
             self.drop_refilled(waiting.caller.pid, ino, (begin, end));
         }
         self.reading.ended(unique);
-        self.create_ended(now, &waiting.awaited);
+        self.create_ended(now, &waiting.need);
         self.make_up(now, waiting);
     }
 

@@ -337,14 +337,14 @@ impl Mount {
         }
         let Ok(Reply::Made { ino }) = outcome else { return };
         let ino = *ino;
-        match &waiting.awaited {
+        match &waiting.need {
             Awaited::Create { flags, .. } | Awaited::MakeUnnamed { flags, .. } => {
                 let flags = *flags;
                 // Open from now on: if another mount unlinks it before the answer, it is an orphan of ours.
                 let fh = self.open_handle(ino, flags);
                 let attributes = self.attributes(ino);
                 if let Some(waiting) = self.requests.get_mut(unique)
-                    && let Awaited::Create { made, .. } | Awaited::MakeUnnamed { made, .. } = &mut waiting.awaited
+                    && let Awaited::Create { made, .. } | Awaited::MakeUnnamed { made, .. } = &mut waiting.need
                 {
                     *made = attributes.map(|attributes| (attributes, fh));
                 }
@@ -352,7 +352,7 @@ impl Mount {
             Awaited::Make { .. } => {
                 let attributes = self.attributes(ino);
                 if let Some(waiting) = self.requests.get_mut(unique)
-                    && let Awaited::Make { made, .. } = &mut waiting.awaited
+                    && let Awaited::Make { made, .. } = &mut waiting.need
                 {
                     *made = attributes;
                 }
@@ -377,7 +377,7 @@ impl Mount {
         };
         let mut written = pieces.last().map_or(0, |last| last.offset);
         if let (Reply::Written { size, .. }, true) = (reply, append) {
-            let kind = request.and_then(|unique| self.requests.get(unique)).map(|waiting| &waiting.awaited);
+            let kind = request.and_then(|unique| self.requests.get(unique)).map(|waiting| &waiting.need);
             if let Some(Awaited::Append { offset, length, .. }) = kind
                 && size > offset.saturating_add(u64::from(*length))
             {

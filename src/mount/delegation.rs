@@ -253,7 +253,7 @@ impl Mount {
     }
 
     fn is_parked(&self, unique: u64) -> bool {
-        self.requests.get(unique).is_some_and(|waiting| matches!(waiting.awaited, Awaited::Parked { .. }))
+        self.requests.get(unique).is_some_and(|waiting| matches!(waiting.need, Awaited::Parked { .. }))
     }
 
     /// A request that was set aside waits no longer.
@@ -263,7 +263,7 @@ impl Mount {
         }
         let waiting = self.requests.remove(unique)?;
         self.timers.stop(Timer::Request(unique));
-        match waiting.awaited {
+        match waiting.need {
             Awaited::Parked { request } => Some((waiting.caller, request)),
             _ => None,
         }

@@ -85,7 +85,7 @@ impl Mount {
             return self.answer(now, unique, lost.map_or(Ok(response), Err));
         }
         if let Some(waiting) = self.requests.get_mut(unique) {
-            waiting.awaited = Awaited::Flush { jobs, through: Some(file), response };
+            waiting.need = Awaited::Flush { jobs, through: Some(file), response };
         }
     }
 
@@ -93,7 +93,7 @@ impl Mount {
     pub(super) fn watch_job(&mut self, unique: u64, id: JobId) {
         self.files.watch_job(id, unique);
         if let Some(waiting) = self.requests.get_mut(unique) {
-            waiting.awaited = Awaited::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
+            waiting.need = Awaited::Flush { jobs: BTreeSet::from([id]), through: None, response: Response::Done };
         }
     }
 
@@ -271,7 +271,7 @@ impl Mount {
 
     fn watched_job_ended(&mut self, now: Instant, unique: u64, id: JobId) {
         let Some(waiting) = self.requests.get_mut(unique) else { return };
-        let Awaited::Flush { jobs, through, response } = &mut waiting.awaited else { return };
+        let Awaited::Flush { jobs, through, response } = &mut waiting.need else { return };
         jobs.remove(&id);
         if jobs.is_empty() {
             let lost = through.and_then(|file| self.handles.take_error(file.ino, file.fh));

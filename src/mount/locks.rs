@@ -84,7 +84,7 @@ impl Mount {
     /// The call has a place in the queue: it waits as long as it takes.
     pub(super) fn lock_queued(&mut self, unique: u64) {
         let Some(waiting) = self.requests.get_mut(unique) else { return };
-        if let Awaited::Lock { is_queued, .. } = &mut waiting.awaited {
+        if let Awaited::Lock { is_queued, .. } = &mut waiting.need {
             *is_queued = true;
             if waiting.late != Errno::EINTR {
                 self.timers.stop(Timer::Request(unique));
@@ -96,7 +96,7 @@ impl Mount {
     pub(super) fn locks_granted(&mut self, now: Instant, calls: &[Sequence]) {
         for call in calls {
             let is_it =
-                |waiting: &Pending| waiting.sequence == Some(*call) && matches!(waiting.awaited, Awaited::Lock { .. });
+                |waiting: &Pending| waiting.sequence == Some(*call) && matches!(waiting.need, Awaited::Lock { .. });
             let found = self.requests.iter().find(|(_, waiting)| is_it(waiting)).map(|(unique, _)| unique);
             if let Some(unique) = found {
                 self.answer_lock(now, unique);
@@ -155,7 +155,7 @@ impl Mount {
         let session = self.client.session().and_then(|session| self.volume().session(session));
         let is_lost = session.is_some_and(|session| index < session.holds_since);
         if let Some(Awaited::Lock { wanted, .. }) =
-            unique.and_then(|unique| self.requests.get(unique)).map(|it| &it.awaited)
+            unique.and_then(|unique| self.requests.get(unique)).map(|it| &it.need)
             && is_lost
         {
             self.counters.locks_lost += u64::from(self.handles.lose_lock(wanted.claim.fh));
@@ -187,7 +187,7 @@ impl Mount {
     /// the entry, neither it was seen nor a later one that granted the lock.
     pub(super) fn lock_is_queued(&mut self, now: Instant, unique: u64) {
         let waiting = self.requests.get_mut(unique);
-        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.awaited, Awaited::Lock { is_queued: true, .. }));
+        let was_seen = waiting.is_some_and(|waiting| matches!(waiting.need, Awaited::Lock { is_queued: true, .. }));
         self.lock_queued(unique);
         if !was_seen {
             self.look_for_turns(now);
@@ -216,7 +216,7 @@ impl Mount {
             let has_place = self.volume().locks().queue(wanted.ino).any(is_it);
             if !has_place {
                 if let Some(waiting) = self.requests.get_mut(unique) {
-                    waiting.awaited = Awaited::Lock { wanted, is_queued: false };
+                    waiting.need = Awaited::Lock { wanted, is_queued: false };
                     // What the leader still says of the call that lost its place is not about the next one.
                     if let Some(before) = waiting.job {
                         self.files.detach_request(before);
@@ -236,7 +236,7 @@ impl Mount {
 
     /// Requests that have a place in a queue and are not answered yet.
     pub(super) fn queued(&self) -> Vec<(u64, Sequence, WantedLock)> {
-        let queued = self.requests.iter().filter_map(|(unique, waiting)| match waiting.awaited {
+        let queued = self.requests.iter().filter_map(|(unique, waiting)| match waiting.need {
             Awaited::Lock { wanted, is_queued: true } if !waiting.is_decided() => {
                 waiting.sequence.map(|call| (unique, call, wanted))
             }

@@ -75,7 +75,7 @@ impl Mount {
     fn retry_read(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.requests.get(unique) else { return };
         let (deadline, caller) = (waiting.deadline, waiting.caller);
-        let Awaited::Read(ReadRange { ino, offset, length }) = waiting.awaited else { return };
+        let Awaited::Read(ReadRange { ino, offset, length }) = waiting.need else { return };
         match self.assemble(unique, ino, offset, length) {
             Ok(parts) => {
                 self.kernel.gave_pages(ino, caller.pid);

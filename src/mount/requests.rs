@@ -88,7 +88,7 @@ impl Requests {
 
     /// READs that wait for blocks, in the order of their numbers.
     pub(crate) fn reads(&self) -> impl Iterator<Item = (u64, Ino)> + '_ {
-        self.pending.iter().filter_map(|(unique, pending)| match pending.awaited {
+        self.pending.iter().filter_map(|(unique, pending)| match pending.need {
             Awaited::Read(range) => Some((*unique, range.ino)),
             _ => None,
         })

@@ -123,7 +123,7 @@ impl Mount {
     pub(super) fn complete(&mut self, now: Instant, unique: u64, outcome: Result<Reply, Errno>) {
         let Some(waiting) = self.requests.get_mut(unique) else { return };
         let caller = waiting.caller;
-        match (&mut waiting.awaited, outcome) {
+        match (&mut waiting.need, outcome) {
             (Awaited::Create { parent, name, mode, flags, made, attempts }, outcome) => {
                 let (parent, name, mode, flags) = (*parent, name.clone(), *mode, *flags);
                 let (made, attempts) = (made.take(), *attempts);
@@ -202,7 +202,7 @@ impl Mount {
             return self.finish(now, unique, verdict);
         }
         let Some(waiting) = self.requests.get_mut(unique) else { return };
-        let handle = match &waiting.awaited {
+        let handle = match &waiting.need {
             Awaited::Create { made: Some((_, fh)), .. }
             | Awaited::MakeUnnamed { made: Some((_, fh)), .. }
             | Awaited::OpenTruncate { fh, .. } => Some(*fh),
@@ -211,11 +211,11 @@ impl Mount {
         // The kernel will believe that nothing happened.
         waiting.collided |= waiting.is_applied;
         let (sequence, job) = (waiting.sequence, waiting.job);
-        let lock = match &waiting.awaited {
+        let lock = match &waiting.need {
             Awaited::Lock { wanted, .. } => sequence.map(|call| (call, *wanted)),
             _ => None,
         };
-        let opening = if let Awaited::Opening { ino, .. } = waiting.awaited { Some(ino) } else { None };
+        let opening = if let Awaited::Opening { ino, .. } = waiting.need { Some(ino) } else { None };
         self.finish(now, unique, Err(errno));
         if let Some(job) = job {
             self.abandon_job(now, job, errno);
@@ -252,7 +252,7 @@ impl Mount {
             return;
         }
         // Its turn may be long in coming. What is on its way to the leader is nearly there.
-        if matches!(waiting.awaited, Awaited::Lock { is_queued: true, .. }) {
+        if matches!(waiting.need, Awaited::Lock { is_queued: true, .. }) {
             return self.give_up(now, unique, Errno::EINTR);
         }
         let Timing { write_timeout, lease, .. } = self.config.timing;
@@ -439,7 +439,7 @@ impl Mount {
             }
             if let Some(waiting) = self.requests.get_mut(unique) {
                 waiting.is_applied = false;
-                if let Awaited::Create { attempts, .. } = &mut waiting.awaited {
+                if let Awaited::Create { attempts, .. } = &mut waiting.need {
                     *attempts += 1;
                 }
             }
@@ -460,7 +460,7 @@ impl Mount {
             if let Some(waiting) = self.requests.get_mut(unique) {
                 waiting.sequence = None;
                 waiting.is_applied = false;
-                waiting.awaited = Awaited::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
+                waiting.need = Awaited::OpenTruncate { ino, flags, fh, created: Some((parent, name)) };
             }
             return self.go_on_writing(now, unique);
         }

@@ -224,7 +224,7 @@ impl Mount {
 
     fn open_in_turn(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.requests.get_mut(unique) else { return };
-        let Awaited::Opening { ino, flags } = waiting.awaited else { return };
+        let Awaited::Opening { ino, flags } = waiting.need else { return };
         if waiting.late == Errno::EBUSY {
             waiting.late = Errno::EIO;
         }
@@ -239,7 +239,7 @@ impl Mount {
         let fh = self.open_handle(ino, flags);
         if flags.truncate {
             if let Some(waiting) = self.requests.get_mut(unique) {
-                waiting.awaited = Awaited::OpenTruncate { ino, flags, fh, created: None };
+                waiting.need = Awaited::OpenTruncate { ino, flags, fh, created: None };
             }
             return self.go_on_writing(now, unique);
         }
@@ -261,7 +261,7 @@ impl Mount {
     }
 
     fn is_being_created(&self, ino: Ino) -> bool {
-        self.requests.iter().any(|(_, waiting)| match &waiting.awaited {
+        self.requests.iter().any(|(_, waiting)| match &waiting.need {
             Awaited::Create { parent, name, made: None, .. } => self.volume().lookup(*parent, name) == Some(ino),
             _ => false,
         })

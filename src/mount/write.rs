@@ -70,7 +70,7 @@ impl Mount {
     /// A request that changes a file takes its next step.
     pub(super) fn go_on_writing(&mut self, now: Instant, unique: u64) {
         let Some(waiting) = self.requests.get(unique) else { return };
-        match &waiting.awaited {
+        match &waiting.need {
             Awaited::Write(new) => {
                 let (caller, mut new) = (waiting.caller, new.clone());
                 new.flags.clear_suid = self.clearing(caller, new.file.ino, new.flags.clear_suid);
@@ -104,7 +104,7 @@ impl Mount {
     /// WRITEs that waited for room go on, in their order, as far as there is some.
     pub(super) fn unblock_writes(&mut self, now: Instant) {
         while let Some(unique) = self.files.first_blocked() {
-            match self.requests.get(unique).map(|waiting| &waiting.awaited) {
+            match self.requests.get(unique).map(|waiting| &waiting.need) {
                 Some(Awaited::Write(new)) if !self.files.has_room(new.data.len()) => return,
                 _ => {}
             }
@@ -225,7 +225,7 @@ impl Mount {
         if let Some(waiting) = self.requests.get_mut(unique) {
             // O_APPEND that was set after the open goes through the page cache, to a place of the kernel's choice.
             let is_direct = self.handles.is_direct(fh);
-            waiting.awaited = if flags.append {
+            waiting.need = if flags.append {
                 Awaited::Append { ino, offset, length, is_direct }
             } else {
                 Awaited::Through { length }

@@ -139,7 +139,7 @@ pub(crate) struct Pending {
     /// `late` is answered then.
     pub(crate) deadline: Instant,
     pub(crate) late: Errno,
-    pub(crate) awaited: Awaited,
+    pub(crate) need: Awaited,
     /// The call that carries it, once it is submitted; or the job that will submit it.
     pub(crate) sequence: Option<Sequence>,
     pub(crate) job: Option<JobId>,
@@ -167,12 +167,12 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) const fn new(caller: Caller, deadline: Instant, awaited: Awaited) -> Self {
+    pub(crate) const fn new(caller: Caller, deadline: Instant, need: Awaited) -> Self {
         Self {
             caller,
             deadline,
             late: Errno::EIO,
-            awaited,
+            need,
             sequence: None,
             job: None,
             is_applied: false,
