@@ -324,7 +324,7 @@ fn astray(answer: &Answer, answers: &[Answer]) -> Option<NodeId> {
 }
 
 /// An earlier answer of the very same process, at another address.
-fn twin<'a>(at: usize, answers: &'a [Answer]) -> Option<&'a Answer> {
+fn twin(at: usize, answers: &[Answer]) -> Option<&Answer> {
     let answer = &answers[at];
     let of = |answer: &Answer| {
         let (report, status) = (answer.report.as_ref().ok()?, answer.running()?);
