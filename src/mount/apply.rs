@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     Life, Mount, Notification, Output,
-    kernel::{Gathering, Notified, Ranges, Telling},
+    kernel::{Answer, Gathering, Notified, Ranges, Telling},
     replica::{Carried, ReplicaError},
     requests::{Awaited, Purpose},
     timers::Timer,
@@ -98,9 +98,7 @@ impl Mount {
     /// The kernel has carried a ticket out.
     pub(super) fn notified(&mut self, now: Instant, ticket: u64) {
         let Notified { answers, written_back, dropped } = self.kernel.notified(now, ticket);
-        for (unique, result) in answers {
-            self.outputs.push_back(Output::Answer { unique, result });
-        }
+        self.give(answers);
         if let Some(unique) = written_back {
             self.written_back(now, unique);
         }
@@ -112,6 +110,11 @@ impl Mount {
                 self.answer(now, unique, verdict);
             }
         }
+    }
+
+    /// Answers that waited for a ticket.
+    pub(super) fn give(&mut self, answers: Vec<(u64, Answer)>) {
+        self.outputs.extend(answers.into_iter().map(|(unique, result)| Output::Answer { unique, result }));
     }
 
     /// Has the kernel forget these things; `entries` are acknowledged when it has.

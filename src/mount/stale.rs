@@ -59,7 +59,10 @@ impl Mount {
                 self.respond(unique, Ok(Response::Done));
             }
             Input::Request { unique, .. } => self.respond(unique, Err(Errno::ESTALE)),
-            Input::Notified { ticket } => drop(self.kernel.notified(self.now, ticket)),
+            Input::Notified { ticket } => {
+                let answers = self.kernel.notified(self.now, ticket).answers;
+                self.give(answers);
+            }
             Input::Stop => {
                 self.life = Life::Stopped;
                 self.outputs.push_back(Output::Stopped);

@@ -121,6 +121,7 @@ impl State {
     /// As `Volume::from_rows`; never panics, whatever the bytes are.
     pub fn from_rows(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<Self, RowError> {
         let mut state = Self::default();
+        let (mut header, mut level) = (None, 0);
         let mut last_key: Option<Bytes> = None;
         let mut loading: Option<(VolumeId, Loader)> = None;
         for (key, value) in rows {
@@ -131,12 +132,13 @@ impl State {
                 if loading.as_ref().is_some_and(|(id, _)| *id != volume)
                     && let Some((_, loader)) = loading.take()
                 {
+                    level = level.max(loader.level());
                     state.take_volume(loader)?;
                 }
                 loading.get_or_insert_with(|| (volume, Loader::default())).1.add(&key, &value)?;
             } else {
                 match ClusterKey::decode(&key).ok_or_else(|| RowError::Key { key: hex(&key) })? {
-                    ClusterKey::Header => state.header = decode_value(&key, &value)?,
+                    ClusterKey::Header => header = Some(decode_value(&key, &value)?),
                     ClusterKey::Node(id) => {
                         let node: NodeInfo = decode_value(&key, &value)?;
                         if node.id != id {
@@ -150,10 +152,15 @@ impl State {
             last_key = Some(key);
         }
         if let Some((_, loader)) = loading {
+            level = level.max(loader.level());
             state.take_volume(loader)?;
         }
-        if state.header == ClusterRow::default() {
-            return Err(RowError::Missing { what: "the cluster" });
+        state.header = header.ok_or(RowError::Missing { what: "the cluster" })?;
+        if level > state.header.feature_level {
+            let known = state.header.feature_level;
+            return Err(RowError::Contradiction(format!(
+                "a row is of feature level {level}, the cluster uses {known}"
+            )));
         }
         state.check_volumes()?;
         (state.applied, state.last_stamp) = (state.header.applied, state.header.stamp);
@@ -339,12 +346,6 @@ impl State {
     }
 
     fn take_volume(&mut self, loader: Loader) -> Result<(), RowError> {
-        if loader.level() > self.header.feature_level {
-            let (found, known) = (loader.level(), self.header.feature_level);
-            return Err(RowError::Contradiction(format!(
-                "a row is of feature level {found}, the cluster uses {known}"
-            )));
-        }
         let volume = loader.finish()?;
         let volumes = if volume.is_deleted() { &mut self.deleted } else { &mut self.volumes };
         volumes.insert(volume.id(), volume);

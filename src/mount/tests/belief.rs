@@ -102,8 +102,8 @@ fn a_change_waits_for_what_is_being_told_and_needs_nothing_of_its_own() {
     assert!(scene.answer(0, first).is_some() && scene.answer(0, second).is_some());
 }
 
-#[test]
-fn a_size_that_the_kernel_would_not_take_over_is_told_first() {
+/// The second mount has an answer that waits until its kernel, which stands still, was told the size of a file.
+pub(super) fn answered_behind_a_size() -> (Scene, Ino, u64) {
     let (mut scene, file) = read_elsewhere();
     let here = scene.open(0, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
     let there = scene.open(1, file, OpenFlags { write: true, ..OpenFlags::default() }).fh;
@@ -116,6 +116,12 @@ fn a_size_that_the_kernel_would_not_take_over_is_told_first() {
     scene.send(0, chmod(file, 0o600));
     let asked = scene.send(1, Request::Getattr { ino: file, for_read: false });
     assert_eq!(scene.answer(1, asked), None, "the kernel would drop the size");
+    (scene, file, asked)
+}
+
+#[test]
+fn a_size_that_the_kernel_would_not_take_over_is_told_first() {
+    let (mut scene, file, asked) = answered_behind_a_size();
     scene.sides[1].is_stalled = false;
     scene.settle();
     let stored = scene.position(&Step::Told(1, Notification::Size { ino: file, from: 0, size: 12 }));

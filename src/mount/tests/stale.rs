@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::*,
+    belief::answered_behind_a_size,
     scene::{Scene, name},
 };
 use crate::{
@@ -105,4 +106,14 @@ impl Scene {
         self.sides[side].mount.handle(self.now, Input::Message { connection, message });
         self.settle();
     }
+}
+
+/// Its caller waited for ever: what came when the kernel had been told was thrown away with the volume.
+#[test]
+fn an_answer_that_waits_until_the_kernel_is_told_a_size_is_given() {
+    let (mut scene, _, asked) = answered_behind_a_size();
+    scene.refuse(1, Refusal::Permanent, "the volume was deleted");
+    scene.sides[1].is_stalled = false;
+    scene.settle();
+    assert!(scene.answer(1, asked).is_some());
 }

@@ -55,10 +55,19 @@ fn a_session_is_as_old_as_the_program_that_opened_it_last() {
     node.starts_again();
 }
 
-/// Every row of a state is of a level that is in force.
+/// What a higher level brought cannot be there before the raise: such rows are damaged, or of another state.
 #[test]
-fn all_that_there_is_has_a_level_that_this_program_knows() {
+fn rows_above_the_level_in_force_are_no_state() {
     let levels: Vec<u16> = LEVELS.iter().map(|(level, _)| *level).collect();
     assert!(levels.is_sorted() && levels.first() == Some(&1), "{levels:?}");
     assert_eq!(Command::Noop.level(), 1);
+    // Of a cluster that is below the first level, all rows are above it.
+    let founding = Founding {
+        id: FoundingId::default(),
+        nodes: vec![NodeInfo { level_max: 0, ..node_info(1) }],
+        stamp: Stamp(1),
+        main: VolumeOptions::default(),
+    };
+    let refused = State::from_rows(State::found(&founding).rows()).expect_err("above the level");
+    assert!(refused.to_string().contains("feature level 1"), "{refused}");
 }
