@@ -246,6 +246,7 @@ impl Coordinator {
 
 fn level_reason(level_max: u16) -> String {
     format!(
-        "the cluster uses more than feature level {level_max}, which is all that this mount's program understands: upgrade it"
+        "the cluster uses, or is about to use, more than feature level {level_max}, which is all that this mount's program \
+         understands: upgrade it"
     )
 }

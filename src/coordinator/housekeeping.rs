@@ -46,7 +46,10 @@ impl Coordinator {
                 self.members.range_mut(of_volume).for_each(|(_, member)| member.record(now, index));
             }
             match (self.proposals.applied(index), outcome) {
-                (Some(Origin::Command { ticket: Some(ticket) }), outcome) => {
+                (
+                    Some(Origin::Command { ticket: Some(ticket) } | Origin::Raise { ticket: Some(ticket), .. }),
+                    outcome,
+                ) => {
                     self.outputs.push_back(Output::Carried { ticket, outcome });
                 }
                 (Some(Origin::Reap { volume }), _) => {

@@ -166,8 +166,8 @@ impl Coordinator {
             (Role::Following { .. }, Some(ticket)) => self.outputs.push_back(Output::Lost { ticket }),
             (Role::Following { .. }, None) => {}
             _ => {
-                let origin = match (&command, ticket) {
-                    (Command::RaiseFeatureLevel(level), None) => Origin::Raise { level: *level },
+                let origin = match command {
+                    Command::RaiseFeatureLevel(level) => Origin::Raise { level, ticket },
                     _ => Origin::Command { ticket },
                 };
                 self.proposals.add_own(origin, volume, command);

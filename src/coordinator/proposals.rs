@@ -37,6 +37,7 @@ pub(super) enum Origin {
     /// The cluster is to use this feature level.
     Raise {
         level: u16,
+        ticket: Option<u64>,
     },
 }
 
@@ -208,7 +209,7 @@ impl Proposals {
         let queue = self.queue.iter().map(|draft| draft.origin);
         let offered = self.offered.values().map(|(draft, _)| draft.origin);
         let standing = self.standing.values().map(|(origin, ..)| *origin);
-        let level = |origin| if let Origin::Raise { level } = origin { Some(level) } else { None };
+        let level = |origin| if let Origin::Raise { level, .. } = origin { Some(level) } else { None };
         queue.chain(offered).chain(standing).filter_map(level).max().unwrap_or(0)
     }
 
@@ -229,7 +230,7 @@ impl Proposals {
             .chain(offered)
             .chain(queue)
             .filter_map(|origin| match origin {
-                Origin::Command { ticket } => ticket,
+                Origin::Command { ticket } | Origin::Raise { ticket, .. } => ticket,
                 _ => None,
             })
             .collect();

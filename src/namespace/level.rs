@@ -1,6 +1,6 @@
-//! Feature levels: which program understands what. A cluster begins at the level of the program that founds it, and what
-//! a later level brought is used only once an entry has raised the cluster to it: when every storage node and every
-//! session can (docs/protocol.md R73-levels). Nothing of a level that is in force ever changes its form.
+//! Feature levels: which program understands what. A cluster begins at the first level, and what a later one brought is
+//! used only once an entry has raised the cluster to it: when every storage node and every session can (docs/protocol.md
+//! R73-levels). Nothing of a level that is in force ever changes its form.
 
 use super::{Command, Operation, row::RowKey};
 use crate::limits;
